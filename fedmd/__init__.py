@@ -1,0 +1,1 @@
+"""fedmd: federated streaming learning under accumulative poisoning, defended by Memorization Discrepancy."""

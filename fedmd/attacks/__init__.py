@@ -1,0 +1,1 @@
+"""Accumulative poisoning: what the colluding clients send, phase by phase."""

@@ -1,0 +1,68 @@
+"""The command line. Bad input ends with one sentence on stderr and exit code 2; a traceback is a bug of ours."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from fedmd.compose import choices, compose, expand, groups
+from fedmd.config import ConfigError
+
+_USAGE = """\
+fedmd: federated streaming learning under accumulative poisoning, defended by Memorization Discrepancy
+
+  fedmd run [-m] [--cfg] [KEY=VALUE ...]     one federation on Ray; -m sweeps over comma-separated values
+  fedmd --version
+
+Settings are Hydra overrides:
+  fedmd run attack.fraction=0.2 defense=dsc
+  fedmd run attack.fraction=0.2 defense=drop threshold.fpr=0.1 hydra.run.dir=/tmp/run
+  fedmd run -m attack.fraction=0,0.1,0.2 defense=none,dsc seed=0,1,2    finished runs are skipped
+  fedmd run --cfg defense=at                 print the composed configuration and stop
+
+Groups and their options:
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `fedmd` command."""
+    try:
+        sys.exit(_dispatch(list(sys.argv[1:] if arguments is None else arguments)))
+    except ConfigError as error:
+        print(f"fedmd: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("fedmd: interrupted; finished runs are kept", file=sys.stderr)
+        sys.exit(130)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help") or {"-h", "--help"} & set(arguments):
+        print(_USAGE + "\n".join(f"  {group:<12}{', '.join(choices(group))}" for group in groups()))
+        return 0
+    if arguments[0] == "--version":
+        from fedmd.flower.federation import versions
+
+        print(f"fedmd {versions()['fedmd']}")
+        return 0
+    if arguments[0] != "run":
+        raise ConfigError(f"{arguments[0]!r} is not a command; commands: run.")
+    return _run(arguments[1:])
+
+
+def _run(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="fedmd run", add_help=False, exit_on_error=False)
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("--cfg", action="store_true")
+    parser.add_argument("overrides", nargs="*")
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: unknown option; fedmd run knows -m, --cfg and KEY=VALUE.")
+    sweep = expand(options.overrides) if options.multirun else [options.overrides]
+    composed = [compose(overrides, sweep=options.multirun) for overrides in sweep]
+    if options.cfg:
+        print("\n---\n".join(one.job_yaml for one in composed), end="")
+        return 0
+    from fedmd.runtime.launch import launch  # Ray and torch are slow to import; --help and --cfg need neither
+
+    launch(composed, skip_finished=options.multirun)
+    return 0

@@ -1,0 +1,140 @@
+"""Hydra's side of the configuration: find `conf/`, compose overrides, expand sweeps, and turn Hydra's errors into
+one sentence that names the key and the choices."""
+
+import difflib
+import itertools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fedmd.config import ConfigError, RunConfig
+
+_HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A valid configuration, the run folder Hydra chose for it, and the texts Hydra keeps beside a run."""
+
+    config: RunConfig
+    folder: Path
+    job_yaml: str
+    overrides: tuple[str, ...]
+
+    def write_hydra_files(self) -> None:
+        """`.hydra/config.yaml` and `.hydra/overrides.yaml` in the run folder, as Hydra users expect them."""
+        target = self.folder / ".hydra"
+        target.mkdir(parents=True, exist_ok=True)
+        (target / "config.yaml").write_text(self.job_yaml)
+        (target / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(self.overrides))))
+
+
+def config_dir() -> Path:
+    """`conf/`: inside the installed package, or beside it in a checkout and in a Flower bundle."""
+    return next(path for path in (_HERE / "conf", _HERE.parent / "conf") if (path / "config.yaml").exists())
+
+
+def choices(group: str) -> list[str]:
+    """The options of a config group, e.g. choices("defense")."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """The config groups."""
+    return sorted(path.name for path in config_dir().iterdir() if path.is_dir())
+
+
+def compose(overrides: Sequence[str], *, sweep: bool = False) -> Composed:
+    """One run's configuration from Hydra overrides. Raises ConfigError with one sentence.
+
+    `sweep` takes the run folder from hydra.sweep.dir and hydra.sweep.subdir instead of hydra.run.dir.
+    """
+    composed = _compose(overrides)
+    job = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    assert isinstance(job, DictConfig)
+    try:
+        mapping = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+        place = composed.hydra.sweep if sweep else composed.hydra.run
+        folder = Path(place.dir) / place.subdir if sweep else Path(place.dir)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "a setting"
+        raise ConfigError(f"{key}: a value is required.") from error
+    assert isinstance(mapping, dict)
+    mapping.pop("experiment", None)
+    config = RunConfig.parse({str(key): value for key, value in mapping.items()})
+    return Composed(config, folder.absolute(), OmegaConf.to_yaml(job), tuple(overrides))
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """Every combination of a sweep's overrides, `a=1,2 b=x` -> [[a=1, b=x], [a=2, b=x]]."""
+    alternatives = []
+    for override in _parse(overrides):
+        if override.is_sweep_override():
+            key = override.get_key_element()
+            alternatives.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            alternatives.append([str(override.input_line)])
+    return [list(combination) for combination in itertools.product(*alternatives)]
+
+
+def _parse(overrides: Sequence[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except (OverrideParseException, HydraException) as error:
+        raise ConfigError(_parse_sentence(error)) from error
+
+
+def _parse_sentence(error: Exception) -> str:
+    found = re.search(r"override '(.*?)'", str(error))
+    culprit = found.group(1) if found else "an argument"
+    return f"{culprit!r} is not a Hydra override; write key=value, for example attack.fraction=0.2."
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    parsed = _parse(overrides)
+    for override in parsed:
+        if override.is_sweep_override():
+            raise ConfigError(f"{override.get_key_element()}: takes one value; to sweep over several, add -m.")
+    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="fedmd"):
+        try:
+            return hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
+        except MissingConfigException as error:
+            raise ConfigError(_missing_option(str(error))) from error
+        except ConfigCompositionException as error:
+            raise ConfigError(_unknown_key(str(error), parsed)) from error
+
+
+def _missing_option(message: str) -> str:
+    found = re.search(r"Could not find '(.+?)/([^/']*)'", message)
+    if not found:
+        return message.splitlines()[0] + "."
+    group, option = found.groups()
+    return f"{group}: {option!r} is not one of {', '.join(choices(group)) or '(no options)'}."
+
+
+def _unknown_key(message: str, overrides: Sequence[Override]) -> str:
+    found = re.search(r"Could not (?:override|append|delete)[^']*'([^'@]+)", message)
+    if not found:
+        return " ".join(message.split()) + "."
+    key = found.group(1)
+    others = [str(o.input_line) for o in overrides if o.key_or_group.split("@")[0] != key]
+    known: object = OmegaConf.select(hydra.compose("config", overrides=others), key.rpartition(".")[0] or "")
+    if not key.rpartition(".")[0]:
+        known = hydra.compose("config", overrides=others)
+    names = sorted(str(name) for name in known) if isinstance(known, DictConfig) else groups()
+    close = difflib.get_close_matches(key.rpartition(".")[2], names, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"{key}: unknown key{hint}; allowed here: {', '.join(names)}."

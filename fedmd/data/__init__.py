@@ -1,0 +1,1 @@
+"""Image sources, the disjoint split, partitions, and what each client sees when."""

@@ -1,0 +1,51 @@
+"""The disjoint parts of the data: who may ever see which image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmd.config import ConfigError, SplitConfig
+from fedmd.seeding import numpy_generator
+from fedmd.types import ImageSet
+
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices into the image set, each in random order; every index is in exactly one part."""
+
+    burn_in: Indices  # offline training, before the stream
+    trusted: Indices  # the server's clean set: thresholds and probes
+    attacker: Indices  # the coalition's validation data
+    test: Indices  # final accuracy; nobody learns, tunes or attacks with it
+    stream: Indices  # what the clients share
+
+
+def split(images: ImageSet, config: SplitConfig, seed: int) -> Split:
+    """Cut `images` into parts of the configured sizes, each with the class shares of the whole set.
+
+    A seeded permutation orders each class; sample r of the n of its class is then placed at (r + u) / n of
+    the way, with one uniform u per class, and the parts are consecutive cuts of that order. So a cut of any
+    size holds every class in proportion, to within a sample or two. The burn-in part does not depend on the
+    sizes of the others.
+
+    Raises:
+        ConfigError: the sizes leave nothing to the streams.
+    """
+    sizes = {name: getattr(config, name) for name in ("burn_in", "trusted", "attacker", "test")}
+    if sum(sizes.values()) >= len(images):
+        taken = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ConfigError(
+            f"data.splits: {taken} take {sum(sizes.values())} of {len(images)} samples and leave none to the "
+            "streams."
+        )
+    rng = numpy_generator(seed, "split")
+    place = np.empty(len(images))
+    for label in np.unique(images.labels):
+        members = rng.permutation(np.flatnonzero(images.labels == label))
+        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    cuts = np.split(np.argsort(place, kind="stable"), np.cumsum(list(sizes.values())))
+    parts = [rng.permutation(part).astype(np.int64) for part in cuts]
+    return Split(**dict(zip(sizes, parts, strict=False)), stream=parts[-1])

@@ -1,0 +1,1 @@
+"""Memorization discrepancy, thresholds on it, and what is done to samples above them."""

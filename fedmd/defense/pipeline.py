@@ -1,0 +1,164 @@
+"""Screen a batch, then hand over what to learn from: the one object a server needs, with Flower or without.
+
+    pipeline = Pipeline(model, history, threshold, RESPONSES["dsc"], trusted=x_trusted)
+    for x, y in stream:
+        screened = pipeline.screen(x, y)
+        online_step(model, optimizer, screened.x, screened.y)
+        pipeline.observe()
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedmd.config import DefenseConfig
+from fedmd.defense.correction import adversarial_correct, correct
+from fedmd.defense.discrepancy import memorization_discrepancy
+from fedmd.defense.history import History
+from fedmd.defense.threshold import Threshold
+from fedmd.types import Action, Screened, Verdicts
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """A batch as a response sees it: `x` [N, C, H, W], `y` [N], its discrepancy `before` [N], the threshold."""
+
+    current: nn.Module
+    historical: nn.Module
+    x: Tensor
+    y: Tensor
+    before: Tensor
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response's decision on N samples: the new `x`, Action values [N], steps [N], discrepancy `after` [N]."""
+
+    x: Tensor
+    actions: Tensor
+    steps: Tensor
+    after: Tensor
+
+
+Response = Callable[[Suspects], Answer]
+
+
+def accept(suspects: Suspects) -> Answer:
+    """Learn from everything as it is (the paper's ST)."""
+    return _uniform(suspects, Action.ACCEPTED)
+
+
+def reject(suspects: Suspects) -> Answer:
+    """Learn from nothing: the frozen model every defence must beat."""
+    return _uniform(suspects, Action.REJECTED)
+
+
+def drop(suspects: Suspects) -> Answer:
+    """Reject what is above the threshold."""
+    actions = torch.where(suspects.before > suspects.threshold, Action.REJECTED, Action.ACCEPTED)
+    return Answer(suspects.x, actions, torch.zeros_like(actions), suspects.before)
+
+
+def discrepancy_aware(config: DefenseConfig, suspects: Suspects) -> Answer:
+    """DSC, eq (6): pull back what is above the threshold, then learn from it."""
+    correction = correct(
+        suspects.current,
+        suspects.historical,
+        suspects.x,
+        suspects.y,
+        threshold=suspects.threshold,
+        step_size=config.step_size,
+        radius=config.radius,
+        max_steps=config.max_steps,
+        stopping=config.stopping,
+        before=suspects.before,
+    )
+    actions = torch.where(correction.steps > 0, Action.CORRECTED, Action.ACCEPTED)
+    return Answer(correction.x, actions, correction.steps, correction.after)
+
+
+def adversarial(config: DefenseConfig, suspects: Suspects) -> Answer:
+    """The paper's AT: the same inner loop for every sample, no threshold."""
+    x = adversarial_correct(
+        suspects.current,
+        suspects.x,
+        suspects.y,
+        step_size=config.step_size,
+        radius=config.radius,
+        max_steps=config.max_steps,
+    )
+    answer = _uniform(suspects, Action.CORRECTED)
+    unmeasured = torch.full_like(suspects.before, torch.nan)
+    return Answer(x, answer.actions, torch.full_like(answer.steps, config.max_steps), unmeasured)
+
+
+def build_response(config: DefenseConfig) -> Response:
+    """The response a configuration asks for."""
+    responses: dict[str, Response] = {
+        "none": accept,
+        "frozen": reject,
+        "drop": drop,
+        "dsc": partial(discrepancy_aware, config),
+        "at": partial(adversarial, config),
+    }
+    return responses[config.name]
+
+
+class Pipeline:
+    """Discrepancy, threshold and response in a row. `current` is the model being trained, watched in place.
+
+    `trusted` [n, C, H, W] are the server's own clean samples, for thresholds that need them.
+    """
+
+    def __init__(
+        self, current: nn.Module, history: History, threshold: Threshold, response: Response, *, trusted: Tensor
+    ) -> None:
+        self.current = current
+        self.history = history
+        self.threshold = threshold
+        self.response = response
+        self.trusted = trusted
+        self.steps = 0
+        self.wall_s = {"screening": 0.0, "correction": 0.0}  # of the latest batch
+
+    def screen(self, x: Tensor, y: Tensor) -> Screened:
+        """The batch to learn from and a verdict on each of the N samples.
+
+        `x` [N, C, H, W] in [0, 1], `y` [N]. Samples that are merely accepted come back bit-identical and in
+        their order; rejected ones are left out.
+        """
+        started = time.perf_counter()
+        historical = self.history.model
+        before = memorization_discrepancy(historical, self.current, x)
+        threshold = self.threshold(
+            self.steps, lambda: memorization_discrepancy(historical, self.current, self.trusted)
+        )
+        measured = time.perf_counter()
+        answer = self.response(Suspects(self.current, historical, x, y, before, threshold))
+        verdicts = Verdicts(
+            before=before.double().cpu().numpy(),
+            after=answer.after.double().cpu().numpy(),
+            steps=answer.steps.long().cpu().numpy(),
+            actions=answer.actions.long().cpu().numpy(),
+            threshold=threshold if np.isfinite(threshold) else None,
+        )
+        keep = answer.actions != Action.REJECTED
+        kept = (answer.x, y) if bool(keep.all()) else (answer.x[keep], y[keep])
+        self.wall_s = {"screening": measured - started, "correction": time.perf_counter() - measured}
+        return Screened(*kept, verdicts)
+
+    def observe(self) -> None:
+        """Tell the history and the threshold that the current model made one more online step."""
+        self.steps += 1
+        self.history.observe(self.current)
+
+
+def _uniform(suspects: Suspects, action: Action) -> Answer:
+    actions = torch.full((len(suspects.x),), action, dtype=torch.int64, device=suspects.x.device)
+    return Answer(suspects.x, actions, torch.zeros_like(actions), suspects.before)

@@ -1,0 +1,1 @@
+"""Flower at the edge: messages, apps, the attack mod and the round loop's transport."""

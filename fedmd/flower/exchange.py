@@ -1,0 +1,73 @@
+"""How the model gets to those who subscribed: by reference inside a simulation, in the message otherwise."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+from flwr.app import ArrayRecord
+from torch import nn
+
+from fedmd import checkpoint
+from fedmd.flower.messages import Request
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version of the model, in the form in which it travels; exactly one of the two is set."""
+
+    model_file: str = ""
+    model: ArrayRecord | None = None
+
+
+class Exchange(Protocol):
+    """`folder` is what clients can see of it ("" when they see nothing)."""
+
+    folder: str
+
+    def publish(self, round: int, model: nn.Module) -> Published: ...
+
+
+class ByReference:
+    """A file in shared memory, which every worker of the machine maps: no copy travels."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def publish(self, round: int, model: nn.Module) -> Published:
+        """Write this round's model and forget the one before."""
+        for stale in Path(self.folder).glob("model-*.safetensors"):
+            stale.unlink()
+        path = Path(self.folder) / f"model-{round}.safetensors"
+        checkpoint.save(path, model.state_dict(), {})
+        return Published(model_file=str(path))
+
+
+class InMessage:
+    """The whole state dict in the message, for clients on other machines."""
+
+    folder = ""
+
+    def publish(self, round: int, model: nn.Module) -> Published:
+        """The state dict as Flower arrays."""
+        return Published(model=ArrayRecord({name: t.cpu() for name, t in model.state_dict().items()}))
+
+
+@contextmanager
+def shared_memory() -> Iterator[ByReference]:
+    """An exchange in a temporary folder (in memory where the system has such), gone afterwards."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(prefix="fedmd-", dir=memory if memory.is_dir() else None) as folder:
+        yield ByReference(Path(folder))
+
+
+def fetch_model(request: Request, model: nn.Module) -> None:
+    """Load the published model into `model`. Raises ValueError when the request carries none."""
+    if request.model is not None:
+        model.load_state_dict(request.model.to_torch_state_dict())
+    elif request.model_file:
+        model.load_state_dict(checkpoint.load(Path(request.model_file))[0])
+    else:
+        raise ValueError("the request carries no model")

@@ -1,0 +1,161 @@
+"""Figures of one run: accuracy by phase, discrepancy of clean and poisoned samples, a strip of images.
+
+Built on matplotlib's Figure, never on pyplot's global state: no window, no figure left open. Colours are
+Okabe and Ito's, which stay apart for colour-blind readers; lines differ in marker and style as well.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from fedmd.report.files import TRUTH
+from fedmd.report.recorder import read_metrics, read_verdicts
+from fedmd.report.truth import Truth
+from fedmd.types import Json, Strip
+
+BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"
+SHADES = {"clean": "#FFFFFF", "accumulative": "#FBE3B5", "trigger": "#F2B79F", "recovery": "#D3E9F7"}
+BAND = (0.1, 0.5, 0.9)  # quantiles: lower edge, median, upper edge
+LOG_RATIO = 30.0  # largest over smallest positive value from which a log scale reads better
+LOG_SPAN = 1e5  # what a log scale shows at most: rounding errors around 0 are no news
+DPI = 160
+
+
+def accuracy_figure(metrics: Sequence[Json]) -> Figure:
+    """Accuracy in % over the evaluated rounds, phases shaded and labelled; `metrics` of read_metrics."""
+    figure, axis = single_axis()
+    shade_phases(axis, [(row["round"], row["phase"]) for row in metrics])
+    evaluated = [row for row in metrics if row["accuracy"] is not None]
+    accuracies = [100 * row["accuracy"] for row in evaluated]
+    axis.plot([row["round"] for row in evaluated], accuracies, color=BLUE, marker="o", markersize=3.5)
+    axis.set_ylabel("Test accuracy (%)")
+    return figure
+
+
+def discrepancy_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
+    """Discrepancy (nats) of clean and poisoned samples over rounds: median, 10–90 % band, and the threshold.
+
+    `verdicts` of read_verdicts. Log scale where the values span more than a factor of LOG_RATIO.
+    """
+    figure, axis = single_axis()
+    phases = verdicts[["round", "phase"]].drop_duplicates()
+    shade_phases(axis, list(phases.itertuples(index=False, name=None)))
+    poisoned = truth.mask(verdicts["round"].to_numpy(np.int64), verdicts["client"].to_numpy(np.int64))
+    seen = verdicts["round"]
+    rounds = np.arange(seen.min(), seen.max() + 1) if len(seen) else np.arange(0)
+    drawn = [
+        draw_band(axis, verdicts[~poisoned], rounds, color=BLUE, marker="o", label="clean samples"),
+        draw_band(axis, verdicts[poisoned], rounds, color=VERMILLION, marker="^", label="poisoned samples"),
+    ]
+    thresholds = verdicts.groupby("round")["threshold"].first().reindex(rounds).to_numpy(np.float64)
+    if np.isfinite(thresholds).any():
+        axis.step(rounds, thresholds, where="mid", color=BLACK, linestyle="--", label="threshold")
+        drawn.append(thresholds)
+    axis.set_ylabel("Memorization discrepancy (nats)")
+    values = np.concatenate([item.ravel() for item in drawn])
+    positive = values[np.isfinite(values) & (values > 0)]
+    if not np.isfinite(values).any():
+        axis.text(0.5, 0.5, "no discrepancy measured in this run", transform=axis.transAxes, ha="center")
+        axis.set_yticks([])
+        return figure
+    if len(positive) and positive.max() > LOG_RATIO * positive.min():
+        axis.set_yscale("log", nonpositive="clip")
+        axis.set_ylim(max(positive.min(), positive.max() / LOG_SPAN) / 1.5, positive.max() * 1.5)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def strip_figure(strip: Strip) -> Figure:
+    """Rows clean / poisoned / corrected, columns the samples; uint8 [n, C, H, W], C = 1 grey or 3 RGB.
+
+    Raises:
+        ValueError: the three parts differ in shape, are empty, or C is neither 1 nor 3.
+    """
+    rows = {"clean": strip.clean, "poisoned": strip.poisoned, "corrected": strip.corrected}
+    shapes = {images.shape for images in rows.values()}
+    n, channels = strip.clean.shape[:2]
+    if len(shapes) != 1 or n == 0 or channels not in (1, 3):
+        raise ValueError(f"a strip is three times [n >= 1, 1 or 3, H, W], not {sorted(shapes)}")
+    figure = Figure(figsize=(0.9 + 0.85 * n, 0.1 + 0.85 * 3), dpi=DPI, layout="constrained")
+    axes = figure.subplots(3, n, squeeze=False)
+    for (name, images), line in zip(rows.items(), axes, strict=True):
+        line[0].set_ylabel(name)
+        for image, axis in zip(images, line, strict=True):
+            axis.imshow(image.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=255)
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+    return figure
+
+
+def write_figures(folder: Path, strip: Strip | None) -> list[Path]:
+    """Save accuracy.png, discrepancy.png and, given a strip, strip.png of the run in `folder`; their paths.
+
+    Without truth.json every sample counts as clean.
+    """
+    truth = Truth.read(folder) if (folder / TRUTH).exists() else Truth((), ())
+    columns = ["round", "phase", "client", "before", "threshold"]
+    figures = {
+        "accuracy.png": accuracy_figure(read_metrics(folder)),
+        "discrepancy.png": discrepancy_figure(read_verdicts(folder, columns), truth),
+    }
+    if strip is not None:
+        figures["strip.png"] = strip_figure(strip)
+    for name, figure in figures.items():
+        figure.savefig(folder / name)
+    return [folder / name for name in figures]
+
+
+def single_axis() -> tuple[Figure, Axes]:
+    """A figure with one clean axis over rounds."""
+    figure = Figure(figsize=(6.4, 3.6), dpi=DPI, layout="constrained")
+    axis = figure.add_subplot()
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.set_xlabel("Round")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, axis
+
+
+def shade_phases(axis: Axes, rounds: Sequence[tuple[int, str]]) -> None:
+    """Shade each run of equal phases in `rounds` (round, phase) and name it above, alternating in height."""
+    spans = [[number for number, _ in group] for _, group in groupby(rounds, key=lambda item: item[1])]
+    names = [name for name, _ in groupby(phase for _, phase in rounds)]
+    for i, (numbers, name) in enumerate(zip(spans, names, strict=True)):
+        start, end = min(numbers) - 0.5, max(numbers) + 0.5
+        axis.axvspan(start, end, color=SHADES[name], linewidth=0, zorder=0)
+        axis.annotate(
+            name,
+            ((start + end) / 2, 1.0),
+            (0, 3 + 11 * (i % 2)),
+            xycoords=axis.get_xaxis_transform(),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8.5,
+        )
+    if rounds:
+        axis.set_xlim(min(number for number, _ in rounds) - 0.5, max(number for number, _ in rounds) + 0.5)
+
+
+def draw_band(
+    axis: Axes, verdicts: pd.DataFrame, rounds: NDArray[Any], *, color: str, marker: str, label: str
+) -> NDArray[np.float64]:
+    """Draw median and band of `before` by round; the quantiles drawn [rounds, 3], NaN where nothing is."""
+    measured = verdicts[np.isfinite(verdicts["before"])]
+    if not len(measured):
+        return np.full((len(rounds), len(BAND)), np.nan)
+    table = measured.groupby("round")["before"].quantile(list(BAND)).unstack().reindex(rounds)
+    quantiles: NDArray[np.float64] = table.to_numpy(np.float64)
+    lower, median, upper = quantiles.T
+    axis.fill_between(rounds, lower, upper, color=color, alpha=0.2, linewidth=0)
+    axis.vlines(rounds, lower, upper, color=color, alpha=0.25, linewidth=1)  # a lone round fills no band
+    axis.plot(rounds, median, color=color, marker=marker, markersize=3.5, label=label)
+    return quantiles

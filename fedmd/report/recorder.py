@@ -1,0 +1,166 @@
+"""The audit trail of a run: `metrics.jsonl`, one line a round, and `verdicts.parquet`, one row a sample."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fedmd.report.files import METRICS, SUMMARY, VERDICTS, dumps
+from fedmd.types import PHASES, Action, Json, RoundReport
+
+ACTIONS: tuple[str, ...] = tuple(action.name.lower() for action in Action)  # as written to the file
+
+SCHEMA = pa.schema(
+    [
+        ("round", pa.int64()),
+        ("phase", pa.dictionary(pa.int8(), pa.string())),
+        ("client", pa.int64()),
+        ("index", pa.int64()),
+        ("label", pa.int64()),
+        ("before", pa.float64()),  # nats, NaN where unmeasured
+        ("after", pa.float64()),  # nats, NaN where unmeasured
+        ("threshold", pa.float64()),  # nats, null where the defence has none
+        ("steps", pa.int64()),
+        ("action", pa.dictionary(pa.int8(), pa.string())),
+    ]
+)
+
+
+class RunRecorder:
+    """Writes every round to disk as it ends, and keeps none of it in memory.
+
+    Both files are valid after the `with` block, also when an exception ended it. Opening starts the record
+    of the folder afresh; an old `summary.json`, which says that a run has finished, goes first.
+
+        with RunRecorder(folder) as recorder:
+            recorder.record(report)
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._metrics: TextIO | None = None
+        self._verdicts: Any = None  # pq.ParquetWriter, which has no type stubs
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / SUMMARY).unlink(missing_ok=True)
+        self._verdicts = pq.ParquetWriter(self.folder / VERDICTS, SCHEMA, compression="zstd")
+        self._metrics = (self.folder / METRICS).open("w", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        metrics, verdicts, self._metrics, self._verdicts = self._metrics, self._verdicts, None, None
+        try:
+            if metrics is not None:
+                metrics.close()
+        finally:
+            if verdicts is not None:
+                verdicts.close()
+
+    def record(self, report: RoundReport) -> None:
+        """Append one round to both files; `metrics.jsonl` is flushed, so that others can follow along.
+
+        Raises:
+            RuntimeError: outside the `with` block.
+            ValueError: arrays of the report differ in length; then neither file has changed.
+        """
+        if self._metrics is None:
+            raise RuntimeError("record() belongs inside `with RunRecorder(folder) as recorder:`")
+        table, line = verdict_table(report), dumps(round_metrics(report))
+        self._verdicts.write_table(table, row_group_size=max(1, table.num_rows))
+        self._metrics.write(line + "\n")
+        self._metrics.flush()
+
+
+def round_metrics(report: RoundReport) -> Json:
+    """One line of metrics.jsonl. `wall_s` comes last: two runs of a seed are equal without that one key.
+
+    Shares and steps are means over all samples of the round, discrepancies (nats) over the measured ones;
+    None where there are none. `clients` counts the clients whose samples arrived.
+    """
+    verdicts = report.verdicts
+    return {
+        "round": report.round,
+        "phase": report.phase,
+        "accuracy": report.accuracy,
+        "loss": report.loss,
+        "threshold": verdicts.threshold,
+        "samples": len(verdicts.before),
+        "clients": len(np.unique(report.clients)),
+        "discrepancy": discrepancy_statistics(verdicts.before),
+        "corrected_share": mean_or_none(verdicts.actions == Action.CORRECTED),
+        "rejected_share": mean_or_none(verdicts.actions == Action.REJECTED),
+        "mean_steps": mean_or_none(verdicts.steps),
+        "rejections": [{"client": item.client, "reason": item.reason} for item in report.rejections],
+        "bytes_received": report.bytes_received,
+        "wall_s": dict(report.wall_s),
+    }
+
+
+def discrepancy_statistics(scores: NDArray[np.float64]) -> Json:
+    """Mean, median and 95 % quantile (nats) of the scores [N] that are not NaN."""
+    measured = scores[~np.isnan(scores)]
+    if not len(measured):
+        return {"mean": None, "q50": None, "q95": None}
+    with np.errstate(invalid="ignore"):  # infinities of a diverged model end up as None
+        q50, q95 = np.quantile(measured, [0.5, 0.95])
+    return {"mean": float(measured.mean()), "q50": float(q50), "q95": float(q95)}
+
+
+def mean_or_none(values: NDArray[Any]) -> float | None:
+    """Mean of `values` [N]; None for N = 0."""
+    return float(np.mean(values)) if len(values) else None
+
+
+def verdict_table(report: RoundReport) -> pa.Table:
+    """The round's verdicts as a table of SCHEMA with N rows."""
+    verdicts = report.verdicts
+    lengths = {len(a) for a in (report.clients, report.index, report.labels, verdicts.before, verdicts.after)}
+    lengths |= {len(verdicts.steps), len(verdicts.actions)}
+    if len(lengths) != 1:
+        raise ValueError(f"round {report.round}: arrays of the report differ in length: {sorted(lengths)}")
+    (n,) = lengths
+    columns = {
+        "round": np.full(n, report.round, np.int64),
+        "phase": dictionary(np.full(n, PHASES.index(report.phase)), PHASES),
+        "client": report.clients,
+        "index": report.index,
+        "label": report.labels,
+        "before": verdicts.before,
+        "after": verdicts.after,
+        "threshold": pa.array([verdicts.threshold] * n, pa.float64()),
+        "steps": verdicts.steps,
+        "action": dictionary(verdicts.actions, ACTIONS),
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def dictionary(codes: NDArray[np.int64], names: tuple[str, ...]) -> pa.DictionaryArray:
+    """Codes [N] in [0, len(names)) as a dictionary-encoded string column."""
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int8()), pa.array(names, pa.string()))
+
+
+def read_metrics(folder: Path) -> list[Json]:
+    """The lines of metrics.jsonl, one a round."""
+    with (folder / METRICS).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def read_verdicts(folder: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """verdicts.parquet as a frame, one row a sample (all columns, or only `columns`).
+
+    `phase` and `action` are categorical with the categories PHASES and ACTIONS.
+    """
+    frame = pq.read_table(folder / VERDICTS, columns=columns).to_pandas()
+    for column, names in (("phase", PHASES), ("action", ACTIONS)):
+        if column in frame:
+            frame[column] = pd.Categorical(frame[column].astype(str), categories=list(names))
+    return frame

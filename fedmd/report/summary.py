@@ -1,0 +1,139 @@
+"""One run as one JSON object: `summary.json`, schema 1, worked out from what the recorder left on disk."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from fedmd.report.detection import client_detection, sample_detection
+from fedmd.report.files import SUMMARY, read_json, strict, write_json
+from fedmd.report.recorder import mean_or_none, read_metrics, read_verdicts
+from fedmd.report.statistics import difference
+from fedmd.report.truth import Truth
+from fedmd.types import Action, Json, Phase
+
+SCHEMA_VERSION = 1
+STAGES = ("total", "startup", "attack", "screening", "correction", "step", "evaluation", "transport")
+
+
+def summarise(
+    folder: Path,
+    *,
+    truth: Truth,
+    burn_in_accuracy: float | None,
+    defense_name: str,
+    n_clients: int,
+    wall_s: Mapping[str, float],
+    seed: int,
+    config: Json,
+    versions: Mapping[str, str],
+) -> Json:
+    """Schema 1 of the run in `folder`: accuracies and shares in [0, 1], times in seconds, undefined = None.
+
+    Args:
+        burn_in_accuracy: before any online step.
+        wall_s: seconds of stages that no round knows (total, startup); wins over the rounds' sum.
+    """
+    metrics = read_metrics(folder)
+    return strict_json(
+        {
+            "schema": SCHEMA_VERSION,
+            "seed": seed,
+            **accuracy_section(metrics, burn_in_accuracy),
+            "rounds": len(metrics),
+            "clients": n_clients,
+            "malicious_clients": list(truth.malicious_clients),
+            **verdict_sections(folder, truth, defense_name),
+            "wall_s": stage_seconds(metrics, wall_s),
+            "bytes_received": sum(row["bytes_received"] for row in metrics),
+            "versions": dict(versions),
+            "config": config,
+        }
+    )
+
+
+def accuracy_section(metrics: list[Json], burn_in: float | None) -> Json:
+    """{accuracy {...}, accumulation_loss, trigger_drop}.
+
+    before_attack is the accuracy after the last clean round, or burn_in; before_trigger that after the last
+    accumulative round, or before_attack; after_trigger that after the last trigger round. Where a round was
+    not evaluated, the last evaluation before it stands.
+
+        accumulation_loss = before_attack - before_trigger,   trigger_drop = before_trigger - after_trigger
+
+    each None when its phase never came.
+    """
+
+    def last_of(phase: Phase) -> int | None:
+        return max((i for i, row in enumerate(metrics) if row["phase"] == phase), default=None)
+
+    def accuracy_at(position: int) -> float | None:
+        known = [row["accuracy"] for row in metrics[: position + 1] if row["accuracy"] is not None]
+        return known[-1] if known else burn_in
+
+    clean, accumulative, trigger = last_of("clean"), last_of("accumulative"), last_of("trigger")
+    before_attack = burn_in if clean is None else accuracy_at(clean)
+    before_trigger = before_attack if accumulative is None else accuracy_at(accumulative)
+    after_trigger = None if trigger is None else accuracy_at(trigger)
+    return {
+        "accuracy": {
+            "burn_in": burn_in,
+            "before_attack": before_attack,
+            "before_trigger": before_trigger,
+            "after_trigger": after_trigger,
+            "final": accuracy_at(len(metrics) - 1),
+        },
+        "accumulation_loss": None if accumulative is None else difference(before_attack, before_trigger),
+        "trigger_drop": difference(before_trigger, after_trigger),
+    }
+
+
+def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
+    """{detection, defense} over all samples of the run, the poisoned ones told by `truth`."""
+    verdicts = read_verdicts(folder, ["round", "client", "before", "steps", "action"])
+    rounds, clients = verdicts["round"].to_numpy(np.int64), verdicts["client"].to_numpy(np.int64)
+    scores = verdicts["before"].to_numpy(np.float64)
+    actions = verdicts["action"].cat.codes.to_numpy(np.int64)
+    return {
+        "detection": {
+            "sample": sample_detection(scores, truth.mask(rounds, clients)),
+            "client": client_detection(scores, clients, truth.malicious_clients),
+        },
+        "defense": {
+            "name": defense_name,
+            "corrected_share": mean_or_none(actions == Action.CORRECTED),
+            "rejected_share": mean_or_none(actions == Action.REJECTED),
+            "mean_steps": mean_or_none(verdicts["steps"].to_numpy(np.int64)),
+        },
+    }
+
+
+def stage_seconds(metrics: list[Json], outside: Mapping[str, float]) -> Json:
+    """Seconds by stage of STAGES: `outside` the rounds, else summed over them, else None."""
+    return {stage: outside.get(stage, sum_or_none(metrics, stage)) for stage in STAGES}
+
+
+def sum_or_none(metrics: list[Json], stage: str) -> float | None:
+    """Seconds that the rounds spent in `stage`; None when no round names it."""
+    seconds = [row["wall_s"][stage] for row in metrics if row["wall_s"].get(stage) is not None]
+    return sum(seconds) if seconds else None
+
+
+def strict_json(value: Json) -> Json:
+    """`value` with non-finite numbers replaced by None, so that what is returned is what gets written."""
+    plain: Json = strict(value)
+    return plain
+
+
+def write_summary(folder: Path, summary: Json) -> None:
+    """Write summary.json atomically. It comes last: it marks the run as finished."""
+    write_json(folder / SUMMARY, summary)
+
+
+def read_summary(folder: Path) -> Json | None:
+    """summary.json of a finished run; None when the folder holds none."""
+    path = folder / SUMMARY
+    if not path.exists():
+        return None
+    summary: Json = read_json(path)
+    return summary

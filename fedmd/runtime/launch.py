@@ -1,0 +1,37 @@
+"""From composed configurations to finished run folders: skip what is done, run the rest, say where it lies."""
+
+import json
+from collections.abc import Sequence
+
+from fedmd.compose import Composed
+from fedmd.report.summary import read_summary
+from fedmd.runtime.simulation import Cell, simulate
+from fedmd.types import Json
+
+
+def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
+    """Run `runs` on one Ray instance. Raises ConfigError as `simulate` does."""
+    pending = [run for run in runs if not (skip_finished and is_finished(Cell(run.config, run.folder)))]
+    if skipped := len(runs) - len(pending):
+        print(f"{skipped} of {len(runs)} runs are finished and skipped")
+    for run in pending:
+        run.write_hydra_files()
+    simulate([Cell(run.config, run.folder) for run in pending], on_finished=announce)
+
+
+def is_finished(cell: Cell) -> bool:
+    """Whether the cell's folder holds the summary of this very configuration."""
+    summary = read_summary(cell.folder)
+    return summary is not None and summary["config"] == json.loads(cell.config.to_json())
+
+
+def announce(cell: Cell, summary: Json) -> None:
+    """The run in three lines."""
+    accuracy = summary["accuracy"]
+    steps = " -> ".join(
+        f"{name} {100 * accuracy[name]:.1f}" for name in accuracy if accuracy[name] is not None
+    )
+    auroc = summary["detection"]["sample"]["auroc"]
+    print(f"accuracy in %: {steps}")
+    print(f"defence {summary['defense']['name']}, AUROC of the discrepancy {'--' if auroc is None else f'{auroc:.3f}'}")
+    print(f"run folder: {cell.folder}", flush=True)

@@ -1,0 +1,91 @@
+"""Many federations, one Ray: Flower's simulation engine is started once and serves cell after cell."""
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedmd.config import RunConfig, RuntimeConfig
+from fedmd.types import Json
+
+# Before Flower and Ray are imported: nothing is reported to anybody's server from a simulation.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+from flwr.simulation import run_simulation
+
+from fedmd.flower.client_app import app as client_app
+from fedmd.flower.federation import Observer, print_round, serve
+from fedmd.flower.world import build_world
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: its configuration and the folder it fills."""
+
+    config: RunConfig
+    folder: Path
+
+
+def simulate(
+    cells: Sequence[Cell],
+    *,
+    on_round: Observer = print_round,
+    on_finished: Callable[[Cell, Json], None] = lambda cell, summary: None,
+) -> None:
+    """Run the cells one after another on one Ray instance. An exception in a cell ends the simulation.
+
+    Start-up of Ray is booked on the first cell. Workers see `runtime.client_cpus` threads each, so their number
+    never changes a result. Raises ConfigError before anything is started when data cannot be had, or when the
+    cells want different workers.
+    """
+    if not cells:
+        return
+    started = time.perf_counter()
+    for cell in cells:
+        build_world(cell.config)
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        began: float | None = started
+        for cell in cells:
+            on_finished(cell, serve(grid, cell.config, cell.folder, on_round, began))
+            began = None
+
+    _quiet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        run_simulation(
+            server_app,
+            client_app,
+            num_supernodes=max(cell.config.federation.node_count for cell in cells),
+            backend_config=_backend(cells[0].config.runtime),
+        )
+
+
+def _backend(runtime: RuntimeConfig) -> dict[str, dict[str, int | float | str | bool]]:
+    """What Flower hands to Ray. max_restarts mends a dead worker, which Flower would put back into its pool."""
+    ray: dict[str, int | float | str | bool] = {"logging_level": "error", "log_to_driver": False}
+    if runtime.workers is not None:
+        ray["num_cpus"] = max(1, round(runtime.workers * runtime.client_cpus))
+    return {
+        "init_args": ray,
+        "client_resources": {
+            "num_cpus": runtime.client_cpus,
+            "num_gpus": runtime.client_gpus,
+            "max_restarts": -1,
+        },
+    }
+
+
+def _quiet() -> None:
+    """Flower announces every start and stop; a run has its own progress, and failures still come through."""
+    logging.getLogger("flwr").setLevel(logging.ERROR)

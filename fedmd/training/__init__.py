@@ -1,0 +1,1 @@
+"""Online steps, local epochs and evaluation of one model."""

@@ -1,0 +1,95 @@
+"""Offline training before the stream starts, done once and kept on disk with a snapshot of every epoch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedmd import checkpoint
+from fedmd.config import RunConfig
+from fedmd.data.augment import augment
+from fedmd.data.split import Split
+from fedmd.models import model_for
+from fedmd.seeding import generator
+from fedmd.training.device import Numerics
+from fedmd.training.fingerprint import burn_in_fingerprint
+from fedmd.training.online import online_step
+from fedmd.types import ImageSet
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class BurnIn:
+    """`snapshots[e - 1]` is the state dict after epoch e, on the CPU."""
+
+    snapshots: tuple[Weights, ...]
+
+    @property
+    def final(self) -> Weights:
+        """Where the stream starts."""
+        return self.snapshots[-1]
+
+
+def burn_in(
+    config: RunConfig,
+    images: ImageSet,
+    split: Split,
+    *,
+    numerics: Numerics,
+    cache_dir: Path,
+    on_epoch: Callable[[int, int], None] | None = None,
+) -> BurnIn:
+    """Train on `split.burn_in`, or load what an earlier run with the same fingerprint trained.
+
+    Bit-identical for one seed on one device with one thread count. `on_epoch(epoch, epochs)` is called after
+    every epoch that is trained, so never on a cache hit. A damaged file is trained again; processes that race
+    for one file all get the same, complete one.
+    """
+    own = images.take(split.burn_in)
+    path = cache_dir / f"burn-in-{burn_in_fingerprint(config, own, numerics)}.safetensors"
+    try:
+        return _load(path)
+    except (FileNotFoundError, checkpoint.CheckpointError):
+        trained = _train(config, own, numerics, on_epoch or (lambda epoch, epochs: None))
+    flat = {
+        f"{epoch}/{name}": tensor
+        for epoch, snapshot in enumerate(trained)
+        for name, tensor in snapshot.items()
+    }
+    checkpoint.save(path, flat, {"epochs": len(trained)})
+    return _load(path)
+
+
+def _load(path: Path) -> BurnIn:
+    tensors, metadata = checkpoint.load(path)
+    snapshots: tuple[Weights, ...] = tuple({} for _ in range(metadata["epochs"]))
+    for key, tensor in tensors.items():
+        epoch, name = key.split("/", 1)
+        snapshots[int(epoch)][name] = tensor
+    return BurnIn(snapshots)
+
+
+def _train(
+    config: RunConfig, own: ImageSet, numerics: Numerics, on_epoch: Callable[[int, int], None]
+) -> list[Weights]:
+    """[AP21]'s burn-in: SGD with momentum and weight decay, a new seeded order (and crops) every epoch."""
+    settings = config.training.burn_in
+    model = numerics.place(model_for(config.model, own, config.seed))
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+    images, labels = torch.from_numpy(own.images), torch.from_numpy(own.labels)
+    snapshots = []
+    for epoch in range(settings.epochs):
+        randomness = generator(config.seed, "burn_in", round=epoch)
+        order = torch.randperm(len(own), generator=randomness)
+        for chosen in torch.split(order, settings.batch_size):
+            batch = augment(images[chosen], config.data.augment, randomness)
+            x = numerics.images(batch).float().div_(255)
+            online_step(model, optimizer, x, labels[chosen].to(numerics.device), numerics=numerics)
+        snapshots.append({name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()})
+        on_epoch(epoch + 1, settings.epochs)
+    return snapshots

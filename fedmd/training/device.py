@@ -1,0 +1,58 @@
+"""Where and in which number format a model computes."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from fedmd.config import ConfigError, RuntimeConfig
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        ConfigError: this machine (or this build of PyTorch) has no such device.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, present in available.items() if present))
+    if not available.get(name, False):
+        present = ", ".join(kind for kind in available if available[kind])
+        raise ConfigError(f"runtime.device: {name} is not available to PyTorch here; there is {present}.")
+    return torch.device(name)
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Device, number format of the forward pass (weights stay float32) and memory layout of a model."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    channels_last: bool = False
+
+    @classmethod
+    def of(cls, runtime: RuntimeConfig) -> "Numerics":
+        """What the configuration asks for. Raises `ConfigError` where the device is absent."""
+        dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[runtime.precision]
+        return cls(resolve_device(runtime.device), dtype, runtime.channels_last)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Round a forward pass to `dtype`; does nothing for float32."""
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """`model` itself, moved to the device and layout."""
+        return model.to(self.device).to(memory_format=self._layout)
+
+    def images(self, x: Tensor) -> Tensor:
+        """`x` [N, C, H, W] on the device, in the layout; `x` itself where it is there already."""
+        return x.to(self.device, memory_format=self._layout)
+
+    @property
+    def _layout(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.preserve_format
+
+
+FLOAT32 = Numerics()

@@ -1,0 +1,48 @@
+"""The server's online learning: one SGD step on the batch of a round."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from fedmd.config import OnlineConfig
+from fedmd.training.device import FLOAT32, Numerics
+
+
+def make_optimizer(model: nn.Module, config: OnlineConfig) -> torch.optim.Optimizer:
+    """A fresh SGD (momentum, no weight decay): nothing is carried over from burn-in, as in [AP21]'s code."""
+    return torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
+
+
+def online_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    *,
+    batchnorm: Literal["train", "frozen"] = "train",
+    numerics: Numerics = FLOAT32,
+) -> float | None:
+    """θ <- θ - SGD(∇_θ CE), CE the batch-mean cross-entropy of `x` [N, C, H, W] and `y` [N] in train mode.
+
+    Leaves the model in that mode. With batchnorm="frozen" the batch-norm layers use their running statistics
+    and keep them (their weights still learn); so it is for a batch of one sample, which has no variance.
+
+    Returns:
+        The loss before the step, or None for an empty batch, on which no step is made.
+    """
+    if len(x) == 0:
+        return None
+    model.train()
+    if batchnorm == "frozen" or len(x) == 1:
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+    optimizer.zero_grad(set_to_none=True)
+    with numerics.autocast():
+        loss = cross_entropy(model(x), y)
+    torch.autograd.backward(loss)
+    optimizer.step()
+    return loss.item()

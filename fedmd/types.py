@@ -1,0 +1,124 @@
+"""The frozen records that rooms hand each other. No Flower, no Hydra, no behaviour beyond derived values."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Phase = Literal["clean", "accumulative", "trigger", "recovery"]
+PHASES: tuple[Phase, ...] = ("clean", "accumulative", "trigger", "recovery")
+
+
+class Action(IntEnum):
+    """What the defence did with one sample."""
+
+    ACCEPTED = 0  # learned from exactly as it arrived
+    CORRECTED = 1  # changed first, then learned from
+    REJECTED = 2  # not learned from
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images and their labels: `images` uint8 [N, C, H, W], `labels` int64 [N] in [0, classes)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    classes: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[np.int64]) -> "ImageSet":
+        """The subset at `indices`, in that order."""
+        return ImageSet(self.images[indices], self.labels[indices], self.classes)
+
+    def tensors(self, device: torch.device | str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        """`x` float32 [N, C, H, W] in [0, 1] and `y` int64 [N] on `device`."""
+        x = torch.from_numpy(np.ascontiguousarray(self.images)).to(device).float().div_(255)
+        return x, torch.from_numpy(np.ascontiguousarray(self.labels)).to(device)
+
+
+@dataclass(frozen=True)
+class StreamBatch:
+    """What one client sent in one round, after validation: uint8 images [n, C, H, W], int64 labels [n]."""
+
+    client: int
+    round: int
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """One verdict per sample of a screened batch; every array has shape [N], in the order of the batch.
+
+    `before` and `after` are the discrepancy (nats) of the sample as it arrived and as it was learned from;
+    NaN where a defence does not measure it. `steps` counts correction steps. `threshold` is the one in force.
+    """
+
+    before: NDArray[np.float64]
+    after: NDArray[np.float64]
+    steps: NDArray[np.int64]
+    actions: NDArray[np.int64]  # values of Action
+    threshold: float | None
+
+    def share(self, action: Action) -> float:
+        """Share of the samples that got `action`; 0 for an empty batch."""
+        return float(np.mean(self.actions == action)) if len(self.actions) else 0.0
+
+
+@dataclass(frozen=True)
+class Screened:
+    """What a defence hands the training step: `x` [M, C, H, W] and `y` [M], M <= N, and N verdicts."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    verdicts: Verdicts
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A client's message (or its absence) that the server did not use, and why."""
+
+    client: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """Everything that is known after a round. `accuracy` is None in a round without an evaluation.
+
+    `clients` [N] and `index` [N] name the samples behind `verdicts` (client id, position in its batch), so
+    (round, client, index) is a sample's id. `labels` [N] are the labels the clients claimed.
+    `wall_s` maps stage name to seconds; it is the only part that may differ between two runs of one seed.
+    """
+
+    round: int
+    phase: Phase
+    accuracy: float | None
+    loss: float | None
+    verdicts: Verdicts
+    clients: NDArray[np.int64]
+    index: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    rejections: tuple[Rejection, ...]
+    bytes_received: int
+    wall_s: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A few images for the eye, uint8 [n, C, H, W] each: as the client held them, as sent, as learned from."""
+
+    clean: NDArray[np.uint8]
+    poisoned: NDArray[np.uint8]
+    corrected: NDArray[np.uint8]
+
+
+Json = dict[str, Any]

@@ -1,0 +1,149 @@
+import json
+
+import pytest
+
+from fedmd.report.comparison import CAPTION, ArmInfo, compare, comparison_table
+from fedmd.report.table import cell_text, latex, markdown, terminal
+
+ARMS = {
+    "frozen": ArmInfo("frozen", attacked=False),
+    "no attack": ArmInfo("none", attacked=False),
+    "undefended": ArmInfo("none", attacked=True),
+    "DSC clean": ArmInfo("dsc", attacked=False),
+    "DSC": ArmInfo("dsc", attacked=True),
+}
+
+
+def summary(final, *, rounds=20, auroc=None, corrected=0.0):
+    return {
+        "schema": 1,
+        "seed": 0,
+        "accuracy": {
+            "burn_in": 0.8,
+            "before_attack": 0.8,
+            "before_trigger": 0.8,
+            "after_trigger": None,
+            "final": final,
+        },
+        "accumulation_loss": None,
+        "trigger_drop": None,
+        "rounds": rounds,
+        "clients": 10,
+        "malicious_clients": [1],
+        "detection": {"sample": {"auroc": auroc, "n_clean": 5}, "client": {"auroc": None}},
+        "defense": {"name": "x", "corrected_share": corrected},
+        "wall_s": {"total": 8.0, "attack": None},
+        "bytes_received": 1000,
+        "versions": {"fedmd": "0.1.0"},
+        "config": {"number": 3},
+    }
+
+
+def study():
+    finals = {
+        "frozen": [0.80, 0.80],
+        "no attack": [0.90, 0.94],
+        "undefended": [0.50, 0.60],
+        "DSC clean": [0.89, 0.92],
+        "DSC": [0.85, 0.87],
+    }
+    runs = {arm: {seed: summary(v) for seed, v in enumerate(values)} for arm, values in finals.items()}
+    runs["DSC"][0] = summary(0.85, auroc=0.9, corrected=0.25)
+    return runs
+
+
+def test_paired_numbers_by_hand():
+    result = compare(study(), ARMS)
+    arms = result["arms"]
+    assert result["seeds"] == [0, 1]
+    assert arms["DSC"]["accuracy"]["final"]["mean"] == pytest.approx(0.86)
+    assert arms["DSC"]["accuracy"]["final"]["ci95"] == pytest.approx(12.706205 * 0.01, rel=1e-6)
+    for arm in ("DSC", "DSC clean"):  # the defence's cost when nobody attacks, in both of its arms
+        assert arms[arm]["clean_cost"]["values"] == pytest.approx([0.01, 0.02])
+        assert arms[arm]["clean_cost"]["mean"] == pytest.approx(0.015)
+    assert arms["frozen"]["clean_cost"]["mean"] == pytest.approx(0.12)
+    for arm in ("no attack", "undefended"):
+        assert arms[arm]["clean_cost"]["mean"] is None
+    assert arms["DSC"]["kept_gain"]["mean"] == pytest.approx(0.06 / 0.12)
+    assert arms["DSC"]["kept_gain"]["values"] == pytest.approx([0.5, 0.5])
+    assert arms["undefended"]["kept_gain"]["mean"] == pytest.approx(-0.25 / 0.12)
+    assert arms["no attack"]["kept_gain"]["mean"] == pytest.approx(1.0)
+    assert arms["undefended"]["loss_to_attack"]["values"] == pytest.approx([0.40, 0.34])
+    assert arms["DSC clean"]["loss_to_attack"]["mean"] is None
+    assert arms["DSC"]["info"] == {"defense": "dsc", "attacked": True}
+    json.dumps(result, allow_nan=False)
+
+
+def test_every_numeric_leaf_and_nothing_else():
+    entry = compare(study(), ARMS)["arms"]["DSC"]
+    added = {"info", "clean_cost", "kept_gain", "loss_to_attack"}
+    leaves = "accuracy accumulation_loss trigger_drop rounds clients detection defense wall_s bytes_received"
+    assert set(entry) == {*leaves.split(), *added}
+    assert set(entry["defense"]) == {"corrected_share"}  # the name is no number
+    assert entry["detection"]["sample"]["auroc"] == {"mean": 0.9, "ci95": None, "n": 1, "values": [0.9, None]}
+    assert entry["wall_s"]["total"]["mean"] == 8.0
+    assert entry["wall_s"]["attack"] == {"mean": None, "ci95": None, "n": 0, "values": [None, None]}
+
+
+def test_missing_cells_are_paired_away():
+    runs = study()
+    del runs["DSC"][0], runs["no attack"][1]
+    result = compare(runs, ARMS)
+    assert result["arms"]["DSC"]["accuracy"]["final"]["values"] == [None, 0.87]
+    assert result["arms"]["DSC"]["kept_gain"]["mean"] is None
+    assert result["arms"]["DSC clean"]["clean_cost"]["values"] == [pytest.approx(0.01), None]
+    alone = compare({"DSC": runs["DSC"]}, ARMS)["arms"]["DSC"]
+    assert alone["clean_cost"]["n"] == alone["kept_gain"]["n"] == alone["loss_to_attack"]["n"] == 0
+    waiting = compare(study() | {"DSC": {}}, ARMS)
+    assert waiting["arms"]["DSC"]["accuracy"]["final"]["values"] == [None, None]
+    assert "dsc" not in waiting["worst"] and len(comparison_table(waiting)) == len(ARMS)
+    with pytest.raises(ValueError, match="no arm has a finished run"):
+        compare({"DSC": {}}, ARMS)
+
+
+def test_worst_attack_of_a_defence():
+    runs = study() | {"DSC, flips": {0: summary(0.7), 1: summary(0.9)}}
+    arms = ARMS | {"DSC, flips": ArmInfo("dsc", attacked=True)}
+    result = compare(runs, arms)
+    assert (result["worst"]["dsc"]["arm"], result["worst"]["dsc"]["mean"]) == (
+        "DSC, flips",
+        pytest.approx(0.8),
+    )
+    assert set(result["worst"]) == {"none", "dsc"}
+    by_arm = {row["arm"]: row for row in comparison_table(result)}
+    assert cell_text(by_arm["DSC"]["worst"]).startswith("80.0 ±")
+    assert cell_text(by_arm["frozen"]["worst"]) == "–"
+
+
+def test_runs_of_unequal_length_are_named():
+    runs = study()
+    runs["undefended"][1]["rounds"] = 12
+    runs["frozen"][0]["rounds"] = 0
+    assert compare(runs, ARMS)["unequal_rounds"] == ["undefended"]
+
+
+def test_two_clean_arms_of_one_defence_cannot_be_paired():
+    runs = study() | {"DSC twin": {0: summary(0.7)}}
+    with pytest.raises(ValueError, match="'DSC clean' and 'DSC twin' are both 'dsc' without attack"):
+        compare(runs, ARMS | {"DSC twin": ArmInfo("dsc", attacked=False)})
+
+
+def test_other_names_for_the_anchors():
+    runs = {"ceiling": study()["no attack"], "floor": study()["frozen"], "DSC": study()["DSC"]}
+    arms = {"ceiling": ArmInfo("none", False), "floor": ArmInfo("frozen", False), "DSC": ARMS["DSC"]}
+    result = compare(runs, arms, baseline="ceiling", frozen="floor")
+    assert result["arms"]["DSC"]["kept_gain"]["mean"] == pytest.approx(0.5)
+
+
+def test_the_table():
+    rows = comparison_table(compare(study(), ARMS))
+    columns = (
+        "arm,before attack,before trigger,after trigger,final,clean cost,kept gain,AUROC,corrected share"
+    )
+    assert list(rows[0]) == columns.split(",")
+    dsc = {name: cell_text(cell) for name, cell in rows[-1].items()}
+    assert dsc["final"] == "86.0 ± 12.7"
+    assert (dsc["before attack"], dsc["after trigger"]) == ("80.0 ± 0.0", "–")
+    assert (dsc["AUROC"], dsc["kept gain"]) == ("0.900", "50.0 ± 0.0")
+    for render in (terminal, markdown, latex):
+        assert "86.0" in render(rows, CAPTION)

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from fedmd.report.figures import accuracy_figure, discrepancy_figure, strip_figure, write_figures
+from fedmd.report.recorder import read_verdicts
+from fedmd.report.truth import Truth
+from fedmd.types import Strip
+
+NAN = float("nan")
+
+
+def strip(n=4, channels=1):
+    images = np.random.default_rng(0).integers(0, 256, (n, channels, 12, 12), dtype=np.uint8)
+    return Strip(images, images[::-1].copy(), images)
+
+
+@pytest.fixture
+def run(tmp_path, round_report, record):
+    phases = ["clean"] * 3 + ["accumulative"] * 2 + ["trigger", "recovery"]
+    before = [0.01, 0.02, 0.5, 0.6]
+    reports = [round_report(i, phase, before=before) for i, phase in enumerate(phases, start=1)]
+    Truth((1,), (4, 5, 6)).write(tmp_path)
+    return record(tmp_path, *reports)
+
+
+def line(figure, label):
+    return next(item for item in figure.axes[0].get_lines() if item.get_label() == label)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pngs_of_sane_size(run, channels):
+    paths = write_figures(run, strip(channels=channels))
+    assert [path.name for path in paths] == ["accuracy.png", "discrepancy.png", "strip.png"]
+    for path in paths:
+        image = imread(path)
+        assert 300 < image.shape[0] < 1500 and 400 < image.shape[1] < 2500
+        assert image.std() > 0.01
+        assert path.stat().st_size < 300_000
+
+
+def test_no_strip_and_no_truth(run):
+    (run / "truth.json").unlink()
+    assert [path.name for path in write_figures(run, None)] == ["accuracy.png", "discrepancy.png"]
+
+
+def test_medians_of_clean_and_poisoned_samples(run):
+    figure = discrepancy_figure(read_verdicts(run), Truth((1,), (4, 5, 6)))
+    clean, poisoned = line(figure, "clean samples"), line(figure, "poisoned samples")
+    # rounds 1-3 and 7: median of all four; rounds 4-6: of client 0's 0.01 and 0.02
+    np.testing.assert_allclose(clean.get_ydata(), [0.26] * 3 + [0.015] * 3 + [0.26])
+    np.testing.assert_allclose(poisoned.get_ydata(), [NAN] * 3 + [0.55] * 3 + [NAN])
+    np.testing.assert_allclose(line(figure, "threshold").get_ydata(), [0.25] * 7)
+    assert figure.axes[0].get_yscale() == "log"
+
+
+def test_a_narrow_range_stays_linear(tmp_path, round_report, record):
+    folder = record(tmp_path, round_report(1, before=[0.1, 0.2], threshold=None))
+    figure = discrepancy_figure(read_verdicts(folder), Truth((), ()))
+    assert figure.axes[0].get_yscale() == "linear"
+
+
+def test_rounds_without_an_evaluation_are_left_out(tmp_path, round_report, record):
+    rows = [{"round": r, "phase": "clean", "accuracy": a} for r, a in ((1, 0.5), (2, None), (3, 0.75))]
+    (drawn,) = accuracy_figure(rows).axes[0].get_lines()
+    assert (list(drawn.get_xdata()), list(drawn.get_ydata())) == ([1, 3], [50.0, 75.0])
+
+
+@pytest.mark.parametrize("before", [[], [NAN, NAN], [0.0, 0.0]])
+def test_runs_with_nothing_to_see(tmp_path, round_report, record, before):
+    write_figures(record(tmp_path, round_report(1, accuracy=None, before=before, threshold=None)), None)
+    write_figures(record(tmp_path / "no rounds"), None)
+
+
+def test_a_strip_must_match():
+    with pytest.raises(ValueError, match="strip"):
+        strip_figure(Strip(strip().clean, strip(3).clean, strip().clean))
+    with pytest.raises(ValueError, match="strip"):
+        strip_figure(strip(channels=2))
+    with pytest.raises(ValueError, match="strip"):
+        strip_figure(strip(0))

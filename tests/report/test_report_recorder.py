@@ -1,0 +1,164 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fedmd.report.files import strict, write_json
+from fedmd.report.recorder import RunRecorder, read_metrics, read_verdicts
+from fedmd.types import PHASES, Action
+
+NAN, INF = float("nan"), float("inf")
+A, C, R = Action.ACCEPTED, Action.CORRECTED, Action.REJECTED
+
+
+def refuse_constant(name):
+    raise AssertionError(f"{name} is not JSON")
+
+
+def test_one_line_a_round_with_known_numbers(tmp_path, round_report, record):
+    report = round_report(
+        3,
+        "accumulative",
+        accuracy=0.75,
+        before=[0.1, NAN, 0.3, 0.8],
+        clients=[4, 4, 7, 7],
+        actions=[A, C, C, R],
+        steps=[0, 3, 5, 0],
+        wall_s={"attack": 1.5, "step": 0.25},
+    )
+    (row,) = read_metrics(record(tmp_path, report))
+    assert list(row)[-1] == "wall_s"
+    discrepancy = row.pop("discrepancy")
+    assert discrepancy["mean"] == pytest.approx(0.4)  # of 0.1, 0.3, 0.8
+    assert discrepancy["q50"] == pytest.approx(0.3)
+    assert discrepancy["q95"] == pytest.approx(0.75)  # 90 % of the way from 0.3 to 0.8
+    assert row == {
+        "round": 3,
+        "phase": "accumulative",
+        "accuracy": 0.75,
+        "loss": 1.0,
+        "threshold": 0.25,
+        "samples": 4,
+        "clients": 2,
+        "corrected_share": 0.5,
+        "rejected_share": 0.25,
+        "mean_steps": 2.0,
+        "rejections": [{"client": 9, "reason": "labels out of range"}],
+        "bytes_received": 300,
+        "wall_s": {"attack": 1.5, "step": 0.25},
+    }
+
+
+def test_what_is_not_a_number_becomes_null_and_the_json_is_strict(tmp_path, round_report, record):
+    unmeasured = round_report(1, accuracy=None, loss=NAN, threshold=None, before=[NAN, NAN])
+    diverged = round_report(2, loss=INF, before=[INF, 1.0])
+    empty = round_report(3, before=[], loss=np.float32(2.0))
+    folder = record(tmp_path, unmeasured, diverged, empty)
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    first, second, third = (json.loads(line, parse_constant=refuse_constant) for line in lines)
+    assert first["discrepancy"] == {"mean": None, "q50": None, "q95": None}
+    assert (first["accuracy"], first["loss"], first["threshold"]) == (None, None, None)
+    assert second["loss"] is None and second["discrepancy"]["mean"] is None
+    assert (third["samples"], third["clients"], third["loss"]) == (0, 0, 2.0)
+    assert (third["corrected_share"], third["mean_steps"]) == (None, None)
+
+
+def test_two_runs_differ_in_wall_s_only(tmp_path, round_report, record):
+    folders = [
+        record(tmp_path / str(seconds), *(round_report(r, wall_s={"step": seconds}) for r in (1, 2)))
+        for seconds in (0.1, 0.2)
+    ]
+    texts = [(folder / "metrics.jsonl").read_text().splitlines() for folder in folders]
+    first, second = ([line.split(', "wall_s"')[0] for line in lines] for lines in texts)
+    assert first == second
+    assert read_metrics(folders[0]) != read_metrics(folders[1])
+
+
+def test_verdicts_come_back_as_they_went_in(tmp_path, round_report, record):
+    reports = [
+        round_report(1, "clean", threshold=None),
+        round_report(2, "trigger", before=[], threshold=0.5),
+        round_report(3, "trigger", before=[0.1, NAN], clients=[5, 8], actions=[R, C], steps=[0, 7]),
+    ]
+    folder = record(tmp_path, *reports)
+    frame = read_verdicts(folder)
+    names = ["round", "phase", "client", "index", "label", "before", "after", "threshold", "steps", "action"]
+    assert list(frame) == names
+    for name, values in {
+        "round": [1, 1, 1, 1, 3, 3],
+        "client": [0, 0, 1, 1, 5, 8],
+        "index": [0, 1, 0, 1, 0, 1],
+        "label": [0, 1, 2, 3, 0, 1],
+        "before": [0.1, 0.2, 0.3, 0.4, 0.1, NAN],
+        "after": [0.05, 0.1, 0.15, 0.2, 0.05, NAN],
+        "threshold": [NAN] * 4 + [0.25] * 2,
+        "steps": [0, 0, 0, 0, 0, 7],
+    }.items():
+        np.testing.assert_array_equal(frame[name].to_numpy(), values)
+    assert frame["phase"].tolist() == ["clean"] * 4 + ["trigger"] * 2
+    assert frame["action"].tolist() == ["accepted"] * 4 + ["rejected", "corrected"]
+    assert tuple(frame["phase"].cat.categories) == PHASES
+    assert list(read_verdicts(folder, ["before", "action"])) == ["before", "action"]
+
+
+def test_one_row_group_a_round_and_dictionary_columns(tmp_path, round_report, record):
+    folder = record(tmp_path, *(round_report(r, before=[0.5] * n) for r, n in enumerate((3, 1, 5))))
+    file = pq.ParquetFile(folder / "verdicts.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [3, 1, 5]
+    for name in ("phase", "action"):
+        assert pa.types.is_dictionary(file.schema_arrow.field(name).type)
+
+
+def test_a_run_that_dies_leaves_valid_files(tmp_path, round_report):
+    with pytest.raises(KeyError), RunRecorder(tmp_path) as recorder:
+        recorder.record(round_report(1))
+        assert len(read_metrics(tmp_path)) == 1  # flushed: others read along
+        raise KeyError("boom")
+    assert len(read_metrics(tmp_path)) == 1
+    assert len(read_verdicts(tmp_path)) == 4
+
+
+def test_a_run_without_a_round_leaves_valid_files(tmp_path, record):
+    folder = record(tmp_path / "new" / "folder")
+    assert read_metrics(folder) == []
+    assert len(read_verdicts(folder)) == 0
+
+
+def test_a_malformed_report_changes_neither_file(tmp_path, round_report):
+    with RunRecorder(tmp_path) as recorder:
+        recorder.record(round_report(1))
+        with pytest.raises(ValueError, match=r"round 2.*length"):
+            recorder.record(round_report(2, clients=[1, 2, 3]))
+    assert [row["round"] for row in read_metrics(tmp_path)] == [1]
+    assert set(read_verdicts(tmp_path)["round"]) == {1}
+
+
+def test_recording_needs_the_with_block(tmp_path, round_report):
+    recorder = RunRecorder(tmp_path)
+    with pytest.raises(RuntimeError, match="with"):
+        recorder.record(round_report(1))
+    with recorder:
+        pass
+    with pytest.raises(RuntimeError, match="with"):
+        recorder.record(round_report(1))
+
+
+def test_recording_again_takes_back_the_finished_mark(tmp_path, round_report, record):
+    (tmp_path / "summary.json").write_text("{}")
+    record(tmp_path, round_report(1))
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_strict_unwraps_numpy():
+    value = {"a": np.float32(0.5), "b": np.array([1, 2]), 3: (np.bool_(True), [INF, NAN]), "c": np.nan}
+    assert strict(value) == {"a": 0.5, "b": [1, 2], "3": [True, [None, None]], "c": None}
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}

@@ -1,0 +1,62 @@
+import pytest
+
+from fedmd.report.statistics import mean_interval
+from fedmd.report.table import Estimate, cell_text, latex, markdown, percent, plain, terminal
+
+ROWS = [
+    {"arm": "DSC & more", "final": Estimate(0.8734, 0.0119, 100, 1), "AUROC": Estimate(0.97251, None)},
+    {"arm": "none", "final": Estimate(0.5, None, 100, 1), "AUROC": Estimate(None)},
+    {"arm": "AT", "final": Estimate(-0.051, 0.1, 100, 1)},
+]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (Estimate(0.8734, 0.0119, 100, 1), "87.3 ± 1.2"),
+        (Estimate(0.8734, None, 100, 1), "87.3"),
+        (Estimate(None, None), "–"),
+        (Estimate(-0.0001, None, 100, 1), "0.0"),
+        (percent(mean_interval([0.5])), "50.0"),
+        (percent(mean_interval([0.5, 0.5])), "50.0 ± 0.0"),
+        (plain(mean_interval([0.5, None])), "0.500"),
+        ("text", "text"),
+    ],
+)
+def test_cells(cell, text):
+    assert cell_text(cell) == text
+
+
+def test_terminal():
+    assert terminal(ROWS, "in %") == (
+        "arm               final  AUROC\n"
+        "──────────  ───────────  ─────\n"
+        "DSC & more   87.3 ± 1.2  0.973\n"
+        "none               50.0      –\n"
+        "AT          -5.1 ± 10.0      –\n"
+        "in %\n"
+    )
+
+
+def test_markdown():
+    assert (
+        markdown([{"a|b": "x", "n": Estimate(1.0, None, 1, 0)}]) == "| a\\|b | n |\n|:---|---:|\n| x | 1 |\n"
+    )
+    assert markdown(ROWS, "in %").endswith("| AT | -5.1 ± 10.0 | – |\n\nin %\n")
+
+
+def test_latex():
+    assert latex(ROWS) == (
+        "\\begin{tabular}{lrr}\n\\toprule\narm & final & AUROC \\\\\n\\midrule\n"
+        "DSC \\& more & 87.3 $\\pm$ 1.2 & 0.973 \\\\\nnone & 50.0 & -- \\\\\n"
+        "AT & $-$5.1 $\\pm$ 10.0 & -- \\\\\n\\bottomrule\n\\end{tabular}\n"
+    )
+    with_caption = latex([{"a_b": "50% $x$ φ = \\{}"}], "in %")
+    assert "\\caption{in \\%}" in with_caption and with_caption.endswith("\\end{table}\n")
+    assert "a\\_b" in with_caption
+    assert "50\\% \\$x\\$ $\\varphi$ = \\textbackslash{}\\{\\}" in with_caption
+
+
+def test_no_rows():
+    assert terminal([]) == "\n\n"
+    assert "\\begin{tabular}" in latex([])
