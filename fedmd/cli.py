@@ -4,13 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from fedmd.compose import choices, compose, expand, groups
+from fedmd.compose import choices, compose, compose_study, expand, groups
 from fedmd.config import ConfigError
 
 _USAGE = """\
 fedmd: federated streaming learning under accumulative poisoning, defended by Memorization Discrepancy
 
   fedmd run [-m] [--cfg] [KEY=VALUE ...]     one federation on Ray; -m sweeps over comma-separated values
+  fedmd compare experiment=NAME [KEY=VALUE ...]   arms x seeds on one Ray instance; finished cells are skipped
   fedmd --version
 
 Settings are Hydra overrides:
@@ -18,6 +19,7 @@ Settings are Hydra overrides:
   fedmd run attack.fraction=0.2 defense=drop threshold.fpr=0.1 hydra.run.dir=/tmp/run
   fedmd run -m attack.fraction=0,0.1,0.2 defense=none,dsc seed=0,1,2    finished runs are skipped
   fedmd run --cfg defense=at                 print the composed configuration and stop
+  fedmd compare experiment=demo 'compare.seeds=[0,1,2,3,4]' hydra.sweep.dir=/tmp/study
 
 Groups and their options:
 """
@@ -44,9 +46,20 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"fedmd {versions()['fedmd']}")
         return 0
-    if arguments[0] != "run":
-        raise ConfigError(f"{arguments[0]!r} is not a command; commands: run.")
-    return _run(arguments[1:])
+    commands = {"run": _run, "compare": _compare}
+    if arguments[0] not in commands:
+        raise ConfigError(f"{arguments[0]!r} is not a command; commands: {', '.join(commands)}.")
+    return commands[arguments[0]](arguments[1:])
+
+
+def _compare(arguments: list[str]) -> int:
+    if options := [argument for argument in arguments if argument.startswith("-")]:
+        raise ConfigError(f"{options[0]}: unknown option; fedmd compare takes KEY=VALUE only.")
+    study = compose_study(arguments)
+    from fedmd.runtime.study import run_study
+
+    run_study(study)
+    return 0
 
 
 def _run(arguments: list[str]) -> int:

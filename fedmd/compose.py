@@ -17,12 +17,13 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedmd.config import ConfigError, RunConfig
 
 _HERE = Path(__file__).resolve().parent
+_NOT_OF_A_RUN = ("experiment", "compare")  # they shape a study, not one federation
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,16 @@ class Composed:
         target.mkdir(parents=True, exist_ok=True)
         (target / "config.yaml").write_text(self.job_yaml)
         (target / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(self.overrides))))
+
+
+@dataclass(frozen=True)
+class Study:
+    """`runs[arm][seed]`, the folder for what comes of them, and the names of two arms the others are held against."""
+
+    folder: Path
+    runs: dict[str, dict[int, Composed]]
+    baseline: str
+    frozen: str
 
 
 def config_dir() -> Path:
@@ -62,8 +73,31 @@ def compose(overrides: Sequence[str], *, sweep: bool = False) -> Composed:
 
     `sweep` takes the run folder from hydra.sweep.dir and hydra.sweep.subdir instead of hydra.run.dir.
     """
-    composed = _compose(overrides)
-    job = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    return _valid(_compose(overrides), overrides, sweep=sweep)
+
+
+def compose_study(overrides: Sequence[str]) -> Study:
+    """The study of `experiment=NAME`: every arm at every seed. Raises ConfigError with one sentence."""
+    base = _compose(overrides)
+    plan = base.compare
+    if not plan.arms:
+        raise ConfigError(f"experiment: choose one with arms to compare: {', '.join(choices('experiment'))}.")
+    seeds = plan.seeds if isinstance(plan.seeds, ListConfig) else []
+    if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+        raise ConfigError("compare.seeds: must be a list of integers >= 0, for example compare.seeds=[0,1,2].")
+    runs = {
+        str(arm): {
+            int(seed): compose([*overrides, *arm_overrides, f"seed={seed}"])
+            for seed in seeds
+        }
+        for arm, arm_overrides in plan.arms.items()
+    }
+    folder = Path(base.hydra.sweep.dir).absolute()
+    return Study(folder, runs, str(plan.baseline), str(plan.frozen))
+
+
+def _valid(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) -> Composed:
+    job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     assert isinstance(job, DictConfig)
     try:
         mapping = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
@@ -73,7 +107,8 @@ def compose(overrides: Sequence[str], *, sweep: bool = False) -> Composed:
         key = getattr(error, "full_key", None) or "a setting"
         raise ConfigError(f"{key}: a value is required.") from error
     assert isinstance(mapping, dict)
-    mapping.pop("experiment", None)
+    for key in _NOT_OF_A_RUN:
+        mapping.pop(key, None)
     config = RunConfig.parse({str(key): value for key, value in mapping.items()})
     return Composed(config, folder.absolute(), OmegaConf.to_yaml(job), tuple(overrides))
 
@@ -84,7 +119,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     for override in _parse(overrides):
         if override.is_sweep_override():
             key = override.get_key_element()
-            alternatives.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            alternatives.append(["=".join((key, str(value))) for value in override.sweep_string_iterator()])
         else:
             alternatives.append([str(override.input_line)])
     return [list(combination) for combination in itertools.product(*alternatives)]

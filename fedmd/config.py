@@ -46,7 +46,7 @@ class PartitionConfig(Section):
     @model_validator(mode="after")
     def _needs_alpha(self) -> Self:
         if self.name == "dirichlet" and self.alpha is None:
-            raise ValueError("must be a positive number for partition name=dirichlet")
+            raise ValueError("alpha must be a positive number for name=dirichlet")
         return self
 
 
@@ -64,7 +64,7 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _parquet_needs_path(self) -> Self:
         if self.name == "parquet" and not self.path:
-            raise ValueError("data.path must name one or more Parquet files for data=parquet")
+            raise ValueError("path must name one or more Parquet files for data=parquet")
         return self
 
 
@@ -114,7 +114,7 @@ class StreamConfig(Section):
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
         if self.rounds == 0:
-            raise ValueError("at least one of clean_rounds, accumulative_rounds, trigger_rounds, recovery_rounds must be >= 1")
+            raise ValueError("clean_rounds, accumulative_rounds, trigger_rounds and recovery_rounds must not all be 0")
         return self
 
     @property
@@ -259,7 +259,7 @@ def _sentence(error: ValidationError) -> str:
     if kind == "literal_error":
         return f"{key}: {value!r} is not one of {first['ctx']['expected'].replace(chr(39), '')}."
     if kind == "value_error":
-        return f"{key + ': ' if key else ''}{first['ctx']['error']}."
+        return f"{key + '.' if key else ''}{first['ctx']['error']}."  # our validators begin with the key
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{key}: {message}, not {value!r}."
 

@@ -1,4 +1,4 @@
-"""Every random choice is a function of (seed, purpose, client, round), so runs resume and worker counts do not matter."""
+"""Every random choice is a function of (seed, purpose, client, round): runs resume, worker counts do not matter."""
 
 import zlib
 

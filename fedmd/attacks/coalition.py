@@ -26,7 +26,8 @@ def quantised(x: torch.Tensor, clean: NDArray[np.uint8], radius: float) -> NDArr
     limit = int(np.floor(radius * 255 + 1e-6))
     levels = np.rint(x.cpu().numpy() * 255).astype(np.int64)
     start = clean.astype(np.int64)
-    return np.clip(np.clip(levels, start - limit, start + limit), 0, 255).astype(np.uint8)
+    inside: NDArray[np.int64] = np.clip(np.clip(levels, start - limit, start + limit), 0, 255)
+    return inside.astype(np.uint8)
 
 
 class Coalition:

@@ -54,7 +54,8 @@ class EmaHistory:
     """average <- decay * average + (1 - decay) * current after every step, buffers included. Holds one model."""
 
     def __init__(self, current: nn.Module, decay: float) -> None:
-        self._average = AveragedModel(current, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        self._average = AveragedModel(current, multi_avg_fn=average, use_buffers=True)
         self._average.update_parameters(current)  # the first update copies: the average starts at `current`
         self.model = self._average.module.requires_grad_(False).eval()
 

@@ -10,8 +10,9 @@ A request names the round and the clients the node answers for; the reply has on
 `run` is the whole configuration as JSON. Truth about poison is no part of any message.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
@@ -58,7 +59,8 @@ def info_reply(clients: Sequence[int], *, wants_model: bool) -> RecordDict:
 def read_info(message: Message, clients: int) -> tuple[tuple[int, ...], bool]:
     """The clients a node claims and its wish for the model. Raises ValueError with a reason."""
     header = _header(message)
-    claimed, wants_model = header.get("clients"), header.get("wants_model")
+    claimed: object = header.get("clients")
+    wants_model = header.get("wants_model")
     if not isinstance(claimed, list) or not all(
         type(client) is int and 0 <= client < clients for client in claimed
     ):
@@ -67,7 +69,7 @@ def read_info(message: Message, clients: int) -> tuple[tuple[int, ...], bool]:
         raise ValueError("a client is claimed twice")
     if not isinstance(wants_model, bool):
         raise ValueError("wants_model must be a boolean")
-    return tuple(claimed), wants_model
+    return tuple(cast(list[int], claimed)), wants_model
 
 
 def stream_request(
@@ -91,11 +93,11 @@ def read_request(message: Message) -> Request:
     """A client's view of either request. Raises ValueError when the protocol differs."""
     header = _header(message)
     if header.get("protocol") != PROTOCOL:
-        raise ValueError(f"protocol {header.get('protocol')} is not {PROTOCOL}: server and client differ in version")
+        raise ValueError(f"protocol {header.get('protocol')!r} is not {PROTOCOL}: server and client differ in version")
     return Request(
         run=str(header["run"]),
-        round=int(header.get("round", 0)),  # type: ignore[arg-type]
-        clients=tuple(header.get("clients", [])),  # type: ignore[arg-type]
+        round=cast(int, header.get("round", 0)),
+        clients=tuple(cast(list[int], header.get("clients", []))),
         exchange=str(header.get("exchange", "")),
         model_file=str(header.get("model_file", "")),
         model=message.content.array_records.get(_MODEL),
@@ -119,8 +121,8 @@ def read_own_batches(message: Message) -> list[StreamBatch]:
     """The batches of a reply this process has just made itself (the attack mod's view; not validated)."""
     header = _header(message)
     return [
-        StreamBatch(client, int(header["round"]), *_arrays(message, client))  # type: ignore[arg-type]
-        for client in header["clients"]  # type: ignore[union-attr]
+        StreamBatch(client, cast(int, header["round"]), *_arrays(message, client))
+        for client in cast(list[int], header["clients"])
     ]
 
 
@@ -156,7 +158,7 @@ def read_batches(
     return batches, rejections
 
 
-def _header(message: Message) -> Mapping[str, object]:
+def _header(message: Message) -> ConfigRecord:
     header = message.content.config_records.get(_HEADER)
     if header is None:
         raise ValueError(f"the config record {_HEADER!r} is missing")

@@ -113,9 +113,8 @@ class FlowerCollector:
         deadline = time.monotonic() + self._config.federation.round_timeout_s
         while waiting and time.monotonic() < deadline:
             for reply in self._grid.pull_messages(list(waiting)):
-                node = waiting.pop(reply.metadata.reply_to_message_id, None)
-                if node is not None:
-                    replies[node] = reply
+                if (answered := reply.metadata.reply_to_message_id) in waiting:
+                    replies[waiting.pop(answered)] = reply
             time.sleep(_POLL_S)
         return replies
 

@@ -22,8 +22,10 @@ from fedmd.report.truth import Truth
 from fedmd.types import Json, Strip
 
 BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"
-SHADES = {"clean": "#FFFFFF", "accumulative": "#FBE3B5", "trigger": "#F2B79F", "recovery": "#D3E9F7"}
+SHADES = {"clean": "#FFFFFF", "accumulative": "#EBEBEB", "trigger": "#CCCCCC", "recovery": "#F6F6F6"}
+NARROW = 0.15  # share of the axis below which the name of a phase moves up, out of its neighbours' way
 BAND = (0.1, 0.5, 0.9)  # quantiles: lower edge, median, upper edge
+SPREAD = "(median, 10–90 %)"
 LOG_RATIO = 30.0  # largest over smallest positive value from which a log scale reads better
 LOG_SPAN = 1e5  # what a log scale shows at most: rounding errors around 0 are no news
 DPI = 160
@@ -52,8 +54,8 @@ def discrepancy_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
     seen = verdicts["round"]
     rounds = np.arange(seen.min(), seen.max() + 1) if len(seen) else np.arange(0)
     drawn = [
-        draw_band(axis, verdicts[~poisoned], rounds, color=BLUE, marker="o", label="clean samples"),
-        draw_band(axis, verdicts[poisoned], rounds, color=VERMILLION, marker="^", label="poisoned samples"),
+        draw_band(axis, verdicts[~poisoned], rounds, color=BLUE, marker="o", label=f"clean {SPREAD}"),
+        draw_band(axis, verdicts[poisoned], rounds, color=VERMILLION, marker="^", label=f"poisoned {SPREAD}"),
     ]
     thresholds = verdicts.groupby("round")["threshold"].first().reindex(rounds).to_numpy(np.float64)
     if np.isfinite(thresholds).any():
@@ -126,16 +128,18 @@ def single_axis() -> tuple[Figure, Axes]:
 
 
 def shade_phases(axis: Axes, rounds: Sequence[tuple[int, str]]) -> None:
-    """Shade each run of equal phases in `rounds` (round, phase) and name it above, alternating in height."""
+    """Shade each run of equal phases in `rounds` (round, phase) and name it above."""
     spans = [[number for number, _ in group] for _, group in groupby(rounds, key=lambda item: item[1])]
     names = [name for name, _ in groupby(phase for _, phase in rounds)]
-    for i, (numbers, name) in enumerate(zip(spans, names, strict=True)):
+    raised = False
+    for numbers, name in zip(spans, names, strict=True):
         start, end = min(numbers) - 0.5, max(numbers) + 0.5
+        raised = not raised and len(numbers) < NARROW * len(rounds)
         axis.axvspan(start, end, color=SHADES[name], linewidth=0, zorder=0)
         axis.annotate(
             name,
             ((start + end) / 2, 1.0),
-            (0, 3 + 11 * (i % 2)),
+            (0, 14 if raised else 3),
             xycoords=axis.get_xaxis_transform(),
             textcoords="offset points",
             ha="center",
@@ -156,6 +160,8 @@ def draw_band(
     quantiles: NDArray[np.float64] = table.to_numpy(np.float64)
     lower, median, upper = quantiles.T
     axis.fill_between(rounds, lower, upper, color=color, alpha=0.2, linewidth=0)
-    axis.vlines(rounds, lower, upper, color=color, alpha=0.25, linewidth=1)  # a lone round fills no band
+    there = np.pad(np.isfinite(median), 1)
+    alone = there[1:-1] & ~there[:-2] & ~there[2:]  # rounds that fill no band
+    axis.vlines(rounds[alone], lower[alone], upper[alone], color=color, alpha=0.4)
     axis.plot(rounds, median, color=color, marker=marker, markersize=3.5, label=label)
     return quantiles

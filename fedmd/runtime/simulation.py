@@ -17,13 +17,15 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-from flwr.app import Context
+from flwr.app import ConfigRecordValues, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
 from fedmd.flower.client_app import app as client_app
 from fedmd.flower.federation import Observer, print_round, serve
 from fedmd.flower.world import build_world
+from fedmd.models import model_for
+from fedmd.training.device import Numerics
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def simulate(
         return
     started = time.perf_counter()
     for cell in cells:
-        build_world(cell.config)
+        _check(cell.config)
     server_app = ServerApp()
 
     @server_app.main()
@@ -71,9 +73,15 @@ def simulate(
         )
 
 
-def _backend(runtime: RuntimeConfig) -> dict[str, dict[str, int | float | str | bool]]:
+def _check(config: RunConfig) -> None:
+    """Ask for everything a run needs from outside, so that bad input fails before Ray starts."""
+    Numerics.of(config.runtime)
+    model_for(config.model, build_world(config).images, config.seed)
+
+
+def _backend(runtime: RuntimeConfig) -> dict[str, dict[str, ConfigRecordValues]]:
     """What Flower hands to Ray. max_restarts mends a dead worker, which Flower would put back into its pool."""
-    ray: dict[str, int | float | str | bool] = {"logging_level": "error", "log_to_driver": False}
+    ray: dict[str, ConfigRecordValues] = {"logging_level": "error", "log_to_driver": False}
     if runtime.workers is not None:
         ray["num_cpus"] = max(1, round(runtime.workers * runtime.client_cpus))
     return {

@@ -50,9 +50,7 @@ def test_kept_gain_is_a_ratio_of_means():
 def test_kept_gain_without_a_gain_is_null():
     assert kept_gain([0.9], [0.8], [0.8]) == {"mean": None, "ci95": None, "n": 0, "values": [None]}
     assert kept_gain([None], [0.8], [0.9]) == {"mean": None, "ci95": None, "n": 0, "values": [None]}
-    mixed = kept_gain(
-        [0.9, 0.75], [0.5, 0.75], [0.9, 0.7]
-    )  # the second seed gains nothing, but counts in the means
+    mixed = kept_gain([0.9, 0.75], [0.5, 0.75], [0.9, 0.7])  # the second seed gains nothing, but counts in the means
     assert mixed["values"] == [1.0, None]
     assert mixed["mean"] == pytest.approx(0.4 / 0.35)
 

@@ -124,9 +124,7 @@ def test_phases_that_are_missing(tmp_path, round_report, record, rounds, expecte
 
 def test_undefined_values_are_null(tmp_path, round_report, record):
     folder = record(tmp_path, round_report(1, "trigger", accuracy=None, before=[], loss=None))
-    summary = summary_of(
-        folder, Truth((), ()), burn_in_accuracy=None, wall_s={"total": NAN}, config={"x": NAN}
-    )
+    summary = summary_of(folder, Truth((), ()), burn_in_accuracy=None, wall_s={"total": NAN}, config={"x": NAN})
     assert accuracies(summary) == [None] * 5
     assert summary["trigger_drop"] is None
     assert summary["detection"]["sample"] == {

@@ -39,9 +39,7 @@ def test_terminal():
 
 
 def test_markdown():
-    assert (
-        markdown([{"a|b": "x", "n": Estimate(1.0, None, 1, 0)}]) == "| a\\|b | n |\n|:---|---:|\n| x | 1 |\n"
-    )
+    assert markdown([{"a|b": "x", "n": Estimate(1.0, None, 1, 0)}]) == "| a\\|b | n |\n|:---|---:|\n| x | 1 |\n"
     assert markdown(ROWS, "in %").endswith("| AT | -5.1 ± 10.0 | – |\n\nin %\n")
 
 

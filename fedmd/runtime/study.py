@@ -1,0 +1,125 @@
+"""`fedmd compare`: arms times seeds on one Ray instance, resumable, and the evidence they make together."""
+
+import csv
+import io
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedmd.compose import Study
+from fedmd.config import RunConfig
+from fedmd.report.comparison import CAPTION, ArmInfo, compare, comparison_table
+from fedmd.report.files import write_json, write_text
+from fedmd.report.progress import round_line
+from fedmd.report.summary import read_summary
+from fedmd.report.table import latex, markdown, terminal
+from fedmd.runtime.launch import is_finished
+from fedmd.runtime.simulation import Cell, simulate
+from fedmd.types import Json, RoundReport
+
+
+def run_study(study: Study) -> None:
+    """Run what is not finished, seed by seed, then write the comparison.
+
+    Leaves comparison.json, table.md, table.tex and results.csv (one row a finished cell, rewritten after each) in
+    the study's folder. Raises ConfigError as `simulate` does.
+    """
+    cells = cells_of(study)
+    pending = {key: cell for key, cell in cells.items() if not is_finished(cell)}
+    print(f"{len(cells)} cells, {len(cells) - len(pending)} finished before; folder: {study.folder}", flush=True)
+    names = {cell.folder: f"{arm}, seed {seed}" for (arm, seed), cell in cells.items()}
+    done = len(cells) - len(pending)
+    began = time.perf_counter()
+
+    def on_finished(cell: Cell, summary: Json) -> None:
+        nonlocal done, began
+        done += 1
+        seconds, began = time.perf_counter() - began, time.perf_counter()
+        final = 100 * summary["accuracy"]["final"]
+        print(f"[{done:>3}/{len(cells)}] {names[cell.folder]:<32} final {final:5.1f} %  {seconds:6.1f} s", flush=True)
+        write_results(study.folder, cells)
+
+    simulate(list(pending.values()), on_round=_ticker, on_finished=on_finished)
+    write_results(study.folder, cells)
+    summaries = finished(cells)
+    comparison = compare(summaries, arm_infos(study), baseline=study.baseline, frozen=study.frozen)
+    rows = comparison_table(comparison)
+    write_json(study.folder / "comparison.json", comparison)
+    write_text(study.folder / "table.md", markdown(rows, CAPTION))
+    write_text(study.folder / "table.tex", latex(rows, CAPTION))
+    print(f"\n{terminal(rows, CAPTION)}\nfolder: {study.folder}", flush=True)
+
+
+def cells_of(study: Study) -> dict[tuple[str, int], Cell]:
+    """One cell per (arm, seed), seed by seed, so that an interrupted study is paired as far as it got."""
+    seeds = next(iter(study.runs.values()))
+    return {
+        (arm, seed): Cell(study.runs[arm][seed].config, study.folder / "cells" / _slug(arm) / f"seed-{seed}")
+        for seed in seeds
+        for arm in study.runs
+    }
+
+
+def finished(cells: Mapping[tuple[str, int], Cell]) -> dict[str, dict[int, Json]]:
+    """`summaries[arm][seed]` of the finished cells."""
+    summaries: dict[str, dict[int, Json]] = {}
+    for (arm, seed), cell in cells.items():
+        if is_finished(cell) and (summary := read_summary(cell.folder)) is not None:
+            summaries.setdefault(arm, {})[seed] = summary
+    return summaries
+
+
+def arm_infos(study: Study) -> dict[str, ArmInfo]:
+    """What each arm is. Arms whose server does the same share a defence, called after the attacked one of them."""
+    configs = {arm: next(iter(runs.values())).config for arm, runs in study.runs.items()}
+    attacked = {arm: _is_attacked(config) for arm, config in configs.items()}
+    label: dict[str, str] = {}
+    for arm in sorted(configs, key=lambda arm: not attacked[arm]):
+        label.setdefault(_server_side(configs[arm]), arm)
+    return {arm: ArmInfo(label[_server_side(config)], attacked[arm]) for arm, config in configs.items()}
+
+
+def write_results(folder: Path, cells: Mapping[tuple[str, int], Cell]) -> None:
+    """results.csv: one row a finished cell, every number of its summary."""
+    rows = [
+        {"arm": arm, "seed": seed, **_flat({k: v for k, v in summary.items() if k not in _NO_COLUMNS})}
+        for arm, runs in finished(cells).items()
+        for seed, summary in runs.items()
+    ]
+    if not rows:
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "results.csv", text.getvalue())
+
+
+_NO_COLUMNS = ("schema", "seed", "config", "versions", "malicious_clients")
+
+
+def _flat(tree: Json, prefix: str = "") -> Json:
+    flat: Json = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def _is_attacked(config: RunConfig) -> bool:
+    return config.attack.name != "none" and config.attack.fraction > 0
+
+
+def _server_side(config: RunConfig) -> str:
+    parts = (config.defense, config.threshold, config.history, config.training)
+    return "".join(part.model_dump_json() for part in parts)
+
+
+def _slug(arm: str) -> str:
+    return "-".join("".join(c if c.isalnum() or c in ".=" else " " for c in arm).split()).lower()
+
+
+def _ticker(config: RunConfig, report: RoundReport) -> None:
+    """The round under way, rewritten in place; only where somebody watches."""
+    if config.runtime.progress and sys.stdout.isatty():
+        print(f"\r{round_line(report, config.stream.rounds)[:110]:<110}", end="\r", flush=True)

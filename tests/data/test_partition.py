@@ -1,0 +1,89 @@
+"""Partitions are disjoint, complete, seeded, and made without a network."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmd.config import ConfigError, PartitionConfig
+from fedmd.data.partition import cached_partition, partition
+
+IID = PartitionConfig(name="iid")
+LABELS = np.sort(np.arange(600) % 6).astype(np.int64)
+
+
+def dirichlet(alpha: float) -> PartitionConfig:
+    return PartitionConfig(name="dirichlet", alpha=alpha)
+
+
+def skew(parts: list[np.ndarray]) -> float:
+    """Mean total-variation distance between a client's class shares and everybody's."""
+    everybody = np.bincount(LABELS) / len(LABELS)
+    shares = [np.bincount(LABELS[part], minlength=6) / len(part) for part in parts]
+    return float(np.mean([np.abs(share - everybody).sum() / 2 for share in shares]))
+
+
+@pytest.mark.parametrize("config", [IID, dirichlet(0.3), dirichlet(100.0)])
+@pytest.mark.parametrize("clients", [1, 7, 20])
+def test_every_sample_has_exactly_one_client(config: PartitionConfig, clients: int) -> None:
+    parts = partition(LABELS, clients, config, seed=3)
+    assert len(parts) == clients and min(len(part) for part in parts) >= 1
+    assert sorted(np.concatenate(parts)) == list(range(len(LABELS)))
+
+
+@pytest.mark.parametrize("config", [IID, dirichlet(0.5)])
+def test_the_seed_decides(config: PartitionConfig) -> None:
+    one, same, other = (partition(LABELS, 5, config, seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not all(np.array_equal(np.sort(a), np.sort(b)) for a, b in zip(one, other, strict=True))
+
+
+def test_iid_is_a_random_even_split_also_of_sorted_data() -> None:
+    parts = partition(LABELS, 6, IID, seed=0)
+    assert [len(part) for part in parts] == [100] * 6
+    assert skew(parts) < 0.15
+
+
+def test_a_smaller_alpha_is_more_skewed() -> None:
+    even, uneven = (partition(LABELS, 6, dirichlet(alpha), seed=0) for alpha in (100.0, 0.1))
+    assert skew(even) < 0.2 < 0.4 < skew(uneven)
+
+
+def test_more_clients_than_samples_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^federation\.clients: 601 clients cannot share the 600 samples"):
+        partition(LABELS, 601, IID, seed=0)
+
+
+def test_an_alpha_that_starves_a_client_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.partition\.alpha: 0\.001 left a client of 100 without"):
+        partition(LABELS, 100, dirichlet(0.001), seed=0)
+
+
+def test_the_cached_partition_is_the_partition_and_is_not_made_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = partition(LABELS, 4, dirichlet(0.5), seed=9)
+    first = cached_partition(LABELS, 4, dirichlet(0.5), 9, tmp_path)
+    monkeypatch.setattr("fedmd.data.partition.partition", None)
+    second = cached_partition(LABELS, 4, dirichlet(0.5), 9, tmp_path)
+    for parts in (first, second):
+        assert all(np.array_equal(a, b) for a, b in zip(parts, expected, strict=True))
+
+
+def test_another_process_agrees_and_opens_no_connection() -> None:
+    program = (
+        "import socket\n"
+        "def refuse(*args): raise SystemExit('network')\n"
+        "socket.socket.connect = socket.getaddrinfo = refuse\n"
+        "import numpy as np\n"
+        "from fedmd.config import PartitionConfig\n"
+        "from fedmd.data.partition import partition\n"
+        "labels = np.sort(np.arange(600) % 6)\n"
+        "config = PartitionConfig(name='dirichlet', alpha=0.5)\n"
+        "print(*(part.tolist() for part in partition(labels, 3, config, seed=5)), sep='\\n')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    expected = [str(part.tolist()) for part in partition(LABELS, 3, dirichlet(0.5), seed=5)]
+    assert done.stdout.splitlines() == expected

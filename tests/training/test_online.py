@@ -1,0 +1,114 @@
+"""One online step against the same step written by hand."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from fedmd.config import ModelConfig, OnlineConfig
+from fedmd.models import build_model
+from fedmd.training.device import Numerics
+from fedmd.training.online import make_optimizer, online_step
+
+SETTINGS = OnlineConfig(lr=0.05, momentum=0.9)
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+def batch(n: int = 6, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    randomness = torch.Generator().manual_seed(seed)
+    return torch.rand(n, 1, 8, 8, generator=randomness), torch.randint(0, 4, (n,), generator=randomness)
+
+
+def net(name: str = "resnet_small") -> nn.Module:
+    return build_model(ModelConfig(name=name, width=4), channels=1, classes=4, image_size=(8, 8), seed=0)
+
+
+def test_two_steps_are_momentum_sgd_by_hand() -> None:
+    model = net()
+    reference, velocity = copy.deepcopy(model).train(), None
+    optimizer = make_optimizer(model.eval(), SETTINGS)
+    for seed in range(2):
+        x, y = batch(seed=seed)
+        loss = online_step(model, optimizer, x, y)
+        expected = cross_entropy(reference(x), y)
+        gradients = torch.autograd.grad(expected, list(reference.parameters()))
+        velocity = gradients if velocity is None else [0.9 * v + g for v, g in zip(velocity, gradients, strict=True)]
+        with torch.no_grad():
+            for parameter, v in zip(reference.parameters(), velocity, strict=True):
+                parameter -= 0.05 * v
+        assert loss == pytest.approx(expected.item(), rel=1e-6)
+    for key, value in reference.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], value)
+
+
+def test_left_over_gradients_do_not_count() -> None:
+    x, y = batch()
+    clean, dirty = net(), net()
+    cross_entropy(dirty(x), y).backward()
+    dirty.load_state_dict(clean.state_dict())
+    for model in (clean, dirty):
+        online_step(model, make_optimizer(model, SETTINGS), x, y)
+    assert all(torch.equal(a, b) for a, b in zip(clean.parameters(), dirty.parameters(), strict=True))
+
+
+def statistics(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items() if key.endswith(STATISTICS)}
+
+
+def test_frozen_batchnorm_keeps_its_statistics_and_learns_its_weights() -> None:
+    model = net()
+    optimizer = make_optimizer(model, SETTINGS)
+    online_step(model, optimizer, *batch())
+    before, weights = statistics(model), model[2].weight.detach().clone()
+    online_step(model, optimizer, *batch(seed=1), batchnorm="frozen")
+    assert all(torch.equal(before[key], value) for key, value in statistics(model).items())
+    assert not torch.equal(model[2].weight, weights)
+    online_step(model, optimizer, *batch(seed=2))
+    assert not torch.equal(statistics(model)["2.running_mean"], before["2.running_mean"])
+
+
+def test_a_batch_of_one_learns_with_the_running_statistics() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 4))
+    before = statistics(model)
+    assert online_step(model, make_optimizer(model, SETTINGS), *batch(1)) is not None
+    assert all(torch.equal(before[key], value) for key, value in statistics(model).items())
+
+
+def test_an_empty_batch_is_no_step() -> None:
+    model = net()
+    before = copy.deepcopy(model.state_dict())
+    assert online_step(model, make_optimizer(model, SETTINGS), *batch(0)) is None
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_no_weight_decay() -> None:
+    group = make_optimizer(net(), SETTINGS).param_groups[0]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.05, 0.9, 0)
+
+
+def test_bf16_steps_learn() -> None:
+    model, (x, y) = net("cnn"), batch(16)
+    optimizer = make_optimizer(model, SETTINGS)
+    numerics = Numerics(dtype=torch.bfloat16)
+    losses = [online_step(model, optimizer, x, y, numerics=numerics) for _ in range(30)]
+    assert all(loss is not None and math.isfinite(loss) for loss in losses)
+    assert losses[-1] < losses[0]
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_on_cuda_is_close_to_one_on_the_cpu(dtype: torch.dtype) -> None:
+    numerics = Numerics(torch.device("cuda"), dtype, channels_last=True)
+    here, there = net(), numerics.place(net())
+    x, y = batch(32)
+    loss = online_step(here, make_optimizer(here, SETTINGS), x, y)
+    optimizer = make_optimizer(there, SETTINGS)
+    assert online_step(there, optimizer, numerics.images(x), y.cuda(), numerics=numerics) == pytest.approx(
+        loss, rel=0.05
+    )
+    for a, b in zip(here.parameters(), there.parameters(), strict=True):
+        torch.testing.assert_close(b.cpu(), a, atol=0.02, rtol=0.05)
