@@ -1,6 +1,7 @@
 """The command line. Bad input ends with one sentence on stderr and exit code 2; a traceback is a bug of ours."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ Groups and their options:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `fedmd` command."""
+    sys.path.insert(0, os.getcwd())  # as for `python -m`: model.factory may name a module of the current folder
     try:
         sys.exit(_dispatch(list(sys.argv[1:] if arguments is None else arguments)))
     except ConfigError as error:
@@ -67,7 +69,10 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--cfg", action="store_true")
     parser.add_argument("overrides", nargs="*")
-    options, unknown = parser.parse_known_args(arguments)
+    try:
+        options, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:  # an option with a value, as in --cfg=job
+        raise ConfigError(f"{error}; fedmd run knows -m, --cfg and KEY=VALUE.") from error
     if unknown:
         raise ConfigError(f"{unknown[0]}: unknown option; fedmd run knows -m, --cfg and KEY=VALUE.")
     sweep = expand(options.overrides) if options.multirun else [options.overrides]

@@ -38,7 +38,7 @@ class Composed:
     def write_hydra_files(self) -> None:
         """`.hydra/config.yaml` and `.hydra/overrides.yaml` in the run folder, as Hydra users expect them."""
         target = self.folder / ".hydra"
-        target.mkdir(parents=True, exist_ok=True)
+        make_folder(target)
         (target / "config.yaml").write_text(self.job_yaml)
         (target / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(self.overrides))))
 
@@ -51,6 +51,16 @@ class Study:
     runs: dict[str, dict[int, Composed]]
     baseline: str
     frozen: str
+
+
+def make_folder(folder: Path) -> None:
+    """Create `folder` unless it is there. Raises ConfigError where that is impossible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"hydra.run.dir or hydra.sweep.dir: the folder {folder} cannot be created ({error.strerror})."
+        ) from error
 
 
 def config_dir() -> Path:
@@ -80,8 +90,10 @@ def compose_study(overrides: Sequence[str]) -> Study:
     """The study of `experiment=NAME`: every arm at every seed. Raises ConfigError with one sentence."""
     base = _compose(overrides)
     plan = base.compare
-    if not plan.arms:
+    if not isinstance(plan, DictConfig) or not plan.get("arms"):
         raise ConfigError(f"experiment: choose one with arms to compare: {', '.join(choices('experiment'))}.")
+    if not isinstance(plan.arms, DictConfig) or not all(isinstance(arm, ListConfig) for arm in plan.arms.values()):
+        raise ConfigError("compare.arms: must map names to lists of overrides, for example {undefended: [defense=none]}.")
     seeds = plan.seeds if isinstance(plan.seeds, ListConfig) else []
     if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise ConfigError("compare.seeds: must be a list of integers >= 0, for example compare.seeds=[0,1,2].")
@@ -92,7 +104,7 @@ def compose_study(overrides: Sequence[str]) -> Study:
         }
         for arm, arm_overrides in plan.arms.items()
     }
-    folder = Path(base.hydra.sweep.dir).absolute()
+    folder = _folder(base, sweep=True, subdir=False)
     return Study(folder, runs, str(plan.baseline), str(plan.frozen))
 
 
@@ -101,16 +113,29 @@ def _valid(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) -> Co
     assert isinstance(job, DictConfig)
     try:
         mapping = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
-        place = composed.hydra.sweep if sweep else composed.hydra.run
-        folder = Path(place.dir) / place.subdir if sweep else Path(place.dir)
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "a setting"
-        raise ConfigError(f"{key}: a value is required.") from error
+        raise ConfigError(_unresolved(error)) from error
     assert isinstance(mapping, dict)
     for key in _NOT_OF_A_RUN:
         mapping.pop(key, None)
+    for section, key in (("data", "path"), ("runtime", "cache_dir")):  # worker processes have other current folders
+        if isinstance(mapping.get(section), dict) and isinstance(mapping[section].get(key), str):
+            mapping[section][key] = ",".join(str(Path(p).expanduser().absolute()) for p in mapping[section][key].split(","))
     config = RunConfig.parse({str(key): value for key, value in mapping.items()})
-    return Composed(config, folder.absolute(), OmegaConf.to_yaml(job), tuple(overrides))
+    folder = _folder(composed, sweep=sweep, subdir=sweep)
+    return Composed(config, folder, OmegaConf.to_yaml(job), tuple(overrides))
+
+
+def _folder(composed: DictConfig, *, sweep: bool, subdir: bool) -> Path:
+    try:
+        place = composed.hydra.sweep if sweep else composed.hydra.run
+        return (Path(place.dir) / place.subdir if subdir else Path(place.dir)).absolute()
+    except OmegaConfBaseException as error:
+        raise ConfigError(_unresolved(error)) from error
+
+
+def _unresolved(error: OmegaConfBaseException) -> str:
+    return f"{getattr(error, 'full_key', None) or 'a setting'}: a value is required."
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
@@ -119,7 +144,10 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     for override in _parse(overrides):
         if override.is_sweep_override():
             key = override.get_key_element()
-            alternatives.append(["=".join((key, str(value))) for value in override.sweep_string_iterator()])
+            try:
+                alternatives.append(["=".join((key, str(value))) for value in override.sweep_string_iterator()])
+            except HydraException as error:  # glob(...) and interval(...)
+                raise ConfigError(f"{key}: write out the values to sweep over, for example seed=0,1,2.") from error
         else:
             alternatives.append([str(override.input_line)])
     return [list(combination) for combination in itertools.product(*alternatives)]
@@ -141,8 +169,11 @@ def _parse_sentence(error: Exception) -> str:
 def _compose(overrides: Sequence[str]) -> DictConfig:
     parsed = _parse(overrides)
     for override in parsed:
+        key = override.get_key_element()
         if override.is_sweep_override():
-            raise ConfigError(f"{override.get_key_element()}: takes one value; to sweep over several, add -m.")
+            raise ConfigError(f"{key}: takes one value; to sweep over several, add -m.")
+        if key in groups() and not isinstance(override.value(), str | list | dict):
+            raise ConfigError(f"{key}: {override.get_value_element_as_str()!r} is not one of {', '.join(choices(key))}.")
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="fedmd"):
         try:
             return hydra.compose("config", overrides=list(overrides), return_hydra_config=True)
@@ -165,7 +196,8 @@ def _unknown_key(message: str, overrides: Sequence[Override]) -> str:
     if not found:
         return " ".join(message.split()) + "."
     key = found.group(1)
-    others = [str(o.input_line) for o in overrides if o.key_or_group.split("@")[0] != key]
+    chosen = [o for o in overrides if o.key_or_group in groups() and o.key_or_group != key]  # a 2nd typo must not raise
+    others = [str(o.input_line) for o in chosen]
     known: object = OmegaConf.select(hydra.compose("config", overrides=others), key.rpartition(".")[0] or "")
     if not key.rpartition(".")[0]:
         known = hydra.compose("config", overrides=others)

@@ -249,7 +249,7 @@ class RunConfig(Section):
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"]) or "the configuration"
     kind, value = first["type"], first["input"]
     if kind == "extra_forbidden":
         section = _section_at(first["loc"][:-1])
@@ -259,7 +259,7 @@ def _sentence(error: ValidationError) -> str:
     if kind == "literal_error":
         return f"{key}: {value!r} is not one of {first['ctx']['expected'].replace(chr(39), '')}."
     if kind == "value_error":
-        return f"{key + '.' if key else ''}{first['ctx']['error']}."  # our validators begin with the key
+        return f"{key + '.' if first['loc'] else ''}{first['ctx']['error']}."  # our validators begin with the key
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{key}: {message}, not {value!r}."
 

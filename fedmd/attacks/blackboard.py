@@ -37,7 +37,7 @@ class Blackboard:
                     stale.unlink()
                 checkpoint.save(path, tensors, {})
                 return tensors
-        return checkpoint.load(path)[0]
+            return checkpoint.load(path)[0]  # within the lock: a newer version would remove the file
 
     def announce(self, name: str, value: float) -> None:
         """Fix a number for all colluders. The first announcement stands."""

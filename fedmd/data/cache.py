@@ -24,9 +24,7 @@ def default_cache_dir(configured: str | None) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"runtime.cache_dir: the folder {folder} cannot be created ({error.strerror})."
-        ) from error
+        raise ConfigError(f"runtime.cache_dir: the folder {folder} cannot be created ({error.strerror}).") from error
     return folder
 
 

@@ -78,9 +78,7 @@ def _batches(path: Path, config: DataConfig) -> Any:
     schema = table.schema_arrow
     for key, column in (("image_column", config.image_column), ("label_column", config.label_column)):
         if column not in schema.names:
-            raise ConfigError(
-                f"data.{key}: {path} has no column {column!r}; it has {', '.join(schema.names)}."
-            )
+            raise ConfigError(f"data.{key}: {path} has no column {column!r}; it has {', '.join(schema.names)}.")
     kind = schema.field(config.image_column).type
     is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
     if not (is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
@@ -105,8 +103,7 @@ def _checked_labels(column: Any, path: Path, first_row: int) -> NDArray[np.int64
         row = int(np.argmax(labels < 0))
         found = "missing" if column[row].as_py() is None else labels[row]
         raise ConfigError(
-            f"data.label_column: labels must be integers >= 0, but that of row {first_row + row} of {path} "
-            f"is {found}."
+            f"data.label_column: labels must be integers >= 0, but that of row {first_row + row} of {path} is {found}."
         )
     return labels
 

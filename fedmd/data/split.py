@@ -38,8 +38,7 @@ def split(images: ImageSet, config: SplitConfig, seed: int) -> Split:
     if sum(sizes.values()) >= len(images):
         taken = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise ConfigError(
-            f"data.splits: {taken} take {sum(sizes.values())} of {len(images)} samples and leave none to the "
-            "streams."
+            f"data.splits: {taken} take {sum(sizes.values())} of {len(images)} samples and leave none to the streams."
         )
     rng = numpy_generator(seed, "split")
     place = np.empty(len(images))

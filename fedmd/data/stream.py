@@ -68,9 +68,7 @@ class ClientStreams:
         return self._partitions[client]
 
     def _order(self, client: int, epoch: int) -> NDArray[np.int64]:
-        return numpy_generator(self._config.seed, "stream", client, epoch).permutation(
-            len(self._partitions[client])
-        )
+        return numpy_generator(self._config.seed, "stream", client, epoch).permutation(len(self._partitions[client]))
 
     @cached_property
     def _partitions(self) -> list[NDArray[np.int64]]:

@@ -34,8 +34,12 @@ def fixed_threshold(step: int, trusted: Callable[[], Tensor] | None = None, *, v
 
 
 def quantile_threshold(step: int, trusted: Callable[[], Tensor], *, fpr: float) -> float:
-    """Eq (8), an extension of ours: the (1 - fpr) quantile of the trusted set's discrepancy at this step."""
-    return conformal_quantile(trusted(), fpr)
+    """Eq (8), an extension of ours: the (1 - fpr) quantile of the trusted set's discrepancy at this step.
+
+    Infinite where a model has diverged, so that its discrepancy is no number: a run must survive its attackers.
+    """
+    scores = trusted()
+    return conformal_quantile(scores, fpr) if bool(scores.isfinite().all()) else math.inf
 
 
 def conformal_quantile(scores: Tensor, fpr: float) -> float:

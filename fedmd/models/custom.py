@@ -33,7 +33,5 @@ def custom(config: ModelConfig, channels: int, classes: int, image_size: tuple[i
             f"model.factory: {config.factory} must take channels=, classes= and image_size= ({error})."
         ) from error
     if not isinstance(model, nn.Module):
-        raise ConfigError(
-            f"model.factory: {config.factory} must return a torch.nn.Module, not {type(model).__name__}."
-        )
+        raise ConfigError(f"model.factory: {config.factory} must return a torch.nn.Module, not {type(model).__name__}.")
     return model

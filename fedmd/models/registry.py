@@ -43,6 +43,4 @@ def build_model(
 def model_for(config: ModelConfig, images: ImageSet, seed: int) -> nn.Module:
     """`build_model` for the shape and the classes of `images`."""
     _, channels, height, width = images.images.shape
-    return build_model(
-        config, channels=channels, classes=images.classes, image_size=(height, width), seed=seed
-    )
+    return build_model(config, channels=channels, classes=images.classes, image_size=(height, width), seed=seed)

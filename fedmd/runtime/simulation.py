@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedmd.compose import make_folder
 from fedmd.config import RunConfig, RuntimeConfig
 from fedmd.types import Json
 
@@ -53,6 +54,7 @@ def simulate(
     started = time.perf_counter()
     for cell in cells:
         _check(cell.config)
+        make_folder(cell.folder)
     server_app = ServerApp()
 
     @server_app.main()

@@ -54,11 +54,7 @@ def burn_in(
         return _load(path)
     except (FileNotFoundError, checkpoint.CheckpointError):
         trained = _train(config, own, numerics, on_epoch or (lambda epoch, epochs: None))
-    flat = {
-        f"{epoch}/{name}": tensor
-        for epoch, snapshot in enumerate(trained)
-        for name, tensor in snapshot.items()
-    }
+    flat = {f"{epoch}/{name}": tensor for epoch, snapshot in enumerate(trained) for name, tensor in snapshot.items()}
     checkpoint.save(path, flat, {"epochs": len(trained)})
     return _load(path)
 
@@ -72,9 +68,7 @@ def _load(path: Path) -> BurnIn:
     return BurnIn(snapshots)
 
 
-def _train(
-    config: RunConfig, own: ImageSet, numerics: Numerics, on_epoch: Callable[[int, int], None]
-) -> list[Weights]:
+def _train(config: RunConfig, own: ImageSet, numerics: Numerics, on_epoch: Callable[[int, int], None]) -> list[Weights]:
     """[AP21]'s burn-in: SGD with momentum and weight decay, a new seeded order (and crops) every epoch."""
     settings = config.training.burn_in
     model = numerics.place(model_for(config.model, own, config.seed))

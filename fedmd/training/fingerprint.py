@@ -31,8 +31,7 @@ def burn_in_fingerprint(config: RunConfig, own: ImageSet, numerics: Numerics) ->
         "torch": torch.__version__,
     }
     weights = [
-        tensor.cpu().reshape(-1).contiguous().view(torch.uint8).numpy()
-        for tensor in model.state_dict().values()
+        tensor.cpu().reshape(-1).contiguous().view(torch.uint8).numpy() for tensor in model.state_dict().values()
     ]
     return digest(json.dumps(settings, sort_keys=True), own.images, own.labels, *_code(model), *weights)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmd.config import ConfigError, SplitConfig
@@ -20,6 +20,7 @@ def parts(result: Split) -> list[np.ndarray]:
     return [getattr(result, name) for name in PARTS]
 
 
+@settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 30), min_size=4, max_size=4),
     rest=st.integers(1, 40),
@@ -34,6 +35,7 @@ def test_every_image_is_in_exactly_one_part(sizes: list[int], rest: int, classes
     assert sorted(np.concatenate(found)) == list(range(len(labels)))
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_parts_hold_every_class_in_proportion(seed: int) -> None:
     labels = np.repeat(np.arange(4), (400, 300, 200, 100))
