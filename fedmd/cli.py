@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from fedmd.compose import choices, compose, compose_study, expand, groups
 from fedmd.config import ConfigError
@@ -13,6 +14,7 @@ fedmd: federated streaming learning under accumulative poisoning, defended by Me
 
   fedmd run [-m] [--cfg] [KEY=VALUE ...]     one federation on Ray; -m sweeps over comma-separated values
   fedmd compare experiment=NAME [KEY=VALUE ...]   arms x seeds on one Ray instance; finished cells are skipped
+  fedmd report PATH [--output FILE]          report.html of a run, a sweep or a comparison: one file, no network
   fedmd --version
 
 Settings are Hydra overrides:
@@ -21,6 +23,7 @@ Settings are Hydra overrides:
   fedmd run -m attack.fraction=0,0.1,0.2 defense=none,dsc seed=0,1,2    finished runs are skipped
   fedmd run --cfg defense=at                 print the composed configuration and stop
   fedmd compare experiment=demo 'compare.seeds=[0,1,2,3,4]' hydra.sweep.dir=/tmp/study
+  fedmd report /tmp/study --output study.html
 
 Groups and their options:
 """
@@ -48,7 +51,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"fedmd {versions()['fedmd']}")
         return 0
-    commands = {"run": _run, "compare": _compare}
+    commands = {"run": _run, "compare": _compare, "report": _report}
     if arguments[0] not in commands:
         raise ConfigError(f"{arguments[0]!r} is not a command; commands: {', '.join(commands)}.")
     return commands[arguments[0]](arguments[1:])
@@ -61,6 +64,28 @@ def _compare(arguments: list[str]) -> int:
     from fedmd.runtime.study import run_study
 
     run_study(study)
+    return 0
+
+
+def _report(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="fedmd report", add_help=False, exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("path", nargs="*", type=Path)
+    parser.add_argument("--output", type=Path)
+    try:
+        options, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError("--output: takes the name of the file to write.") from error
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: unknown option; fedmd report knows PATH and --output FILE.")
+    if len(options.path) != 1:
+        raise ConfigError("fedmd report: takes one PATH, the folder of a run, a sweep or a comparison.")
+    from fedmd.report.page.evidence import ReportError
+    from fedmd.report.page.write import write_report
+
+    try:
+        print(f"report: {write_report(options.path[0], options.output)}")
+    except (ReportError, OSError) as error:
+        raise ConfigError(str(error)) from error
     return 0
 
 

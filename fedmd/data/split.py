@@ -23,8 +23,11 @@ class Split:
     stream: Indices  # what the clients share
 
 
-def split(images: ImageSet, config: SplitConfig, seed: int) -> Split:
+def split(images: ImageSet, config: SplitConfig, seed: int, withheld: tuple[int, ...] = ()) -> Split:
     """Cut `images` into parts of the configured sizes, each with the class shares of the whole set.
+
+    Labels in `withheld` do not occur in the burn-in part, which then has the class shares of the others; the
+    other parts share what burn-in leaves and have one mixture, richer in the withheld classes than the set.
 
     A seeded permutation orders each class; sample r of the n of its class is then placed at (r + u) / n of
     the way, with one uniform u per class, and the parts are consecutive cuts of that order. So a cut of any
@@ -32,7 +35,7 @@ def split(images: ImageSet, config: SplitConfig, seed: int) -> Split:
     sizes of the others.
 
     Raises:
-        ConfigError: the sizes leave nothing to the streams.
+        ConfigError: the sizes leave nothing to the streams, or there are not enough images for burn-in.
     """
     sizes = {name: getattr(config, name) for name in ("burn_in", "trusted", "attacker", "test")}
     if sum(sizes.values()) >= len(images):
@@ -41,10 +44,27 @@ def split(images: ImageSet, config: SplitConfig, seed: int) -> Split:
             f"data.splits: {taken} take {sum(sizes.values())} of {len(images)} samples and leave none to the streams."
         )
     rng = numpy_generator(seed, "split")
-    place = np.empty(len(images))
-    for label in np.unique(images.labels):
-        members = rng.permutation(np.flatnonzero(images.labels == label))
-        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
-    cuts = np.split(np.argsort(place, kind="stable"), np.cumsum(list(sizes.values())))
+    if withheld:
+        open_to_burn_in = np.flatnonzero(~np.isin(images.labels, withheld))
+        if config.burn_in > len(open_to_burn_in):
+            raise ConfigError(
+                f"data.splits.burn_in: {config.burn_in} samples are more than the {len(open_to_burn_in)} that "
+                f"stream.shift.classes={list(withheld)} leaves to burn-in."
+            )
+        burn_in = open_to_burn_in[_in_proportion(images.labels[open_to_burn_in], rng)][: config.burn_in]
+        left = np.setdiff1d(np.arange(len(images)), burn_in)
+        order = np.concatenate([burn_in, left[_in_proportion(images.labels[left], rng)]])
+    else:
+        order = _in_proportion(images.labels, rng)
+    cuts = np.split(order, np.cumsum(list(sizes.values())))
     parts = [rng.permutation(part).astype(np.int64) for part in cuts]
     return Split(**dict(zip(sizes, parts, strict=False)), stream=parts[-1])
+
+
+def _in_proportion(labels: Indices, rng: np.random.Generator) -> Indices:
+    """An order of `labels` [N] in which every stretch holds every class in proportion."""
+    place = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        place[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(place, kind="stable")

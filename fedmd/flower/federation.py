@@ -25,6 +25,7 @@ from fedmd.report.figures import write_figures
 from fedmd.report.progress import round_line
 from fedmd.report.recorder import RunRecorder
 from fedmd.report.summary import summarise, write_summary
+from fedmd.report.tensorboard import EventWriter
 from fedmd.report.truth import Truth
 from fedmd.server.learner import OnlineLearner
 from fedmd.server.session import RoundResult, run_session
@@ -61,6 +62,7 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
         strip: Strip | None = None
         poisoned_rounds: list[int] = []
         recorder = stack.enter_context(RunRecorder(folder))
+        events = stack.enter_context(EventWriter(folder)) if config.runtime.tensorboard else None
         for result in run_session(config, learner, collect, coalition.phase):
             round = result.report.round
             if coalition.is_active(round):
@@ -68,6 +70,8 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
                 strip = _strip(world, coalition, result) or strip
             result.report.wall_s["attack"] = coalition.blackboard.seconds(round)
             recorder.record(result.report)
+            if events is not None:
+                events.record(result.report)
             on_round(config, result.report)
     truth = Truth(coalition.members, tuple(poisoned_rounds))
     truth.write(folder)

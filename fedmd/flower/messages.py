@@ -135,7 +135,7 @@ def read_batches(
     """
     try:
         if message.has_error():
-            raise ValueError(f"the node answered with error {message.error.code}: {message.error.reason}"[:500])
+            raise ValueError(f"the node answered with error {message.error.code}: {_last_line(message.error.reason)}")
         header = _header(message)
         if header.get("protocol") != PROTOCOL:
             raise ValueError(f"protocol must be {PROTOCOL}")
@@ -156,6 +156,12 @@ def read_batches(
     if unasked := sorted(set(message.content) - asked):
         rejections.append(Rejection(clients[0], f"unexpected records {unasked[:3]} were ignored"[:200]))
     return batches, rejections
+
+
+def _last_line(reason: str | None) -> str:
+    """What a traceback ends with, fit for a terminal; the lines before differ from run to run (pids, addresses)."""
+    lines = [line.strip() for line in (reason or "no reason given").splitlines() if line.strip()]
+    return "".join(character for character in lines[-1] if character.isprintable())[-300:] if lines else ""
 
 
 def _header(message: Message) -> ConfigRecord:

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
+from fedmd.data.shift import cached_shift, withheld
 from fedmd.data.sources import load_images
 from fedmd.data.split import Split, split
 from fedmd.data.stream import ClientStreams
@@ -22,9 +23,11 @@ class World:
 
 
 def build_world(config: RunConfig) -> World:
-    """Load (or map from the cache) the data, split it and prepare the streams."""
-    images = load_images(config.data, default_cache_dir(config.runtime.cache_dir))
-    parts = split(images, config.data.splits, config.seed)
+    """Load (or map from the cache) the data, split it, move all but burn-in past the shift, prepare the streams."""
+    cache, shift = default_cache_dir(config.runtime.cache_dir), config.stream.shift
+    images = load_images(config.data, cache)
+    parts = split(images, config.data.splits, config.seed, withheld(shift, images.classes))
+    images = cached_shift(images, parts, shift, config.seed, cache)
     return World(config, images, parts, ClientStreams(config, images, parts))
 
 

@@ -11,7 +11,7 @@ from fedmd.types import Json
 SCHEMA_VERSION = 1
 NOT_MEASURED = ("schema", "seed", "config", "versions", "malicious_clients")  # top-level keys without a mean
 CAPTION = (
-    "Accuracies, clean cost, kept gain, worst and corrected share in %; "
+    "Accuracies and their differences, clean cost, kept gain, worst and corrected share in %; "
     "AUROC of poisoned against clean samples. Mean ± half width of the 95 % t-interval over seeds."
 )
 
@@ -143,8 +143,7 @@ def unequal_rounds(summaries: Mapping[str, Mapping[int, Json]], *, baseline: str
     return [
         arm
         for arm, runs in summaries.items()
-        if arm != frozen
-        and any(run["rounds"] != expected.get(seed, run["rounds"]) for seed, run in runs.items())
+        if arm != frozen and any(run["rounds"] != expected.get(seed, run["rounds"]) for seed, run in runs.items())
     ]
 
 
@@ -161,8 +160,8 @@ def comparison_table(comparison: Json) -> list[dict[str, Cell]]:
         row: dict[str, Cell] = {
             "arm": arm,
             "before attack": percent(accuracy["before_attack"]),
-            "before trigger": percent(accuracy["before_trigger"]),
-            "after trigger": percent(accuracy["after_trigger"]),
+            "accumulation loss": percent(entry["accumulation_loss"]),
+            "trigger drop": percent(entry["trigger_drop"]),
             "final": percent(accuracy["final"]),
             "clean cost": percent(entry["clean_cost"]),
             "kept gain": percent(entry["kept_gain"]),

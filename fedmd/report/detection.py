@@ -38,9 +38,7 @@ def sample_detection(scores: NDArray[np.float64], poisoned: NDArray[np.bool_]) -
     }
 
 
-def client_detection(
-    scores: NDArray[np.float64], clients: NDArray[np.int64], malicious: tuple[int, ...]
-) -> Json:
+def client_detection(scores: NDArray[np.float64], clients: NDArray[np.int64], malicious: tuple[int, ...]) -> Json:
     """{auroc} of finding the malicious clients by a client's mean score; None when a class is missing.
 
     `scores` [N] (NaN left out) and the `clients` [N] they came from; a client without a score is left out.

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from fedmd.report.files import TRUTH
 from fedmd.report.recorder import read_metrics, read_verdicts
+from fedmd.report.strip import write_strip
 from fedmd.report.truth import Truth
 from fedmd.types import Json, Strip
 
@@ -25,9 +27,10 @@ BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"
 SHADES = {"clean": "#FFFFFF", "accumulative": "#EBEBEB", "trigger": "#CCCCCC", "recovery": "#F6F6F6"}
 NARROW = 0.15  # share of the axis below which the name of a phase moves up, out of its neighbours' way
 BAND = (0.1, 0.5, 0.9)  # quantiles: lower edge, median, upper edge
-SPREAD = "(median, 10–90 %)"
+SPREAD = "samples: median and 10–90 %"
 LOG_RATIO = 30.0  # largest over smallest positive value from which a log scale reads better
 LOG_SPAN = 1e5  # what a log scale shows at most: rounding errors around 0 are no news
+LOG_DENSE = 1e3  # largest over smallest up to which a log scale has ticks between the powers of ten
 DPI = 160
 
 
@@ -54,8 +57,8 @@ def discrepancy_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
     seen = verdicts["round"]
     rounds = np.arange(seen.min(), seen.max() + 1) if len(seen) else np.arange(0)
     drawn = [
-        draw_band(axis, verdicts[~poisoned], rounds, color=BLUE, marker="o", label=f"clean {SPREAD}"),
-        draw_band(axis, verdicts[poisoned], rounds, color=VERMILLION, marker="^", label=f"poisoned {SPREAD}"),
+        draw_band(axis, verdicts[~poisoned], rounds, color=BLUE, marker="o", label="clean"),
+        draw_band(axis, verdicts[poisoned], rounds, color=VERMILLION, marker="^", label="poisoned"),
     ]
     thresholds = verdicts.groupby("round")["threshold"].first().reindex(rounds).to_numpy(np.float64)
     if np.isfinite(thresholds).any():
@@ -70,8 +73,9 @@ def discrepancy_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
         return figure
     if len(positive) and positive.max() > LOG_RATIO * positive.min():
         axis.set_yscale("log", nonpositive="clip")
+        plain_log_ticks(axis.yaxis, positive.max() / positive.min())
         axis.set_ylim(max(positive.min(), positive.max() / LOG_SPAN) / 1.5, positive.max() * 1.5)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, title=SPREAD, title_fontsize=8.5)
     return figure
 
 
@@ -100,7 +104,7 @@ def strip_figure(strip: Strip) -> Figure:
 def write_figures(folder: Path, strip: Strip | None) -> list[Path]:
     """Save accuracy.png, discrepancy.png and, given a strip, strip.png of the run in `folder`; their paths.
 
-    Without truth.json every sample counts as clean.
+    The strip's arrays go into strip.npz beside them. Without truth.json every sample counts as clean.
     """
     truth = Truth.read(folder) if (folder / TRUTH).exists() else Truth((), ())
     columns = ["round", "phase", "client", "before", "threshold"]
@@ -110,6 +114,7 @@ def write_figures(folder: Path, strip: Strip | None) -> list[Path]:
     }
     if strip is not None:
         figures["strip.png"] = strip_figure(strip)
+        write_strip(folder, strip)
     for name, figure in figures.items():
         figure.savefig(folder / name)
     return [folder / name for name in figures]
@@ -125,6 +130,16 @@ def single_axis() -> tuple[Figure, Axes]:
     axis.set_xlabel("Round")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure, axis
+
+
+def plain_log_ticks(axis: Axis, ratio: float) -> None:
+    """Ticks of a log scale written 0.1, 1, 10, with 2 and 5 between them where `ratio`, largest over smallest, is low.
+
+    No powers of ten: they are mathematical typesetting, which an SVG cannot leave to the reader's own font.
+    """
+    axis.set_major_locator(LogLocator(subs=(1.0,) if ratio > LOG_DENSE else (1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
 
 
 def shade_phases(axis: Axes, rounds: Sequence[tuple[int, str]]) -> None:

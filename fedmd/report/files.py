@@ -12,6 +12,14 @@ METRICS = "metrics.jsonl"  # one line a round
 VERDICTS = "verdicts.parquet"  # one row a sample, one row group a round
 TRUTH = "truth.json"  # who poisoned and when
 SUMMARY = "summary.json"  # written last: a folder that has it holds a finished run
+COMPARISON = "comparison.json"  # of a study, whose runs lie where `cell_folder` says
+REPORT = "report.html"
+
+
+def cell_folder(study: Path, arm: str, seed: int) -> Path:
+    """Where the run of `arm` at `seed` lies in a study's folder."""
+    slug = "-".join("".join(c if c.isalnum() or c in ".=" else " " for c in arm).split()).lower()
+    return study / "cells" / slug / f"seed-{seed}"
 
 
 def strict(value: Any) -> Any:

@@ -1,9 +1,12 @@
 """From composed configurations to finished run folders: skip what is done, run the rest, say where it lies."""
 
 import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 from fedmd.compose import Composed
+from fedmd.report.page.write import write_report
 from fedmd.report.summary import read_summary
 from fedmd.runtime.simulation import Cell, simulate
 from fedmd.types import Json
@@ -17,6 +20,9 @@ def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
     for run in pending:
         run.write_hydra_files()
     simulate([Cell(run.config, run.folder) for run in pending], on_finished=announce)
+    if runs:
+        shared = Path(os.path.commonpath([run.folder for run in runs]))  # of a sweep the folder around its runs
+        print(f"report: {write_report(shared)}", flush=True)
 
 
 def is_finished(cell: Cell) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmd.compose import make_folder
-from fedmd.config import RunConfig, RuntimeConfig
+from fedmd.config import ConfigError, RunConfig, RuntimeConfig
 from fedmd.types import Json
 
 # Before Flower and Ray are imported: nothing is reported to anybody's server from a simulation.
@@ -26,6 +26,7 @@ from fedmd.flower.client_app import app as client_app
 from fedmd.flower.federation import Observer, print_round, serve
 from fedmd.flower.world import build_world
 from fedmd.models import model_for
+from fedmd.report.tensorboard import tensorboard_is_installed
 from fedmd.training.device import Numerics
 
 
@@ -78,7 +79,11 @@ def simulate(
 def _check(config: RunConfig) -> None:
     """Ask for everything a run needs from outside, so that bad input fails before Ray starts."""
     Numerics.of(config.runtime)
-    model_for(config.model, build_world(config).images, config.seed)
+    if config.runtime.tensorboard and not tensorboard_is_installed():
+        raise ConfigError("runtime.tensorboard: needs the package tensorboard; pip install 'fedmd[tensorboard]'.")
+    world = build_world(config)
+    model_for(config.model, world.images, config.seed)
+    world.streams.batch(0, 0)
 
 
 def _backend(runtime: RuntimeConfig) -> dict[str, dict[str, ConfigRecordValues]]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from fedmd.compose import Study
 from fedmd.config import RunConfig
 from fedmd.report.comparison import CAPTION, ArmInfo, compare, comparison_table
-from fedmd.report.files import write_json, write_text
+from fedmd.report.files import COMPARISON, cell_folder, write_json, write_text
+from fedmd.report.page.write import write_report
 from fedmd.report.progress import round_line
 from fedmd.report.summary import read_summary
 from fedmd.report.table import latex, markdown, terminal
@@ -22,8 +23,8 @@ from fedmd.types import Json, RoundReport
 def run_study(study: Study) -> None:
     """Run what is not finished, seed by seed, then write the comparison.
 
-    Leaves comparison.json, table.md, table.tex and results.csv (one row a finished cell, rewritten after each) in
-    the study's folder. Raises ConfigError as `simulate` does.
+    Leaves comparison.json, table.md, table.tex, report.html and results.csv (one row a finished cell, rewritten after
+    each) in the study's folder. Raises ConfigError as `simulate` does.
     """
     cells = cells_of(study)
     pending = {key: cell for key, cell in cells.items() if not is_finished(cell)}
@@ -45,17 +46,18 @@ def run_study(study: Study) -> None:
     summaries = finished(cells)
     comparison = compare(summaries, arm_infos(study), baseline=study.baseline, frozen=study.frozen)
     rows = comparison_table(comparison)
-    write_json(study.folder / "comparison.json", comparison)
+    write_json(study.folder / COMPARISON, comparison)
     write_text(study.folder / "table.md", markdown(rows, CAPTION))
     write_text(study.folder / "table.tex", latex(rows, CAPTION))
     print(f"\n{terminal(rows, CAPTION)}\nfolder: {study.folder}", flush=True)
+    print(f"report: {write_report(study.folder)}", flush=True)
 
 
 def cells_of(study: Study) -> dict[tuple[str, int], Cell]:
     """One cell per (arm, seed), seed by seed, so that an interrupted study is paired as far as it got."""
     seeds = next(iter(study.runs.values()))
     return {
-        (arm, seed): Cell(study.runs[arm][seed].config, study.folder / "cells" / _slug(arm) / f"seed-{seed}")
+        (arm, seed): Cell(study.runs[arm][seed].config, cell_folder(study.folder, arm, seed))
         for seed in seeds
         for arm in study.runs
     }
@@ -113,10 +115,6 @@ def _is_attacked(config: RunConfig) -> bool:
 def _server_side(config: RunConfig) -> str:
     parts = (config.defense, config.threshold, config.history, config.training)
     return "".join(part.model_dump_json() for part in parts)
-
-
-def _slug(arm: str) -> str:
-    return "-".join("".join(c if c.isalnum() or c in ".=" else " " for c in arm).split()).lower()
 
 
 def _ticker(config: RunConfig, report: RoundReport) -> None:

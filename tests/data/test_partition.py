@@ -87,3 +87,46 @@ def test_another_process_agrees_and_opens_no_connection() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     expected = [str(part.tolist()) for part in partition(LABELS, 3, dirichlet(0.5), seed=5)]
     assert done.stdout.splitlines() == expected
+
+
+def shards(classes_per_client: int) -> PartitionConfig:
+    return PartitionConfig(name="shards", classes_per_client=classes_per_client)
+
+
+@pytest.mark.parametrize(("clients", "k"), [(1, 6), (3, 2), (4, 2), (4, 5), (6, 1), (7, 1), (20, 2), (20, 3), (5, 6)])
+@pytest.mark.parametrize("seed", range(5))
+def test_shards_give_every_client_few_classes_and_every_sample_a_client(clients: int, k: int, seed: int) -> None:
+    parts = partition(LABELS, clients, shards(k), seed)
+    assert len(parts) == clients and sorted(np.concatenate(parts)) == list(range(len(LABELS)))
+    held = [set(LABELS[part].tolist()) for part in parts]
+    assert all(len(classes) == k for classes in held)
+    holders = [sum(label in classes for classes in held) for label in range(6)]
+    assert min(holders) >= 1 and max(holders) - min(holders) <= 1
+    for label in range(6):  # the holders of a class share it evenly
+        counts = [int(np.sum(LABELS[part] == label)) for part in parts]
+        shares = [count for count in counts if count]
+        assert max(shares) - min(shares) <= 1
+
+
+def test_the_seed_deals_the_shards() -> None:
+    one, same, other = (partition(LABELS, 5, shards(2), seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
+    assert [set(LABELS[part]) for part in one] != [set(LABELS[part]) for part in other]
+
+
+@pytest.mark.parametrize(("clients", "k", "span"), [(2, 2, "3 to 6"), (5, 7, "2 to 6"), (4, 1, "2 to 6")])
+def test_shards_that_leave_a_class_to_nobody_are_refused(clients: int, k: int, span: str) -> None:
+    sentence = rf"^data\.partition\.classes_per_client: must be {span} for {clients} clients to hold all 6 classes"
+    with pytest.raises(ConfigError, match=sentence):
+        partition(LABELS, clients, shards(k), seed=0)
+
+
+def test_shards_that_starve_a_client_are_refused() -> None:
+    labels = np.array([0] * 30 + [1], np.int64)
+    with pytest.raises(ConfigError, match=r"^data\.partition\.classes_per_client: 1 left a client of 6 without"):
+        partition(labels, 6, shards(1), seed=0)
+
+
+def test_the_name_and_its_setting_go_together() -> None:
+    with pytest.raises(ValueError, match="classes_per_client must be a number of classes for name=shards"):
+        PartitionConfig(name="shards")

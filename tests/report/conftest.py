@@ -2,12 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from fedmd.report.comparison import ArmInfo, compare
+from fedmd.report.figures import write_figures
+from fedmd.report.files import cell_folder, read_json, write_json
 from fedmd.report.recorder import RunRecorder
-from fedmd.types import Action, Phase, Rejection, RoundReport, Verdicts
+from fedmd.report.summary import summarise, write_summary
+from fedmd.report.truth import Truth
+from fedmd.types import Action, Json, Phase, Rejection, RoundReport, Strip, Verdicts
 
 
 def make_round(
@@ -64,3 +70,61 @@ def round_report() -> Callable[..., RoundReport]:
 @pytest.fixture
 def record() -> Callable[..., Path]:
     return make_record
+
+
+def make_run(
+    folder: Path,
+    *,
+    seed: int = 0,
+    config: dict[str, Any] | None = None,
+    defense: str = "dsc",
+    malicious: tuple[int, ...] = (1,),
+    rounds: int = 6,
+) -> Path:
+    """A finished run of random numbers with a strip: 5 clients, 4 samples each, rounds 2 and 3 poisoned."""
+    rng = np.random.default_rng(seed)
+    truth = Truth(malicious, (2, 3) if malicious else ())
+    clients = np.repeat(np.arange(5), 4)
+    phases: list[Phase] = ["clean", "clean", "accumulative", "trigger", *["recovery"] * (rounds - 4)]
+    reports = []
+    for number, phase in enumerate(phases):
+        before = rng.lognormal(0, 1, 20) * np.where(truth.mask(np.full(20, number), clients), 8, 1)
+        reports.append(make_round(number, phase, before=before, clients=clients, accuracy=rng.uniform(), threshold=3.0))
+    make_record(folder, *reports)
+    truth.write(folder)
+    images = rng.integers(0, 256, (4, 1, 12, 12), np.uint8)
+    write_figures(folder, Strip(images, images[::-1].copy(), images) if malicious else None)
+    summary = summarise(
+        folder,
+        truth=truth,
+        burn_in_accuracy=0.5,
+        defense_name=defense,
+        n_clients=5,
+        wall_s={"total": 1.0},
+        seed=seed,
+        config={"seed": seed, "data": {"name": "digits"}, "attack": {"name": "accumulative"}} | (config or {}),
+        versions={"python": "3.11", "fedmd": "0.1.0"},
+    )
+    write_summary(folder, summary)
+    return folder
+
+
+def make_comparison(folder: Path, arms: dict[str, ArmInfo], seeds: Sequence[int] = (0, 1)) -> Path:
+    """A finished study whose cells are runs of make_run."""
+    summaries: dict[str, dict[int, Json]] = {}
+    for arm, info in arms.items():
+        for seed in seeds:
+            cell = make_run(cell_folder(folder, arm, seed), seed=seed, malicious=(1,) if info.attacked else ())
+            summaries.setdefault(arm, {})[seed] = read_json(cell / "summary.json")
+    write_json(folder / "comparison.json", compare(summaries, arms))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder() -> Callable[..., Path]:
+    return make_run
+
+
+@pytest.fixture(scope="session")
+def comparison_folder() -> Callable[..., Path]:
+    return make_comparison

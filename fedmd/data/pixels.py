@@ -1,0 +1,45 @@
+"""One encoded image (PNG, JPEG, ...) to an array."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmd.config import ConfigError
+
+GREY_MODES = ("1", "L", "LA")
+COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
+
+
+def decode_image(
+    encoded: bytes | Path | None, size: tuple[int, int] | None, *, key: str, place: str
+) -> NDArray[np.uint8]:
+    """uint8 [C, H, W], C = 1 for grey and 3 for colour; transparency is dropped.
+
+    `size` is (height, width), reached by bilinear interpolation without keeping the aspect; None leaves the
+    image as it is. Raises ConfigError, which begins with `key` and says `place`.
+    """
+    from PIL import Image
+
+    if not encoded:
+        raise ConfigError(f"{key}: {place} has no image bytes.")
+    try:
+        with Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded) as image:
+            if image.mode not in GREY_MODES + COLOUR_MODES:
+                raise ConfigError(f"{key}: {place} has unsupported pixels (mode {image.mode}).")
+            plain = image.convert("L" if image.mode in GREY_MODES else "RGB")
+            if size is not None:
+                plain = plain.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            pixels = np.asarray(plain)
+    except ConfigError:
+        raise
+    except Exception as error:  # Pillow's decoders raise a dozen types on damaged bytes
+        raise ConfigError(f"{key}: the image in {place} cannot be decoded.") from error
+    return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def described(image: NDArray[np.uint8]) -> str:
+    """`28x28 grey`, width first."""
+    channels, height, width = image.shape
+    return f"{width}x{height} {'grey' if channels == 1 else 'colour'}"

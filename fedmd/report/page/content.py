@@ -1,0 +1,102 @@
+"""What a page is made of, before it is HTML: cards, figures, tables, pictures, in sections."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from markupsafe import Markup
+
+from fedmd.report.table import Row, layout
+
+
+@dataclass(frozen=True)
+class Card:
+    """A headline number, what it is, and one line about it."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure: safe inline SVG, whose aria-label already says what it shows."""
+
+    kind: ClassVar[str] = "plot"
+    title: str
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A row of images as a data URI, and the text for those who do not see it."""
+
+    label: str
+    uri: str
+    alt: str
+    width: int  # pixels
+    height: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Rows of images, one below the other."""
+
+    kind: ClassVar[str] = "pictures"
+    title: str
+    rows: tuple[Picture, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; `numeric` columns are set to the right. The first column names the rows."""
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    numeric: list[bool]
+    folded: str = ""  # the words to click for it, when it starts out of sight
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], caption: str, folded: str = "") -> "Table":
+        """From the same rows as terminal, Markdown and LaTeX tables."""
+        header, texts, numeric = layout(rows)
+        return cls(caption, header, texts, numeric, folded)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A paragraph."""
+
+    kind: ClassVar[str] = "note"
+    text: str
+
+
+Block = Plot | Pictures | Table | Note
+
+
+@dataclass(frozen=True)
+class Section:
+    """Blocks under a heading; its `parts` are folded away unless they are `unfolded`."""
+
+    slug: str
+    title: str
+    blocks: list[Block]
+    lead: str = ""
+    parts: list["Section"] = field(default_factory=list)
+    unfolded: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole report."""
+
+    title: str
+    kind: str
+    lead: str
+    cards: list[Card]
+    sections: list[Section]
+    footer: str

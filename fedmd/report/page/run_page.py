@@ -1,0 +1,114 @@
+"""The page of a single run."""
+
+from fedmd.report.page.content import Block, Card, Note, Page, Section, Table
+from fedmd.report.page.evidence import Run
+from fedmd.report.page.pictures import strip_pictures
+from fedmd.report.page.run_blocks import accuracy_plot, detection_blocks, discrepancy_blocks
+from fedmd.report.page.settings import settings_section
+from fedmd.report.table import MISSING, Estimate, Row, cell_text
+from fedmd.types import Json
+
+NO_STRIP = "No images were kept: nobody was malicious, or the run is older than strip.npz."
+
+
+def run_page(run: Run, title: str) -> Page:
+    """Everything one run left behind."""
+    return Page(title, "run", run_lead(run.summary), run_cards(run.summary), run_sections(run), footer(run.summary))
+
+
+def run_sections(run: Run) -> list[Section]:
+    """Accuracy, discrepancy, detection, images, numbers, settings."""
+    accuracy: list[Block] = [accuracy_plot(run, "accuracy"), stations_table(run.summary)] if run.metrics else []
+    images: list[Block] = [strip_pictures(run.strip) if run.strip else Note(NO_STRIP)]
+    return [
+        Section("accuracy", "Accuracy", accuracy or [Note("The rounds' metrics are no longer in the folder.")]),
+        Section("discrepancy", "Memorization discrepancy", discrepancy_blocks(run, "discrepancy")),
+        Section("detection", "Detection", [*detection_blocks(run, "detection"), detection_table(run.summary)]),
+        Section("images", "Images", images),
+        Section("numbers", "Numbers", [cost_table(run.summary), *([rounds_table(run.metrics)] if run.metrics else [])]),
+        settings_section([run]),
+    ]
+
+
+def run_lead(summary: Json) -> str:
+    """One sentence about the run."""
+    config, malicious = summary["config"], len(summary["malicious_clients"])
+    attack, data = (config.get(section, {}).get("name", MISSING) for section in ("attack", "data"))
+    return (
+        f"Defence {summary['defense']['name']}, attack {attack} with {malicious} of {summary['clients']} clients "
+        f"malicious, {summary['rounds']} rounds on {data}, seed {summary['seed']}."
+    )
+
+
+def run_cards(summary: Json) -> list[Card]:
+    """The headline numbers."""
+    accuracy, sample, defense = summary["accuracy"], summary["detection"]["sample"], summary["defense"]
+    before_attack, before_trigger = unit(accuracy["before_attack"], "%"), unit(accuracy["before_trigger"], "%")
+    counts = f"{sample['n_poisoned']} poisoned, {sample['n_clean']} clean samples"
+    return [
+        Card("Final accuracy", unit(accuracy["final"], "%"), f"{unit(accuracy['burn_in'], '%')} after burn-in"),
+        Card("Accumulation loss", unit(summary["accumulation_loss"], "points"), f"{before_attack} before the attack"),
+        Card("Trigger drop", unit(summary["trigger_drop"], "points"), f"{before_trigger} before the trigger"),
+        Card("Detection AUROC", cell_text(Estimate(sample["auroc"])), counts),
+        Card("Corrected", unit(defense["corrected_share"], "%"), f"{unit(defense['rejected_share'], '%')} rejected"),
+    ]
+
+
+def stations_table(summary: Json) -> Table:
+    """Accuracy at the stations of the run."""
+    rows: list[Row] = [
+        {"station": name.replace("_", " "), "accuracy (%)": Estimate(value, None, 100, 1)}
+        for name, value in summary["accuracy"].items()
+    ]
+    return Table.of(rows, "Test accuracy at the stations of the run")
+
+
+def detection_table(summary: Json) -> Table:
+    """Detection quality of samples and of clients."""
+    names = {
+        "auroc": "AUROC, samples",
+        "average_precision": "Average precision, samples",
+        "tpr_at_fpr_05": "TPR at FPR ≤ 5 %, samples",
+    }
+    sample, client = summary["detection"]["sample"], summary["detection"]["client"]
+    rows: list[Row] = [{"measure": label, "value": Estimate(sample.get(key))} for key, label in names.items()]
+    rows.append({"measure": "AUROC, clients (by mean discrepancy)", "value": Estimate(client["auroc"])})
+    return Table.of(rows, "How well the discrepancy tells poisoned from clean; 1 is perfect, AUROC 0.5 is chance")
+
+
+def cost_table(summary: Json) -> Table:
+    """Seconds by stage."""
+    rows: list[Row] = [
+        {"stage": stage, "seconds": Estimate(value, digits=1)} for stage, value in summary["wall_s"].items()
+    ]
+    received = summary["bytes_received"] / 2**20
+    return Table.of(rows, f"Wall time; {received:.1f} MiB received from clients")
+
+
+def rounds_table(metrics: list[Json]) -> Table:
+    """The run round by round."""
+    rows: list[Row] = [
+        {
+            "round": str(row["round"]),
+            "phase": row["phase"],
+            "accuracy (%)": Estimate(row["accuracy"], None, 100, 1),
+            "loss": Estimate(row["loss"]),
+            "discrepancy": Estimate(row["discrepancy"]["mean"]),
+            "threshold": Estimate(row["threshold"]),
+            "corrected (%)": Estimate(row["corrected_share"], None, 100, 1),
+            "rejected (%)": Estimate(row["rejected_share"], None, 100, 1),
+            "refused clients": str(len(row["rejections"])),
+        }
+        for row in metrics
+    ]
+    return Table.of(rows, "Round by round; discrepancy and threshold in nats", folded=f"All {len(rows)} rounds")
+
+
+def unit(fraction: float | None, name: str) -> str:
+    """A fraction as `87.3 %` or `87.3 points`."""
+    return MISSING if fraction is None else f"{cell_text(Estimate(fraction, None, 100, 1))} {name}"
+
+
+def footer(summary: Json) -> str:
+    """Who made the page."""
+    return f"fedmd {summary['versions'].get('fedmd', '')}"

@@ -1,0 +1,199 @@
+"""Colluders in one process: what they share, where they stay, and when they stop."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fedmd.attacks import coalition as module
+from fedmd.attacks.blackboard import Blackboard
+from fedmd.attacks.coalition import Coalition, quantised
+from fedmd.config import RunConfig
+from fedmd.flower.world import World, build_world
+from fedmd.models import model_for
+from fedmd.types import StreamBatch
+
+Make = Callable[..., RunConfig]
+ATTACK = {
+    "attack": {"name": "accumulative", "fraction": 0.6, "radius": 0.1},
+    "federation": {"clients": 5},
+    "model": {"name": "cnn", "width": 2},
+}
+CLEAN, FIRST, TRIGGER, RECOVERY = 1, 2, 4, 5  # rounds of conftest's 2 clean, 2 accumulative, 1 trigger, 1 recovery
+
+
+@pytest.fixture
+def build(make_config: Make, tmp_path: Path) -> Callable[..., tuple[Coalition, World, nn.Module]]:
+    def made(changes: dict[str, Any] | None = None, board: str = "board") -> tuple[Coalition, World, nn.Module]:
+        world = build_world(make_config({**ATTACK, **(changes or {})}))
+        own = world.images.take(world.parts.attacker)
+        team = Coalition(world.config, world.streams, own, Blackboard(tmp_path / board))
+        return team, world, model_for(world.config.model, world.images, 0)
+
+    return made
+
+
+Build = Callable[..., tuple[Coalition, World, nn.Module]]
+
+
+def other_model(world: World) -> nn.Module:
+    return model_for(world.config.model, world.images, 99)
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> int:
+    return int(np.abs(a.astype(int) - b.astype(int)).max())
+
+
+# -- bytes ------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    clean=st.lists(st.integers(0, 255), min_size=1, max_size=20),
+    radius=st.floats(0, 1),
+    shift=st.floats(-1, 1),
+)
+def test_quantised_stays_in_the_ball_and_near_x(clean: list[int], radius: float, shift: float) -> None:
+    start = np.array(clean, np.uint8).reshape(-1, 1, 1, 1)
+    x = (torch.from_numpy(start).double() / 255 + shift * radius).clamp(0, 1)
+    sent = quantised(x, start, radius)
+    assert sent.dtype == np.uint8 and sent.shape == start.shape
+    assert distance(sent, start) / 255 <= radius + 1e-8
+    assert np.abs(sent / 255 - x.numpy()).max() < 1 / 255 + 1e-8  # at most one level is lost to rounding and radius
+
+
+@pytest.mark.parametrize(("radius", "limit"), [(0.2, 51), (0.3, 76), (0.1, 25), (8 / 255, 8), (0.0, 0), (1.0, 255)])
+def test_quantised_uses_the_whole_ball(radius: float, limit: int) -> None:
+    start = np.full((1, 1, 1, 2), 100, np.uint8)
+    far = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
+    assert quantised(far, start, radius).ravel().tolist() == [max(0, 100 - limit), min(255, 100 + limit)]
+
+
+# -- what a member sends ------------------------------------------------------------------------------------------
+
+
+def test_members_are_honest_outside_the_attack(build: Build) -> None:
+    team, world, model = build()
+    for round in (0, CLEAN, RECOVERY):
+        assert not team.is_active(round)
+        batch = world.streams.batch(team.members[0], round)
+        assert team.poison(batch, model) is batch
+
+
+def test_accumulative_batches_are_the_members_own_within_the_radius(build: Build) -> None:
+    team, world, model = build()
+    assert len(team.members) == 3
+    for client in team.members:
+        honest = world.streams.batch(client, FIRST)
+        sent = team.poison(honest, model)
+        assert (sent.client, sent.round) == (client, FIRST)
+        assert np.array_equal(sent.labels, honest.labels)
+        assert 0 < distance(sent.images, honest.images) <= 25  # floor(0.1 * 255)
+
+
+def test_slices_tile_one_trigger_batch(build: Build) -> None:
+    team, world, model = build()
+    sent = [team.poison(world.streams.batch(client, TRIGGER), model) for client in team.members]
+    clean = [world.streams.batch(client, TRIGGER) for client in team.members]
+    whole = team.blackboard.once("trigger", 0, lambda: pytest.fail("not shared"))["x"]
+    levels = np.concatenate([batch.images for batch in sent]).astype(int)
+    assert np.abs(levels / 255 - whole.numpy()).max() <= 1 / 255 + 1e-6
+    for mine, honest in zip(sent, clean, strict=True):
+        assert np.array_equal(mine.labels, honest.labels)
+        assert 0 < distance(mine.images, honest.images) <= 25
+
+
+def test_expensive_things_are_computed_once_and_agreed_on(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    directions: list[tuple[torch.Tensor, ...]] = []
+
+    def counted(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            if name == "craft":
+                directions.append(args[3])
+            return kernel(*args, **kwargs)
+
+        return wrapper
+
+    monkeypatch.setattr(module, "steering_direction", counted("steer", module.steering_direction))
+    monkeypatch.setattr(module, "craft_trigger", counted("trigger", module.craft_trigger))
+    monkeypatch.setattr(module, "craft_accumulative", counted("craft", module.craft_accumulative))
+    first, world, model = build()
+    second, _, _ = build()  # another process of the same federation: it has but the folder in common
+    for round in (FIRST, FIRST + 1):
+        for team, client in zip((first, second, first), first.members, strict=True):
+            team.poison(world.streams.batch(client, round), model)
+    assert (calls.count("trigger"), calls.count("steer"), calls.count("craft")) == (1, 2, 6)
+    for member in directions[1:3]:
+        assert all(torch.equal(a, b) for a, b in zip(directions[0], member, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["fixed", "online"])
+def test_a_fixed_trigger_stays_and_an_online_one_moves_in_its_ball(build: Build, kind: str) -> None:
+    team, world, model = build({"attack": {**ATTACK["attack"], "trigger": kind}, "stream.trigger_rounds": 2})
+    batches = [world.streams.batch(client, TRIGGER) for client in team.members]
+    clean = np.concatenate([batch.images for batch in batches])
+    early = np.concatenate([team.poison(batch, model).images for batch in batches])
+    later = [StreamBatch(batch.client, TRIGGER + 1, batch.images, batch.labels) for batch in batches]
+    late = np.concatenate([team.poison(batch, other_model(world)).images for batch in later])
+    assert np.array_equal(early, late) == (kind == "fixed")
+    for crafted in (early, late):
+        assert 0 < distance(crafted, clean) <= 25  # an online ball centred on the last trigger would reach 50
+
+
+def test_nobody_poisons_without_members(build: Build) -> None:
+    for changes in ({"attack": {"name": "none"}}, {"attack": {"name": "accumulative", "fraction": 0.0}}):
+        team, _, _ = build(changes, board=f"board-{changes['attack']['name']}")
+        assert team.members == ()
+        assert not any(team.is_active(round) for round in range(6))
+
+
+def test_their_validation_data_is_nobody_elses(build: Build) -> None:
+    _, world, _ = build()
+    own = set(world.parts.attacker.tolist())
+    others = (world.parts.test, world.parts.trusted, world.parts.burn_in, world.parts.stream)
+    assert own and all(own.isdisjoint(part.tolist()) for part in others)
+
+
+# -- when they stop -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ([0.10, 0.11, 0.12, 0.13, 0.14], ["accumulative"] * 5 + ["trigger", "recovery"]),  # never: as planned
+        ([0.10, 0.11, 0.15, 0.90, 0.90], ["accumulative", "accumulative", "trigger", "recovery", "recovery"]),
+        ([0.10, 0.15, 0.10, 0.10, 0.10], ["accumulative", "trigger", "recovery", "recovery", "recovery"]),
+        ([0.50, 0.10, 0.14, 0.51, 0.56], ["accumulative"] * 4 + ["trigger", "recovery"]),  # against the start
+    ],
+)
+def test_stop_rule(build: Build, monkeypatch: pytest.MonkeyPatch, errors: list[float], expected: list[str]) -> None:
+    """stop_error_rise 0.05: the trigger comes in the round in which the error has risen by 5 points, or as planned."""
+    changes = {"stream.clean_rounds": 0, "stream.accumulative_rounds": 5, "stream.recovery_rounds": 3}
+    team, world, model = build({"attack": {**ATTACK["attack"], "stop_error_rise": 0.0499}, **changes})
+    monkeypatch.setattr(module, "accuracy", lambda *args: 1 - errors[now])
+    phases, sent_by_members = [], []
+    for now in range(len(expected)):
+        honest = [world.streams.batch(client, now) for client in team.members]
+        if team.is_active(now):
+            sent = [team.poison(batch, model) for batch in honest]
+            sent_by_members.append([not np.array_equal(a.images, b.images) for a, b in zip(sent, honest, strict=True)])
+        phases.append(team.phase(now))
+    assert phases == expected
+    assert all(all(round) for round in sent_by_members)
+    assert len(sent_by_members) == expected.count("accumulative") + expected.count("trigger")
+
+
+def test_own_error_is_measured_on_own_data(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    team, world, model = build({"attack": {**ATTACK["attack"], "stop_error_rise": 0.05}})
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(module, "accuracy", lambda model, x, y: seen.append(x) or 0.5)
+    team.poison(world.streams.batch(team.members[0], FIRST), model)
+    assert torch.equal(seen[0], world.images.take(world.parts.attacker).tensors()[0])

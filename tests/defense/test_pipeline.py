@@ -1,0 +1,210 @@
+"""The pipeline: what comes out of it to be learned from, and the verdicts that go with it."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedmd.config import DefenseConfig
+from fedmd.defense.history import LagHistory, SnapshotHistory
+from fedmd.defense.pipeline import Pipeline, build_response
+from fedmd.types import Action, Screened
+
+N = 24
+
+
+def net(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(1)
+    return torch.rand(N, 1, 8, 8, generator=rng), torch.randint(0, 5, (N,), generator=rng)
+
+
+def naive_discrepancy(historical: nn.Module, current: nn.Module, x: Tensor) -> Tensor:
+    """KL(historical || current), sample by sample, in float64."""
+    rows = []
+    for one in x:
+        with torch.no_grad():
+            logits = (m.eval()(one[None]).double()[0] for m in (historical, current))
+            p, q = (row.softmax(0) for row in logits)
+        rows.append(sum(p[k] * (p[k].log() - q[k].log()) for k in range(len(p))))
+    return torch.stack(rows)
+
+
+def pipeline(name: str, threshold: float | Callable[..., float], **settings: object) -> Pipeline:
+    current = net(0)
+    response = build_response(DefenseConfig.model_validate({"name": name, **settings}))
+    rule = threshold if callable(threshold) else lambda step, trusted: threshold
+    return Pipeline(current, SnapshotHistory(net(7)), rule, response, trusted=torch.rand(9, 1, 8, 8))
+
+
+def screen(
+    name: str, x: Tensor, y: Tensor, threshold: float | None = None, **settings: object
+) -> tuple[Screened, Tensor]:
+    """Screened at the median discrepancy unless told, and the naive discrepancy of the batch."""
+    before = naive_discrepancy(net(7), net(0), x)
+    limit = float(before.sort().values[N // 2 - 1 : N // 2 + 1].mean()) if threshold is None else threshold
+    return pipeline(name, limit, **settings).screen(x, y), before
+
+
+def check_verdicts(screened: Screened, before: Tensor) -> None:
+    verdicts = screened.verdicts
+    assert {len(a) for a in (verdicts.before, verdicts.after, verdicts.steps, verdicts.actions)} == {len(before)}
+    assert np.allclose(verdicts.before, before.numpy(), rtol=1e-4, atol=1e-6)
+    assert verdicts.before.dtype == verdicts.after.dtype == np.float64
+    assert verdicts.steps.dtype == verdicts.actions.dtype == np.int64
+
+
+def test_none_learns_from_everything_bit_for_bit(batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    screened, before = screen("none", x.clone(), y)
+    check_verdicts(screened, before)
+    assert torch.equal(screened.x, x) and torch.equal(screened.y, y)
+    assert set(screened.verdicts.actions) == {Action.ACCEPTED}
+    assert np.array_equal(screened.verdicts.after, screened.verdicts.before)
+    assert not screened.verdicts.steps.any()
+
+
+def test_frozen_learns_from_nothing(batch: tuple[Tensor, Tensor]) -> None:
+    screened, before = screen("frozen", *batch)
+    check_verdicts(screened, before)
+    assert screened.x.shape == (0, 1, 8, 8) and screened.y.shape == (0,)
+    assert set(screened.verdicts.actions) == {Action.REJECTED}
+
+
+def test_drop_removes_exactly_what_is_above(batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    screened, before = screen("drop", x.clone(), y)
+    limit = screened.verdicts.threshold
+    assert limit is not None
+    keep = [i for i in range(N) if before[i] <= limit]
+    assert len(keep) == N // 2
+    check_verdicts(screened, before)
+    assert torch.equal(screened.x, torch.stack([x[i] for i in keep]))
+    assert screened.y.tolist() == [int(y[i]) for i in keep]
+    assert [i for i, action in enumerate(screened.verdicts.actions) if action == Action.ACCEPTED] == keep
+    assert screened.verdicts.share(Action.REJECTED) == 0.5
+
+
+def test_drop_keeps_a_sample_at_the_threshold(batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    exact = pipeline("none", 0.0).screen(x, y).verdicts.before  # to the last bit
+    screened = pipeline("drop", float(exact[3])).screen(x, y)
+    assert screened.verdicts.actions[3] == Action.ACCEPTED
+    assert (screened.verdicts.actions == Action.REJECTED).tolist() == (exact > exact[3]).tolist()
+
+
+def test_dsc_touches_only_what_is_above_and_pulls_it_down(batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    screened, before = screen("dsc", x.clone(), y, step_size=0.02, radius=0.2, max_steps=10)
+    verdicts = screened.verdicts
+    assert verdicts.threshold is not None
+    above = before.numpy() > verdicts.threshold
+    check_verdicts(screened, before)
+    assert (verdicts.actions == Action.CORRECTED).tolist() == above.tolist() == (verdicts.steps > 0).tolist()
+    untouched = torch.from_numpy(~above)
+    assert torch.equal(screened.x[untouched], x[untouched])
+    moved = (screened.x - x).abs().flatten(1).amax(1)
+    assert bool((moved[~untouched] > 0).all()) and float(moved.max()) <= 0.2 + 1e-6
+    assert torch.equal(screened.y, y)
+    after = naive_discrepancy(net(7), net(0), screened.x)
+    assert np.allclose(verdicts.after, after.numpy(), rtol=1e-3, atol=1e-5)
+    stopped = above & (verdicts.steps < 10)
+    assert stopped.any() and (verdicts.after[stopped] <= verdicts.threshold).all()
+
+
+def test_at_moves_every_sample_and_measures_nothing_afterwards(batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    screened, before = screen("at", x.clone(), y, max_steps=3, radius=0.2, step_size=0.02)
+    check_verdicts(screened, before)
+    assert set(screened.verdicts.actions) == {Action.CORRECTED} and set(screened.verdicts.steps) == {3}
+    assert np.isnan(screened.verdicts.after).all()
+    moved = (screened.x - x).abs().flatten(1).amax(1)
+    assert bool((moved > 0).all()) and float(moved.max()) <= 0.06 + 1e-6
+    current = net(0).eval()
+    assert cross_entropy(current(screened.x), y) < cross_entropy(current(x), y)
+
+
+@pytest.mark.parametrize("name", ["none", "drop", "dsc", "at", "frozen"])
+def test_an_infinite_threshold_is_none_and_touches_nothing(batch: tuple[Tensor, Tensor], name: str) -> None:
+    screened, _ = screen(name, *batch, threshold=math.inf)
+    assert screened.verdicts.threshold is None
+    if name in ("drop", "dsc"):
+        assert torch.equal(screened.x, batch[0]) and set(screened.verdicts.actions) == {Action.ACCEPTED}
+
+
+@pytest.mark.parametrize("name", ["none", "drop", "dsc", "at", "frozen"])
+def test_screening_leaves_models_as_they_were(batch: tuple[Tensor, Tensor], name: str) -> None:
+    guard = pipeline(name, 0.01)
+    guard.current.train()
+    state = {key: tensor.clone() for key, tensor in guard.current.state_dict().items()}
+    guard.screen(*batch)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in guard.current.state_dict().items())
+    assert guard.current.training and not guard.history.model.training
+    assert all(parameter.grad is None for parameter in guard.current.parameters())
+
+
+def test_threshold_is_told_the_step_and_the_trusted_discrepancy(batch: tuple[Tensor, Tensor]) -> None:
+    seen: list[tuple[int, Tensor]] = []
+
+    def rule(step: int, trusted: Callable[[], Tensor]) -> float:
+        seen.append((step, trusted()))
+        return 1.0
+
+    guard = pipeline("none", rule)
+    guard.screen(*batch)
+    guard.screen(*batch)
+    guard.observe()
+    guard.screen(*batch)
+    assert [step for step, _ in seen] == [0, 0, 1]
+    expected = naive_discrepancy(net(7), net(0), guard.trusted)
+    assert torch.allclose(seen[0][1].double(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["none", "drop", "dsc", "at", "frozen"])
+def test_an_empty_batch(name: str) -> None:
+    screened = pipeline(name, 0.1).screen(torch.zeros(0, 1, 8, 8), torch.zeros(0, dtype=torch.int64))
+    assert len(screened.x) == len(screened.y) == len(screened.verdicts.before) == 0
+
+
+def test_a_plain_pytorch_loop(batch: tuple[Tensor, Tensor]) -> None:
+    """No Flower, no Hydra: the history lags one step behind the model that this loop trains by itself."""
+    x, y = batch
+    model = net(0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    response = build_response(DefenseConfig(name="drop"))
+    guard = Pipeline(model, LagHistory(model, 1), lambda step, trusted: math.inf, response, trusted=x)
+    measured = []
+    for _ in range(3):
+        screened = guard.screen(x, y)
+        measured.append(screened.verdicts.before.max())
+        model.train()
+        optimizer.zero_grad()
+        cross_entropy(model(screened.x), screened.y).backward()
+        optimizer.step()
+        guard.observe()
+    assert measured[0] == 0  # the two models are one
+    assert all(value > 0 for value in measured[1:])
+    assert guard.steps == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", ["none", "drop", "dsc", "at"])
+def test_on_cuda(batch: tuple[Tensor, Tensor], name: str) -> None:
+    on_cpu, _ = screen(name, *batch)
+    guard = pipeline(name, on_cpu.verdicts.threshold or 0.0)
+    guard.current.cuda()
+    guard.history.model.cuda()
+    guard.trusted = guard.trusted.cuda()
+    screened = guard.screen(batch[0].cuda(), batch[1].cuda())
+    assert screened.x.is_cuda and screened.y.is_cuda
+    assert np.allclose(screened.verdicts.before, on_cpu.verdicts.before, rtol=1e-2, atol=1e-4)
+    assert screened.verdicts.actions.tolist() == on_cpu.verdicts.actions.tolist()

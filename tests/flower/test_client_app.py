@@ -1,0 +1,122 @@
+"""The real ClientApp with its mod, called as Flower calls it, but in this process and over a fake wire."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, RecordDict
+
+from fedmd.attacks.roster import malicious_clients
+from fedmd.config import RunConfig
+from fedmd.flower.client_app import app
+from fedmd.flower.exchange import ByReference, Exchange, InMessage
+from fedmd.flower.messages import INFO, STREAM, Expected, info_request, read_batches, read_info, stream_request
+from fedmd.flower.world import build_world
+from fedmd.models import model_for
+from fedmd.types import StreamBatch
+
+Make = Callable[..., RunConfig]
+ATTACK = {"attack": {"name": "accumulative", "fraction": 0.4}, "model": {"name": "cnn", "width": 2}}
+EXPECTED = Expected((1, 8, 8), 10, 4)
+CLEAN, ACCUMULATIVE, TRIGGER = 1, 2, 4
+
+
+def context(place: int, nodes: int) -> Context:
+    return Context(7, 1000 + place, {"partition-id": place, "num-partitions": nodes}, RecordDict(), {})
+
+
+def call(wire: SimpleNamespace, content: RecordDict, kind: str, place: int = 0, nodes: int = 1) -> Message:
+    request = wire.over_the_wire(Message(content, 1, kind))
+    return wire.over_the_wire(app(request, context(place, nodes)))
+
+
+def ask(wire: SimpleNamespace, config: RunConfig, round: int, exchange: Exchange) -> dict[int, StreamBatch]:
+    """Everybody's batch of `round`, from one node that stands for all."""
+    world = build_world(config)
+    clients = range(config.federation.clients)
+    published = exchange.publish(round, model_for(config.model, world.images, 3))
+    content = stream_request(config.to_json(), round, clients, exchange.folder, published.model_file, published.model)
+    batches, rejections = read_batches(call(wire, content, STREAM), round, clients, EXPECTED)
+    assert rejections == []
+    return {batch.client: batch for batch in batches}
+
+
+@pytest.mark.parametrize(("clients", "wanted", "started"), [(5, 5, 5), (5, 2, 2), (5, 2, 7), (6, 1, 1), (5, 5, 2)])
+def test_the_nodes_share_all_clients_out(
+    wire: SimpleNamespace, make_config: Make, clients: int, wanted: int, started: int
+) -> None:
+    config = make_config({"federation": {"clients": clients, "nodes": wanted}})
+    claims = []
+    for place in range(started):
+        reply = call(wire, info_request(config.to_json()), INFO, place, started)
+        claims.append(read_info(reply, clients)[0])
+    assert sorted(client for claim in claims for client in claim) == list(range(clients))
+    assert sum(bool(claim) for claim in claims) == min(wanted, started)
+
+
+def test_only_nodes_with_a_malicious_client_want_the_model(wire: SimpleNamespace, make_config: Make) -> None:
+    for changes in (ATTACK, {}, {"attack": {"name": "accumulative", "fraction": 0.0}}):
+        config = make_config(changes)
+        pool = malicious_clients(5, config.attack.fraction, 0)
+        for place in range(5):
+            reply = call(wire, info_request(config.to_json()), INFO, place, 5)
+            assert read_info(reply, 5) == ((place,), place in pool)
+
+
+def test_honest_clients_send_their_stream_in_every_round(
+    wire: SimpleNamespace, make_config: Make, tmp_path: Path
+) -> None:
+    config = make_config(ATTACK)
+    world, pool = build_world(config), malicious_clients(5, 0.4, 0)
+    for round in (CLEAN, ACCUMULATIVE, TRIGGER):
+        sent = ask(wire, config, round, ByReference(tmp_path))
+        for client, batch in sent.items():
+            honest = world.streams.batch(client, round)
+            untouched = np.array_equal(batch.images, honest.images)
+            assert untouched == (round == CLEAN or client not in pool)
+            assert np.array_equal(batch.labels, honest.labels)
+
+
+def test_fraction_zero_sends_the_same_bytes_as_no_attack(
+    wire: SimpleNamespace, make_config: Make, tmp_path: Path
+) -> None:
+    for round in (CLEAN, ACCUMULATIVE, TRIGGER):
+        sent = [
+            ask(wire, make_config({"attack": attack}), round, ByReference(tmp_path))
+            for attack in ({"name": "none"}, {"name": "accumulative", "fraction": 0.0})
+        ]
+        for client in range(5):
+            assert np.array_equal(sent[0][client].images, sent[1][client].images)
+
+
+def test_poison_does_not_depend_on_how_the_model_came(
+    wire: SimpleNamespace, make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By reference with a shared folder, or in the message to a machine of its own."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    config = make_config({**ATTACK, "federation": {"clients": 5, "nodes": 1}})
+    (tmp_path / "shared").mkdir()
+    exchanges: list[Exchange] = [ByReference(tmp_path / "shared"), InMessage()]
+    for round in (ACCUMULATIVE, ACCUMULATIVE + 1, TRIGGER):
+        here, there = (ask(wire, config, round, exchange) for exchange in exchanges)
+        for client in range(5):
+            assert np.array_equal(here[client].images, there[client].images)
+
+
+def test_seconds_of_crafting_are_booked(wire: SimpleNamespace, make_config: Make, tmp_path: Path) -> None:
+    from fedmd.attacks.blackboard import Blackboard
+
+    config: Any = make_config(ATTACK)
+    for round in (CLEAN, ACCUMULATIVE):
+        ask(wire, config, round, ByReference(tmp_path))
+    assert Blackboard(tmp_path).seconds(CLEAN) == 0 < Blackboard(tmp_path).seconds(ACCUMULATIVE)
+
+
+def test_a_request_of_another_version_is_refused(wire: SimpleNamespace, make_config: Make) -> None:
+    content = info_request(make_config().to_json())
+    content.config_records["fedmd"]["protocol"] = 99
+    with pytest.raises(ValueError, match="server and client differ in version"):
+        call(wire, content, INFO)

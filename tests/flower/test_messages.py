@@ -1,0 +1,157 @@
+"""What travels: through Flower's own serialisation and back, and replies that are refused as a whole."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+
+from fedmd.flower.messages import (
+    INFO,
+    STREAM,
+    Expected,
+    info_reply,
+    info_request,
+    read_batches,
+    read_info,
+    read_own_batches,
+    read_request,
+    stream_reply,
+    stream_request,
+)
+
+EXPECTED = Expected(shape=(1, 4, 4), classes=10, max_samples=3)
+ROUND = 5
+
+
+def config(**values: Any) -> RecordDict:
+    return RecordDict({"fedmd": ConfigRecord(values)})
+
+
+# -- what is meant to travel ------------------------------------------------------------------------------------
+
+
+def test_batches_round_trip(wire: SimpleNamespace) -> None:
+    batches, rejections = read_batches(wire.reply(wire.honest(0, 1)), ROUND, [0, 1], EXPECTED)
+    assert rejections == []
+    assert [kept.client for kept in batches] == [0, 1]
+    for kept in batches:
+        assert kept.round == ROUND and kept.images.dtype == np.uint8 and kept.labels.dtype == np.int64
+        assert np.array_equal(kept.images, wire.batch(kept.client).images)
+        assert np.array_equal(kept.labels, wire.batch(kept.client).labels)
+    own = read_own_batches(wire.reply(wire.honest(0, 1)))
+    assert [(mine.client, mine.round) for mine in own] == [(0, ROUND), (1, ROUND)]
+    assert np.array_equal(own[1].images, wire.batch(1).images)
+
+
+def test_a_smaller_batch_is_fine(wire: SimpleNamespace) -> None:
+    message = wire.reply(stream_reply(ROUND, [wire.batch(0, n=1)]))
+    batches, rejections = read_batches(message, ROUND, [0], EXPECTED)
+    assert rejections == [] and len(batches[0]) == 1
+
+
+def test_requests_round_trip(wire: SimpleNamespace) -> None:
+    model = {"weight": torch.randn(2, 3), "count": torch.tensor(7)}
+    content = stream_request("{run}", 3, [4, 1], "/dev/shm/x", "/dev/shm/x/m", ArrayRecord(model))
+    request = read_request(wire.over_the_wire(Message(content, 1, STREAM)))
+    assert (request.run, request.round, request.clients) == ("{run}", 3, (4, 1))
+    assert (request.exchange, request.model_file) == ("/dev/shm/x", "/dev/shm/x/m")
+    assert request.model is not None
+    received = request.model.to_torch_state_dict()
+    assert all(torch.equal(received[name], tensor) for name, tensor in model.items())
+    info = read_request(wire.over_the_wire(Message(info_request("{run}"), 1, INFO)))
+    assert (info.run, info.clients, info.model) == ("{run}", (), None)
+
+
+def test_a_request_of_another_protocol_is_refused() -> None:
+    content = info_request("{}")
+    content.config_records["fedmd"]["protocol"] = 2
+    with pytest.raises(ValueError, match="differ in version"):
+        read_request(Message(content, 1, INFO))
+
+
+def test_no_message_says_what_is_poisoned(wire: SimpleNamespace) -> None:
+    content = wire.honest(0)
+    assert set(content) == {"fedmd", "batch.0"}
+    assert set(content.config_records["fedmd"]) == {"protocol", "round", "clients"}
+    assert set(content.array_records["batch.0"]) == {"images", "labels"}
+
+
+# -- a reply as a whole -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (Error(2, "boom"), "error 2: boom"),
+        (Error(7), "error 7"),
+        (Error(7, "\n \n"), "error 7"),
+        (RecordDict(), "'fedmd' is missing"),
+        (RecordDict({"fedmd": MetricRecord({"round": ROUND})}), "'fedmd' is missing"),
+        (config(protocol=1, round=4), "for round 4, not 5"),
+        (config(protocol=1), "for round None"),
+        (config(protocol=1, round=5.0), "for round 5.0"),
+        (config(protocol=1, round="5"), "for round '5'"),
+        (config(protocol=1, round=[5] * 1000), "for round [5, 5"),
+        (config(protocol=2, round=5), "protocol must be 1"),
+        (config(round=5), "protocol must be 1"),
+    ],
+)
+def test_a_reply_refused_as_a_whole(content: RecordDict | Error, reason: str, wire: SimpleNamespace) -> None:
+    if isinstance(content, RecordDict):
+        for client in (0, 1):  # nothing is wrong with the batches
+            content[f"batch.{client}"] = wire.honest(client)[f"batch.{client}"]
+    batches, rejections = read_batches(wire.reply(content), ROUND, [0, 1], EXPECTED)
+    assert batches == []
+    assert [rejection.client for rejection in rejections] == [0, 1]
+    for rejection in rejections:
+        assert reason in rejection.reason and len(rejection.reason) < 400
+
+
+def test_round_true_is_not_round_one(wire: SimpleNamespace) -> None:
+    assert read_batches(wire.reply(config(protocol=1, round=True)), 1, [0], EXPECTED)[0] == []
+
+
+def test_an_errors_traceback_is_told_in_one_printable_line(wire: SimpleNamespace) -> None:
+    """It differs between runs (pids) and would otherwise paint the terminal."""
+    reason = 'File "x.py", pid=16761\n\x1b[31mTraceback\x1b[0m\n  in f\nValueError: \x1b]0;evil\x07 no data\n\n'
+    _, rejections = read_batches(wire.reply(Error(2, reason)), ROUND, [0], EXPECTED)
+    assert rejections[0].reason == "the node answered with error 2: ValueError: ]0;evil no data"
+
+
+def test_records_nobody_asked_for_are_noted_and_ignored(wire: SimpleNamespace) -> None:
+    content = wire.honest(0, 1, 2)
+    content["truth"] = MetricRecord({"poisoned": 1})
+    batches, rejections = read_batches(wire.reply(content), ROUND, [0, 1], EXPECTED)
+    assert [kept.client for kept in batches] == [0, 1]
+    assert len(rejections) == 1 and "batch.2" in rejections[0].reason and "truth" in rejections[0].reason
+
+
+# -- who a node says it is --------------------------------------------------------------------------------------
+
+
+def test_info_round_trip(wire: SimpleNamespace) -> None:
+    assert read_info(wire.reply(info_reply([3, 1], wants_model=True)), 4) == ((3, 1), True)
+    assert read_info(wire.reply(info_reply([], wants_model=False)), 4) == ((), False)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"clients": [4], "wants_model": False}, "ids below 4"),
+        ({"clients": [-1], "wants_model": False}, "ids below 4"),
+        ({"clients": [1.0], "wants_model": False}, "ids below 4"),
+        ({"clients": [True], "wants_model": False}, "ids below 4"),
+        ({"clients": ["1"], "wants_model": False}, "ids below 4"),
+        ({"clients": 1, "wants_model": False}, "ids below 4"),
+        ({"wants_model": False}, "ids below 4"),
+        ({"clients": [1, 1], "wants_model": False}, "claimed twice"),
+        ({"clients": [1], "wants_model": 1}, "wants_model must be a boolean"),
+        ({"clients": [1]}, "wants_model must be a boolean"),
+    ],
+)
+def test_a_bad_claim(values: dict[str, Any], reason: str, wire: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match=reason):
+        read_info(wire.reply(config(**values)), 4)

@@ -1,0 +1,144 @@
+"""Two Ray instances for all tests of this folder: many small federations on one worker, a few on two."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+
+from fedmd.compose import Composed, compose
+from fedmd.config import RunConfig
+from fedmd.flower import client_app
+from fedmd.flower.messages import STREAM, read_request
+from fedmd.runtime import simulation
+from fedmd.runtime.launch import launch
+from fedmd.runtime.simulation import Cell, simulate
+from fedmd.types import Json, RoundReport
+
+# A net that learns something in a second: 4 clients, two of them malicious, 1 + 1 + 1 + 1 rounds.
+BASE = [
+    "experiment=smoke",
+    "defense=dsc",
+    "threshold.fpr=0.3",
+    "training.burn_in.batch_size=25",
+    "training.burn_in.epochs=4",
+    "training.online.lr=0.05",
+    "runtime.device=cpu",
+    "runtime.progress=false",
+    "stream.shift.name=none",
+]
+BROKEN_SEED = 77  # in this cell client 1's process fails in round 1
+CELLS: dict[str, list[str]] = {
+    "base": [],
+    "again": [],
+    "two nodes": ["federation.nodes=2"],
+    "attack none": ["attack=none"],
+    "fraction zero": ["attack.fraction=0"],
+    "other seed": ["seed=1"],
+    "sampled": ["federation.clients_per_round=2", "seed=2"],
+    "broken": [f"seed={BROKEN_SEED}"],
+}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Run folders and returned summaries by name; `reports` as the observer was told them, by folder."""
+
+    folders: dict[str, Path]
+    summaries: dict[str, Json]
+    configs: dict[str, RunConfig]
+    rounds_told: list[int]
+
+
+def composed(folder: Path, cache: Path, *overrides: str) -> Composed:
+    """A small federation that fills `folder`."""
+    return compose([*BASE, f"runtime.cache_dir={cache}", f"hydra.run.dir={folder}", *overrides])
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all: burn-in is trained once a seed, as for a user."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """CELLS on one Ray instance with one worker."""
+    root = tmp_path_factory.mktemp("runs")
+    cells = {
+        name: composed(root / name.replace(" ", "-"), cache, "runtime.workers=1", *changes)
+        for name, changes in CELLS.items()
+    }
+    summaries: dict[Path, Json] = {}
+    told: list[int] = []
+
+    def on_round(config: RunConfig, report: RoundReport) -> None:
+        told.append(report.round)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(simulation, "client_app", breaking(client_app.app))
+        simulate(
+            [Cell(one.config, one.folder) for one in cells.values()],
+            on_round=on_round,
+            on_finished=lambda cell, summary: summaries.update({cell.folder: summary}),
+        )
+    yield Runs(
+        {name: one.folder for name, one in cells.items()},
+        {name: summaries[one.folder] for name, one in cells.items()},
+        {name: one.config for name, one in cells.items()},
+        told,
+    )
+    logging.getLogger("flwr").setLevel(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def on_two_workers(runs: Runs, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The first cell, and one with two nodes, on two workers; launched beside a run that is finished already."""
+    root = tmp_path_factory.mktemp("two")
+    changes = {"base": ["runtime.workers=2"], "two nodes": ["runtime.workers=2", "federation.nodes=2"]}
+    fresh = {name: composed(root / name.replace(" ", "-"), cache, *more) for name, more in changes.items()}
+    finished = composed(runs.folders["again"], cache, "runtime.workers=1")
+    before = (finished.folder / "summary.json").stat().st_mtime_ns
+    launch([finished, *fresh.values()], skip_finished=True)
+    assert (finished.folder / "summary.json").stat().st_mtime_ns == before
+    return {name: one.folder for name, one in fresh.items()}
+
+
+def breaking(app: ClientApp) -> ClientApp:
+    """`app`, except that one client of one configuration raises in one round. (Closures: workers get them by value.)"""
+
+    def fail(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        if message.metadata.message_type == STREAM:
+            request = read_request(message)
+            if RunConfig.parse(request.run).seed == BROKEN_SEED and (request.round, request.clients) == (1, (1,)):
+                raise OSError("my disk is gone")
+        return call_next(message, context)
+
+    wrapper = ClientApp(mods=[fail])
+
+    @wrapper.query("info")
+    def info(message: Message, context: Context) -> Message:
+        return app(message, context)
+
+    @wrapper.train("stream")
+    def stream(message: Message, context: Context) -> Message:
+        return app(message, context)
+
+    return wrapper
+
+
+@pytest.fixture(scope="session")
+def metrics() -> Callable[..., list[Json]]:
+    """The lines of a folder's metrics.jsonl without the one key that may differ, as written otherwise."""
+    import json
+
+    def read(folder: Path) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [{key: value for key, value in line.items() if key != "wall_s"} for line in lines]
+
+    return read

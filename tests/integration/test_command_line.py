@@ -1,0 +1,81 @@
+"""What a user types, in a process of its own, from a folder of the user's: run, sweep, compare, and all of it again."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(600)
+FEDMD = Path(sys.executable).parent / "fedmd"
+SMALL = [
+    "experiment=smoke",
+    "defense=dsc",
+    "threshold.fpr=0.3",
+    "training.burn_in.batch_size=25",
+    "training.burn_in.epochs=4",
+    "training.online.lr=0.05",
+    "runtime.device=cpu",
+]
+Metrics = Callable[[Path], list[dict[str, Any]]]
+
+
+def fedmd(*arguments: str, cwd: Path) -> list[str]:
+    """The lines that `fedmd arguments...` prints; it must succeed, without a word on stderr but Ray's."""
+    done = subprocess.run([FEDMD, *arguments], cwd=cwd, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout.splitlines()
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
+
+
+def test_run_and_sweep(cache: Path, runs: Any, metrics: Metrics, tmp_path: Path) -> None:
+    common = [*SMALL, f"runtime.cache_dir={cache}"]
+    printed = fedmd("run", *common, "hydra.run.dir=sweep/seed-0", cwd=tmp_path)
+    folder = tmp_path / "sweep" / "seed-0"
+    assert sum(line.startswith("round") for line in printed) == 4
+    assert any(str(folder) in line for line in printed)
+    assert (folder / ".hydra" / "config.yaml").exists()
+    assert metrics(folder) == metrics(runs.folders["base"])  # another process, all workers of the machine
+
+    before = times(tmp_path)
+    sweep = ["run", "-m", *common, "hydra.sweep.dir=sweep", "hydra.sweep.subdir=seed-${seed}"]
+    printed = fedmd(*sweep, "seed=0", cwd=tmp_path)
+    assert "1 of 1 runs are finished and skipped" in printed
+    assert not any(line.startswith("round") for line in printed)
+    assert times(tmp_path) == before
+
+
+def test_compare_and_resume(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    arguments = ["compare", "experiment=smoke", "compare.seeds=[0]", "hydra.sweep.dir=study", "runtime.device=cpu"]
+    arguments.append("runtime.cache_dir=cache")
+    printed = fedmd(*arguments, cwd=tmp_path)
+    study = tmp_path / "study"
+    assert any("5 cells, 0 finished before" in line for line in printed)
+    summaries = [json.loads(Path(path).read_text()) for path in times(study)]
+    assert len(summaries) == 5
+    names = sorted((one["defense"]["name"], one["detection"]["sample"]["n_poisoned"] > 0) for one in summaries)
+    assert names == [("dsc", False), ("dsc", True), ("frozen", False), ("none", False), ("none", True)]
+    with (study / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["arm"] for row in rows] == ["frozen", "no attack", "undefended", "DSC", "DSC, no attack"]
+    finals = {row["arm"]: float(row["accuracy.final"]) for row in rows}
+    assert sorted(finals.values()) == sorted(one["accuracy"]["final"] for one in summaries)
+    for name in ("comparison.json", "table.md", "table.tex"):
+        assert (study / name).stat().st_size > 0
+    assert all(arm in (study / "table.md").read_text() for arm in finals)
+
+    before = times(study)
+    table, comparison = (study / "table.md").read_text(), (study / "comparison.json").read_text()
+    printed = fedmd(*arguments, cwd=tmp_path)
+    assert any("5 cells, 5 finished before" in line for line in printed)
+    assert times(study) == before
+    assert ((study / "table.md").read_text(), (study / "comparison.json").read_text()) == (table, comparison)

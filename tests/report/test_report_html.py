@@ -1,0 +1,173 @@
+"""report.html of the three kinds of folder: what is in it, how it is built, and that nothing escapes."""
+
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from fedmd.report.comparison import ArmInfo
+from fedmd.report.page import write
+from fedmd.report.page.evidence import ReportError, read_evidence
+from fedmd.report.page.write import MAX_BYTES, write_report
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }} $\\bad$ _"
+ARMS = {
+    "frozen": ArmInfo("frozen", False),
+    "no attack": ArmInfo("undefended", False),
+    "undefended": ArmInfo("undefended", True),
+    "DSC": ArmInfo("DSC", True),
+}
+SECTIONS = {
+    "run": ["accuracy", "discrepancy", "detection", "images", "numbers", "settings"],
+    "comparison": ["table", "accuracy", "detection", "arms", "settings"],
+    "sweep": ["table", "accuracy", "detection", "arms", "settings"],
+}
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, in order; whether tags close as they should."""
+
+    VOID = ("meta", "link", "img", "path", "use", "rect", "image")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def folder(request, tmp_path_factory, run_folder, comparison_folder):
+    tmp_path = tmp_path_factory.mktemp("evidence")
+    if request.param == "run":
+        return run_folder(tmp_path / "run")
+    if request.param == "comparison":
+        return comparison_folder(tmp_path / "study", ARMS)
+    for name in ("dsc", "drop"):
+        for seed in (0, 1):
+            config = {"defense": {"name": name, "max_steps": len(name)}}
+            run_folder(tmp_path / "sweep" / f"{name},seed={seed}", seed=seed, defense=name, config=config)
+    return tmp_path / "sweep"
+
+
+@pytest.mark.parametrize("folder", SECTIONS, indirect=True)
+def test_a_report_of_every_kind(folder, request):
+    kind = request.node.callspec.params["folder"]
+    path = write_report(folder)
+    text = path.read_text()
+    page = Page(text)
+    assert path == folder / "report.html"
+    assert path.stat().st_size < MAX_BYTES
+    assert "://" not in text and "<script" not in text  # nothing to load, nothing to run
+    for attributes in (attributes for _, attributes in page.tags):
+        assert attributes.get("src", "data:").startswith("data:")
+        assert attributes.get("href", "#").startswith(("#", "data:"))
+    assert [a["aria-labelledby"] for a in page.all("section")] == ["headline", *SECTIONS[kind]]
+    assert f">fedmd · {kind}<" in text
+    for expected in (
+        "Memorization discrepancy",
+        "threshold",
+        "ROC curve",
+        "Precision-recall curve",
+        "Clients by rounds",
+    ):
+        assert expected in text
+    for expected in ("Learned from − poisoned, ×5", "▲ 1", "Versions", "python", "recovery"):
+        assert expected in text
+    assert ("± " in text) == (kind != "run")
+
+
+@pytest.mark.parametrize("folder", SECTIONS, indirect=True)
+def test_sane_for_keyboards_and_screen_readers(folder):
+    text = write_report(folder).read_text()
+    page = Page(text)
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [a["href"][1:] for _, a in page.tags if a.get("href", "").startswith("#")]
+    links += re.findall(r"url\(#([^)]+)\)", text) + [a["aria-labelledby"] for a in page.all("section")]
+    assert set(links) <= set(ids)
+    assert page.all("html") == [{"lang": "en"}] and len(page.all("h1")) == len(page.all("main")) == 1
+    assert all(a.get("scope") in ("col", "row") for a in page.all("th"))
+    assert len(page.all("caption")) == len(page.all("table")) > 2
+    assert all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in page.all("svg"))
+    assert all(a["alt"] for a in page.all("img")) and page.all("img")
+    assert len(page.all("figcaption")) == len(page.all("figure"))
+    levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch("h[1-6]", tag)]
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert page.all("a")[0] == {"class": "skip", "href": "#main"}
+
+
+@pytest.mark.parametrize("folder", SECTIONS, indirect=True)
+def test_the_same_folder_gives_the_same_bytes(folder, tmp_path):
+    assert write_report(folder).read_bytes() == write_report(folder, tmp_path / "again.html").read_bytes()
+
+
+def test_hostile_settings_and_names_are_text(tmp_path, run_folder, comparison_folder):
+    run = run_folder(tmp_path / "<b>run", config={"data": {"name": HOSTILE}, HOSTILE: HOSTILE}, defense=HOSTILE)
+    study = comparison_folder(tmp_path / "study", {**ARMS, HOSTILE: ArmInfo(HOSTILE, True)})
+    for folder in (run, study):
+        page = Page(write_report(folder).read_text())
+        assert page.all("script") == page.all("b") == []
+        assert all(a["src"].startswith("data:") and "onerror" not in a for a in page.all("img"))
+        assert "&lt;script&gt;alert(1)" in (folder / "report.html").read_text()
+        assert "{{ 7 * 7 }}" in (folder / "report.html").read_text()
+
+
+def test_the_size_has_a_limit(tmp_path, comparison_folder, monkeypatch):
+    study = comparison_folder(tmp_path, ARMS)
+    whole = write_report(study).stat().st_size
+    monkeypatch.setattr(write, "MAX_BYTES", whole)
+    text = write_report(study).read_text()
+    assert len(text.encode()) < whole and "2 of 4 arms are here" in text
+
+
+def test_arms_of_a_sweep_differ_in_more_than_the_seed(tmp_path, run_folder):
+    for name, steps, seed in (("dsc", 10, 0), ("dsc", 10, 1), ("at", 5, 0)):
+        config = {"defense": {"name": name, "max_steps": steps}, "attack": {"fraction": 0.2}}
+        run_folder(tmp_path / f"{name}{seed}", seed=seed, config=config)
+    evidence = read_evidence(tmp_path)
+    assert evidence.kind == "sweep"
+    assert {arm: sorted(runs) for arm, runs in evidence.arms.items()} == {"defense=at": [0], "defense=dsc": [0, 1]}
+
+
+def test_what_is_gone_from_a_folder_is_left_out(tmp_path, run_folder, comparison_folder):
+    run = run_folder(tmp_path / "run")
+    for name in ("metrics.jsonl", "verdicts.parquet", "truth.json", "strip.npz"):
+        (run / name).unlink()
+    assert "no longer in the folder" in write_report(run).read_text()
+    study = comparison_folder(tmp_path / "study", ARMS)
+    for summary in study.glob("cells/*/*/summary.json"):
+        summary.unlink()
+    assert "Final accuracy in %, seed by seed" in write_report(study).read_text()
+
+
+@pytest.mark.parametrize("malicious", [(), (1, 2, 3, 4)])
+def test_nobody_malicious_and_nearly_everybody(tmp_path, run_folder, malicious):
+    text = write_report(run_folder(tmp_path, malicious=malicious)).read_text()
+    assert ("nothing to detect" in text) == (not malicious)
+
+
+def test_folders_without_a_finished_run(tmp_path, run_folder):
+    with pytest.raises(ReportError, match=r"nothing: is not a folder"):
+        write_report(tmp_path / "nothing")
+    with pytest.raises(ReportError, match=r"no finished run; expected summary.json of a run"):
+        write_report(tmp_path)
+    run = run_folder(tmp_path / "run")
+    (run / "summary.json").unlink()
+    with pytest.raises(ReportError, match=r"the run there is not finished"):
+        write_report(run)

@@ -1,0 +1,165 @@
+"""The schema: what it reads back, what it refuses, and in which words."""
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedmd.config import ConfigError, RunConfig
+
+Make = Callable[..., RunConfig]
+
+COMPLETE: dict[str, Any] = {
+    "seed": 3,
+    "data": {
+        "name": "digits",
+        "splits": {"burn_in": 60, "trusted": 20, "attacker": 20, "test": 30},
+        "partition": {"name": "iid"},
+    },
+    "model": {"name": "cnn"},
+    "training": {
+        "burn_in": {"epochs": 2, "batch_size": 16, "lr": 0.1, "momentum": 0.9, "weight_decay": 0},
+        "online": {"lr": 0.02, "momentum": 0.9},
+    },
+    "stream": {
+        "source": "fresh",
+        "batch_size": 4,
+        "clean_rounds": 2,
+        "accumulative_rounds": 3,
+        "trigger_rounds": 1,
+        "recovery_rounds": 5,
+    },
+    "attack": {"name": "accumulative", "fraction": 0.5},
+    "defense": {"name": "dsc"},
+    "threshold": {"name": "quantile"},
+    "history": {"name": "snapshot", "epoch": 2},
+    "federation": {"clients": 5},
+    "runtime": {"device": "cpu", "precision": "fp32", "channels_last": False, "threads": 1},
+}
+
+
+def changed(dotted: str, value: Any) -> dict[str, Any]:
+    """COMPLETE with one dotted key set, or removed where `value` is `...`."""
+    mapping = copy.deepcopy(COMPLETE)
+    *sections, key = dotted.split(".")
+    target = mapping
+    for section in sections:
+        target = target[section]
+    if value is ...:
+        del target[key]
+    else:
+        target[key] = value
+    return mapping
+
+
+def refusal(dotted: str, value: Any) -> str:
+    """The sentence that refuses `dotted=value`; it must be one sentence of one line."""
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(changed(dotted, value))
+    sentence = str(caught.value)
+    assert "\n" not in sentence and sentence.endswith(".") and not sentence.endswith(".."), sentence
+    return sentence
+
+
+def test_json_round_trip() -> None:
+    config = RunConfig.parse(changed("attack.stop_error_rise", 0.02))
+    text = config.to_json()
+    assert RunConfig.parse(text) == config
+    assert RunConfig.parse(text).to_json() == text  # is_finished compares this text: it must be stable
+    attack = json.loads(text)["attack"]
+    assert (attack["name"], attack["fraction"], attack["stop_error_rise"]) == ("accumulative", 0.5, 0.02)
+    assert (attack["variant"], attack["trigger"], attack["gamma"]) == ("reg", "fixed", 1.0)  # defaults are written out
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("attack.frction", 0.2, ["attack.frction", "unknown key", "fraction", "stop_error_rise"]),
+        ("data.splits.tst", 1, ["data.splits.tst", "burn_in", "trusted", "attacker", "test"]),
+        ("training.burn_in.epoch", 1, ["training.burn_in.epoch", "epochs"]),
+        ("sed", 1, ["sed:", "seed", "federation"]),
+        ("defense.name", "dcs", ["defense.name", "'dcs'", "none, at, dsc, drop or frozen"]),
+        ("stream.source", None, ["stream.source", "fresh or published_replay"]),
+        ("federation.clients", ..., ["federation.clients", "required"]),
+        ("data", ..., ["data:", "required"]),
+        ("data", 5, ["data:", "5"]),
+        ("federation.clients", 0, ["federation.clients", "1", "not 0"]),
+        ("federation.clients", "many", ["federation.clients", "integer", "'many'"]),
+        ("federation.clients", 2.5, ["federation.clients", "integer", "2.5"]),
+        ("attack.fraction", 1.5, ["attack.fraction", "1", "not 1.5"]),
+        ("threshold.fpr", -0.1, ["threshold.fpr", "0", "not -0.1"]),
+        ("training.online.lr", 0, ["training.online.lr", "greater than 0"]),
+        ("training.online.lr", float("nan"), ["training.online.lr", "finite"]),
+        ("threshold.value", float("inf"), ["threshold.value", "finite"]),
+        ("history.decay", 1.0, ["history.decay", "less than 1"]),
+        ("seed", -1, ["seed", "0", "not -1"]),
+        ("runtime.channels_last", "perhaps", ["runtime.channels_last", "boolean"]),
+        # between two settings: the sentence begins with the key, too
+        ("federation.clients_per_round", 6, ["federation.clients_per_round", "at most", "5"]),
+        ("federation.nodes", 6, ["federation.nodes", "at most", "5"]),
+        ("history.epoch", 3, ["history.epoch", "between 1 and", "2", "not 3"]),
+        ("data.partition", {"name": "dirichlet"}, ["data.partition.alpha", "positive"]),
+        ("data.name", "parquet", ["data.path", "Parquet"]),
+    ],
+)
+def test_every_error_is_one_sentence_with_the_key_and_what_is_allowed(key: str, value: Any, words: list[str]) -> None:
+    sentence = refusal(key, value)
+    assert sentence.startswith(words[0]), sentence
+    assert all(word in sentence for word in words), sentence
+
+
+def test_a_run_has_at_least_one_round() -> None:
+    empty = dict.fromkeys(("clean_rounds", "accumulative_rounds", "trigger_rounds", "recovery_rounds"), 0)
+    sentence = refusal("stream", {**COMPLETE["stream"], **empty})
+    assert sentence.startswith("stream.clean_rounds")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", "null", '"text"'])
+def test_text_that_is_no_configuration(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(text)
+    assert str(caught.value).startswith("the configuration")
+    assert "\n" not in str(caught.value)
+
+
+def test_values_do_not_change_after_validation() -> None:
+    config = RunConfig.parse(COMPLETE)
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 4  # type: ignore[misc]
+
+
+def test_derived_values() -> None:
+    config = RunConfig.parse(COMPLETE)
+    assert config.stream.rounds == 2 + 3 + 1 + 5
+    assert (config.federation.node_count, config.federation.sampled_clients) == (5, 5)
+    smaller = RunConfig.parse(changed("federation", {"clients": 5, "nodes": 2, "clients_per_round": 3}))
+    assert (smaller.federation.node_count, smaller.federation.sampled_clients) == (2, 3)
+
+
+@settings(deadline=None, derandomize=True)
+@given(value=st.floats(allow_nan=True, allow_infinity=True))
+@pytest.mark.parametrize("key", ["attack.fraction", "threshold.fpr", "defense.radius", "training.online.momentum"])
+def test_shares_are_exactly_the_closed_unit_interval(key: str, value: float) -> None:
+    if 0 <= value <= 1:
+        section, name = key.rsplit(".", 1)
+        parsed = RunConfig.parse(changed(key, value)).model_dump()
+        for part in section.split("."):
+            parsed = parsed[part]
+        assert parsed[name] == value
+    else:
+        assert refusal(key, value).startswith(key)
+
+
+@settings(deadline=None, derandomize=True)
+@given(clients=st.integers(-3, 12), per_round=st.integers(-3, 12))
+def test_no_more_clients_a_round_than_there_are(clients: int, per_round: int) -> None:
+    mapping = changed("federation", {"clients": clients, "clients_per_round": per_round})
+    if 1 <= per_round <= clients:
+        assert RunConfig.parse(mapping).federation.sampled_clients == per_round
+    else:
+        with pytest.raises(ConfigError, match=r"^federation\.clients"):
+            RunConfig.parse(mapping)
