@@ -93,15 +93,12 @@ def compose_study(overrides: Sequence[str]) -> Study:
     if not isinstance(plan, DictConfig) or not plan.get("arms"):
         raise ConfigError(f"experiment: choose one with arms to compare: {', '.join(choices('experiment'))}.")
     if not isinstance(plan.arms, DictConfig) or not all(isinstance(arm, ListConfig) for arm in plan.arms.values()):
-        raise ConfigError("compare.arms: must map names to lists of overrides, for example {undefended: [defense=none]}.")
+        raise ConfigError("compare.arms: must map names to lists of overrides, for example {plain: [defense=none]}.")
     seeds = plan.seeds if isinstance(plan.seeds, ListConfig) else []
     if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise ConfigError("compare.seeds: must be a list of integers >= 0, for example compare.seeds=[0,1,2].")
     runs = {
-        str(arm): {
-            int(seed): compose([*overrides, *arm_overrides, f"seed={seed}"])
-            for seed in seeds
-        }
+        str(arm): {int(seed): compose([*overrides, *arm_overrides, f"seed={seed}"]) for seed in seeds}
         for arm, arm_overrides in plan.arms.items()
     }
     folder = _folder(base, sweep=True, subdir=False)
@@ -120,7 +117,8 @@ def _valid(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) -> Co
         mapping.pop(key, None)
     for section, key in (("data", "path"), ("runtime", "cache_dir")):  # worker processes have other current folders
         if isinstance(mapping.get(section), dict) and isinstance(mapping[section].get(key), str):
-            mapping[section][key] = ",".join(str(Path(p).expanduser().absolute()) for p in mapping[section][key].split(","))
+            paths = (Path(path).expanduser().absolute() for path in mapping[section][key].split(","))
+            mapping[section][key] = ",".join(map(str, paths))
     config = RunConfig.parse({str(key): value for key, value in mapping.items()})
     folder = _folder(composed, sweep=sweep, subdir=sweep)
     return Composed(config, folder, OmegaConf.to_yaml(job), tuple(overrides))
@@ -172,7 +170,8 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         if override.is_sweep_override():
             raise ConfigError(f"{key}: takes one value; to sweep over several, add -m.")
         if key in groups() and not isinstance(override.value(), str | list | dict):
-            raise ConfigError(f"{key}: {override.get_value_element_as_str()!r} is not one of {', '.join(choices(key))}.")
+            value = override.get_value_element_as_str()
+            raise ConfigError(f"{key}: {value!r} is not one of {', '.join(choices(key))}.")
     with hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="fedmd"):
         try:
             return hydra.compose("config", overrides=list(overrides), return_hydra_config=True)

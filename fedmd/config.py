@@ -102,14 +102,19 @@ class BurnInConfig(Section):
     lr: Positive
     momentum: Share
     weight_decay: NonNegative
+    batchnorm: Literal["running", "precise"] = "running"
 
 
 class OnlineConfig(Section):
-    """The server's step on a round's batch: SGD without weight decay, a fresh optimizer after burn-in."""
+    """The server's step on a round's batch: SGD without weight decay, a fresh optimizer after burn-in.
+
+    `batchnorm` says where the running statistics come from: the clients' batches (train), burn-in (frozen), or the
+    server's own trusted set, re-estimated after every step (trusted, an extension of ours).
+    """
 
     lr: Positive
     momentum: Share
-    batchnorm: Literal["train", "frozen"] = "train"
+    batchnorm: Literal["train", "frozen", "trusted"] = "train"
 
 
 class TrainingConfig(Section):
@@ -182,13 +187,18 @@ class AttackConfig(Section):
 
 
 class DefenseConfig(Section):
-    """What happens to a batch before the server learns from it; `stopping` is for name=dsc only."""
+    """What happens to a batch before the server learns from it.
+
+    `detector` and `stopping` are for name=dsc and drop: what is held against the threshold, and over what it is
+    averaged first (nothing, a client's message, the round's whole batch).
+    """
 
     name: Literal["none", "at", "dsc", "drop", "frozen"]
     step_size: Positive = 0.02
     radius: Share = 0.2
     max_steps: Count = 10
-    stopping: Literal["per_sample", "batch_mean"] = "per_sample"
+    stopping: Literal["per_sample", "per_client", "batch_mean"] = "per_sample"
+    detector: Literal["discrepancy", "historical_loss", "current_loss"] = "discrepancy"
 
 
 class ThresholdConfig(Section):

@@ -58,8 +58,9 @@ class StreamBatch:
 class Verdicts:
     """One verdict per sample of a screened batch; every array has shape [N], in the order of the batch.
 
-    `before` and `after` are the discrepancy (nats) of the sample as it arrived and as it was learned from;
-    NaN where a defence does not measure it. `steps` counts correction steps. `threshold` is the one in force.
+    `before` and `after` are the detector's score (nats) of the sample as it arrived and as it was learned from; NaN
+    where a defence does not measure it. The score is the discrepancy, unless the defence uses another detector:
+    then `discrepancy` holds that too. `steps` counts correction steps. `threshold` is the score's, as in force.
     """
 
     before: NDArray[np.float64]
@@ -67,6 +68,7 @@ class Verdicts:
     steps: NDArray[np.int64]
     actions: NDArray[np.int64]  # values of Action
     threshold: float | None
+    discrepancy: NDArray[np.float64] | None = None
 
     def share(self, action: Action) -> float:
         """Share of the samples that got `action`; 0 for an empty batch."""

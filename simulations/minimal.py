@@ -27,7 +27,7 @@ order = torch.randperm(len(digits.target))
 X = torch.tensor(digits.images / 16, dtype=torch.float32).unsqueeze(1)[order]
 Y = torch.tensor(digits.target)[order]
 (x_burn, x_own, x_trusted, x_test, x_stream) = X.split([300, 100, 100, 300, 997])
-(y_burn, y_own, _, y_test, y_stream) = Y.split([300, 100, 100, 300, 997])
+(y_burn, y_own, y_trusted, y_test, y_stream) = Y.split([300, 100, 100, 300, 997])
 RADIUS = 0.3
 
 
@@ -65,7 +65,7 @@ def learn(defense: str, attacked: bool, seed: int) -> float:
     # The defence, from here to the end of the function.
     threshold = partial(quantile_threshold, fpr=0.2)
     response = build_response(DefenseConfig(name=defense, step_size=0.05, radius=RADIUS))
-    pipeline = Pipeline(model, SnapshotHistory(early), threshold, response, trusted=x_trusted)
+    pipeline = Pipeline(model, SnapshotHistory(early), threshold, response, trusted=(x_trusted, y_trusted))
     for number, (x, y) in enumerate(batches):
         if attacked and number == len(batches) - 1:
             x = trigger

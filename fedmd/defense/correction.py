@@ -12,16 +12,15 @@ left alone.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedmd.defense.discrepancy import discrepancy_from_logits, memorization_discrepancy
+from fedmd.defense.detector import Answers, Detector, Stopping, discrepancy, pooled, score
 from fedmd.training.mode import evaluating
 
-Stopping = Literal["per_sample", "batch_mean"]
 # logits [n, K] of the samples numbered [n] -> scalar, summed over them
 _Loss = Callable[[Tensor, Tensor], Tensor]
 # x [n, ...], its logits [n, K], the samples' numbers [n] -> bool [n]: which of them are to move on
@@ -34,7 +33,7 @@ class Correction:
 
     x: the corrected samples [N, ...]; those with steps == 0 are bit-identical to the input.
     steps: steps actually taken per sample, int64 [N].
-    before, after: discrepancy (5) at the input and at ``x``, nats [N].
+    before, after: the detector's score, by default the discrepancy (5), at the input and at ``x``, nats [N].
     """
 
     x: Tensor
@@ -56,6 +55,8 @@ def correct(
     max_steps: int = 10,
     stopping: Stopping = "per_sample",
     before: Tensor | None = None,
+    clients: Tensor | None = None,
+    detector: Detector = discrepancy,
 ) -> Correction:
     """Eq (6): pull samples back until their discrepancy is at or below ``threshold``.
 
@@ -68,8 +69,11 @@ def correct(
         max_steps: at most so many steps per sample.
         stopping: "per_sample": every sample stops by itself, one at or below the threshold is never touched,
             and after the first look only samples still above it are computed. "batch_mean": all samples move
-            until the *mean* discrepancy is at or below the threshold.
-        before: the discrepancy of ``x`` [N] where the caller has measured it already; measured here if None.
+            until the *mean* discrepancy is at or below the threshold. "per_client" (ours): every client's
+            samples move together until *their* mean is, which is the published rule for one client.
+        before: the score of ``x`` [N] where the caller has measured it already; measured here if None.
+        clients: client ids [N], for "per_client".
+        detector: what is held against the threshold; anything but the discrepancy is an extension of ours.
 
     The paper's idea is per sample, its code stops on the batch mean; hence the two names. We take the
     gradient of the summed loss, the code that of the mean: same sign. A sample whose discrepancy is NaN is
@@ -80,27 +84,33 @@ def correct(
     """
     if stopping not in get_args(Stopping):
         raise ValueError(f"stopping must be one of {', '.join(get_args(Stopping))}, got {stopping!r}")
+    if stopping == "per_client" and clients is None:
+        raise ValueError("clients must name each sample's client for stopping='per_client'")
     if math.isnan(threshold):
         raise ValueError("threshold must be a number of nats, got nan")
     _check(x, y, step_size=step_size, radius=radius, max_steps=max_steps)
     x, y = x.detach(), y.long()
     if before is None:
-        before = memorization_discrepancy(historical, current, x)
+        before = score(detector, historical, current, x, y)
     after = before.clone()
 
-    def above(d: Tensor) -> Tensor:
-        return d > threshold if stopping == "per_sample" else (d.mean() > threshold).expand_as(d)
-
     def go_on(moved: Tensor, logits: Tensor, index: Tensor) -> Tensor:
-        after[index] = discrepancy_from_logits(historical(moved), logits)
-        return above(after[index])
+        after[index] = detector(Answers(historical(moved), logits, y[index]))
+        return (pooled(after, stopping, clients) > threshold)[index]
 
     def loss(logits: Tensor, index: Tensor) -> Tensor:
         return F.cross_entropy(logits, y[index], reduction="sum")
 
     with evaluating(current, historical):
         corrected, steps = _descend(
-            current, x, above(before), loss, go_on, step_size=step_size, radius=radius, max_steps=max_steps
+            current,
+            x,
+            pooled(before, stopping, clients) > threshold,
+            loss,
+            go_on,
+            step_size=step_size,
+            radius=radius,
+            max_steps=max_steps,
         )
     return Correction(corrected, steps, before, after)
 

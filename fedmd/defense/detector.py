@@ -8,6 +8,7 @@ suspicious.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +28,7 @@ class Answers:
 
 
 Detector = Callable[[Answers], Tensor]
-
-
-@torch.no_grad()
-def ask(historical: nn.Module, current: nn.Module, x: Tensor, y: Tensor) -> Answers:
-    """Both models' answers to `x` [N, C, H, W] in eval mode; their train/eval flags come back."""
-    with evaluating(historical, current):
-        return Answers(historical(x), current(x), y)
+Stopping = Literal["per_sample", "per_client", "batch_mean"]
 
 
 def discrepancy(answers: Answers) -> Tensor:
@@ -62,21 +57,47 @@ DETECTORS: dict[str, Detector] = {
 }
 
 
-def pooled(scores: Tensor, groups: Tensor) -> Tensor:
-    """Each sample's score [N] replaced by the mean over its group; `groups` [N] are client ids.
+@torch.no_grad()
+def score(detector: Detector, historical: nn.Module, current: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """`detector` on samples `x` [N, C, H, W] with labels `y` [N], models in eval mode; N = 0 runs neither."""
+    return detector(ask(historical, current, x, y))
 
-    The memoryless form of per-client evidence: a message is judged as a whole.
+
+@torch.no_grad()
+def ask(historical: nn.Module, current: nn.Module, x: Tensor, y: Tensor) -> Answers:
+    """Both models' answers to `x` [N, C, H, W] in eval mode; their train/eval flags come back."""
+    if len(x) == 0:
+        nothing = torch.zeros(0, 1, device=x.device)
+        return Answers(nothing, nothing, y)
+    with evaluating(historical, current):
+        return Answers(historical(x), current(x), y)
+
+
+def pooled(scores: Tensor, stopping: Stopping, clients: Tensor | None = None) -> Tensor:
+    """What is held against the threshold for each sample: its own score [N], or a mean it is part of.
+
+    per_client averages over the samples of one client (ids `clients` [N]): a message is judged as a whole, the
+    memoryless form of per-client evidence. batch_mean averages over all N.
     """
-    _, member = groups.unique(return_inverse=True)
-    size = torch.bincount(member).to(scores.dtype)
-    return (torch.zeros_like(size).index_add_(0, member, scores) / size)[member]
+    if stopping == "per_sample" or len(scores) == 0:
+        return scores
+    if stopping == "batch_mean" or clients is None:
+        return scores.mean().expand_as(scores)
+    _, member = torch.unique(clients, return_inverse=True)  # type: ignore[no-untyped-call]
+    sizes = torch.bincount(member).to(scores.dtype)
+    return (torch.zeros_like(sizes).index_add_(0, member, scores) / sizes)[member]
 
 
-def pooled_reference(scores: Tensor, size: int, draws: int = 500) -> Tensor:
-    """Means [draws] of `size` scores drawn with replacement from `scores` [n]: what honest messages would score.
+def pooled_reference(
+    scores: Tensor, stopping: Stopping, clients: Tensor | None, n: int, draws: int = 500
+) -> Tensor:
+    """What honest traffic would score: `scores` [m] of the trusted set, or means of as many of them as are pooled.
 
-    The draws are the same at every call, so that the threshold moves with the models and not by chance.
+    `n` is the size of the batch to be judged. The draws (with replacement) are the same at every call, so that the
+    threshold moves with the models and not by chance.
     """
-    generator = torch.Generator().manual_seed(0)
-    index = torch.randint(len(scores), (draws, size), generator=generator)
+    if stopping == "per_sample":
+        return scores
+    groups = 1 if stopping == "batch_mean" or clients is None else len(torch.unique(clients))  # type: ignore[no-untyped-call]
+    index = torch.randint(len(scores), (draws, max(1, n // groups)), generator=torch.Generator().manual_seed(0))
     return scores[index.to(scores.device)].mean(dim=1)

@@ -1,6 +1,6 @@
 """Screen a batch, then hand over what to learn from: the one object a server needs, with Flower or without.
 
-    pipeline = Pipeline(model, history, threshold, RESPONSES["dsc"], trusted=x_trusted)
+    pipeline = Pipeline(model, history, threshold, build_response(config), trusted=(x_trusted, y_trusted))
     for x, y in stream:
         screened = pipeline.screen(x, y)
         online_step(model, optimizer, screened.x, screened.y)
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from fedmd.config import DefenseConfig
 from fedmd.defense.correction import adversarial_correct, correct
-from fedmd.defense.discrepancy import memorization_discrepancy
+from fedmd.defense.detector import DETECTORS, Detector, Stopping, ask, discrepancy, pooled, pooled_reference, score
 from fedmd.defense.history import History
 from fedmd.defense.threshold import Threshold
 from fedmd.types import Action, Screened, Verdicts
@@ -26,19 +26,24 @@ from fedmd.types import Action, Screened, Verdicts
 
 @dataclass(frozen=True)
 class Suspects:
-    """A batch as a response sees it: `x` [N, C, H, W], `y` [N], its discrepancy `before` [N], the threshold."""
+    """A batch as a response sees it: `x` [N, C, H, W], `y` [N], the score `before` [N], and who is `suspicious` [N].
+
+    `clients` [N] are the senders, None where the caller knows of none.
+    """
 
     current: nn.Module
     historical: nn.Module
     x: Tensor
     y: Tensor
     before: Tensor
+    suspicious: Tensor
     threshold: float
+    clients: Tensor | None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A response's decision on N samples: the new `x`, Action values [N], steps [N], discrepancy `after` [N]."""
+    """A response's decision on N samples: the new `x`, Action values [N], steps [N], the score `after` [N]."""
 
     x: Tensor
     actions: Tensor
@@ -61,7 +66,7 @@ def reject(suspects: Suspects) -> Answer:
 
 def drop(suspects: Suspects) -> Answer:
     """Reject what is above the threshold."""
-    actions = torch.where(suspects.before > suspects.threshold, Action.REJECTED, Action.ACCEPTED)
+    actions = torch.where(suspects.suspicious, Action.REJECTED, Action.ACCEPTED)
     return Answer(suspects.x, actions, torch.zeros_like(actions), suspects.before)
 
 
@@ -78,6 +83,8 @@ def discrepancy_aware(config: DefenseConfig, suspects: Suspects) -> Answer:
         max_steps=config.max_steps,
         stopping=config.stopping,
         before=suspects.before,
+        clients=suspects.clients,
+        detector=DETECTORS[config.detector],
     )
     actions = torch.where(correction.steps > 0, Action.CORRECTED, Action.ACCEPTED)
     return Answer(correction.x, actions, correction.steps, correction.after)
@@ -113,45 +120,63 @@ def build_response(config: DefenseConfig) -> Response:
 class Pipeline:
     """Discrepancy, threshold and response in a row. `current` is the model being trained, watched in place.
 
-    `trusted` [n, C, H, W] are the server's own clean samples, for thresholds that need them.
+    `trusted` are the server's own clean samples [n, C, H, W] and labels [n], for thresholds that need them.
+    `detector` and `stopping` say what is held against the threshold (see `fedmd.defense.detector`).
     """
 
     def __init__(
-        self, current: nn.Module, history: History, threshold: Threshold, response: Response, *, trusted: Tensor
+        self,
+        current: nn.Module,
+        history: History,
+        threshold: Threshold,
+        response: Response,
+        *,
+        trusted: tuple[Tensor, Tensor],
+        detector: Detector = discrepancy,
+        stopping: Stopping = "per_sample",
     ) -> None:
         self.current = current
         self.history = history
         self.threshold = threshold
         self.response = response
         self.trusted = trusted
+        self.detector = detector
+        self.stopping = stopping
         self.steps = 0
         self.wall_s = {"screening": 0.0, "correction": 0.0}  # of the latest batch
 
-    def screen(self, x: Tensor, y: Tensor) -> Screened:
+    def screen(self, x: Tensor, y: Tensor, clients: Tensor | None = None) -> Screened:
         """The batch to learn from and a verdict on each of the N samples.
 
-        `x` [N, C, H, W] in [0, 1], `y` [N]. Samples that are merely accepted come back bit-identical and in
+        `x` [N, C, H, W] in [0, 1], `y` [N], `clients` [N] the senders (for stopping="per_client"). Samples that are merely accepted come back bit-identical and in
         their order; rejected ones are left out.
         """
         started = time.perf_counter()
         historical = self.history.model
-        before = memorization_discrepancy(historical, self.current, x)
-        threshold = self.threshold(
-            self.steps, lambda: memorization_discrepancy(historical, self.current, self.trusted)
-        )
+        answers = ask(historical, self.current, x, y)
+        before = self.detector(answers)
+        threshold = self.threshold(self.steps, lambda: self._reference(historical, clients, len(x)))
+        suspicious = pooled(before, self.stopping, clients) > threshold
         measured = time.perf_counter()
-        answer = self.response(Suspects(self.current, historical, x, y, before, threshold))
+        answer = self.response(
+            Suspects(self.current, historical, x, y, before, suspicious, threshold, clients)
+        )
         verdicts = Verdicts(
             before=before.double().cpu().numpy(),
             after=answer.after.double().cpu().numpy(),
             steps=answer.steps.long().cpu().numpy(),
             actions=answer.actions.long().cpu().numpy(),
             threshold=threshold if np.isfinite(threshold) else None,
+            discrepancy=None if self.detector is discrepancy else discrepancy(answers).double().cpu().numpy(),
         )
         keep = answer.actions != Action.REJECTED
         kept = (answer.x, y) if bool(keep.all()) else (answer.x[keep], y[keep])
         self.wall_s = {"screening": measured - started, "correction": time.perf_counter() - measured}
         return Screened(*kept, verdicts)
+
+    def _reference(self, historical: nn.Module, clients: Tensor | None, n: int) -> Tensor:
+        trusted = score(self.detector, historical, self.current, *self.trusted)
+        return pooled_reference(trusted, self.stopping, clients, n)
 
     def observe(self) -> None:
         """Tell the history and the threshold that the current model made one more online step."""

@@ -12,7 +12,8 @@ def round_line(report: RoundReport, rounds: int) -> str:
     parts.append("accuracy   --  " if report.accuracy is None else f"accuracy {100 * report.accuracy:5.1f} %")
     if len(verdicts.before) and not np.isnan(verdicts.before).all():
         limit = "none" if verdicts.threshold is None else f"{verdicts.threshold:.3f}"
-        parts.append(f"discrepancy {np.nanmean(verdicts.before):.3f} (threshold {limit})")
+        name = "discrepancy" if verdicts.discrepancy is None else "score"
+        parts.append(f"{name} {np.nanmean(verdicts.before):.3f} (threshold {limit})")
     parts.append(f"corrected {100 * verdicts.share(Action.CORRECTED):3.0f} %")
     parts.append(f"rejected {100 * verdicts.share(Action.REJECTED):3.0f} %")
     if report.rejections:

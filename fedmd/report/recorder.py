@@ -23,7 +23,8 @@ SCHEMA = pa.schema(
         ("client", pa.int64()),
         ("index", pa.int64()),
         ("label", pa.int64()),
-        ("before", pa.float64()),  # nats, NaN where unmeasured
+        ("discrepancy", pa.float64()),  # nats, NaN where unmeasured
+        ("before", pa.float64()),  # the detector's score, nats, NaN where unmeasured
         ("after", pa.float64()),  # nats, NaN where unmeasured
         ("threshold", pa.float64()),  # nats, null where the defence has none
         ("steps", pa.int64()),
@@ -95,7 +96,9 @@ def round_metrics(report: RoundReport) -> Json:
         "threshold": verdicts.threshold,
         "samples": len(verdicts.before),
         "clients": len(np.unique(report.clients)),
-        "discrepancy": discrepancy_statistics(verdicts.before),
+        "discrepancy": discrepancy_statistics(
+            verdicts.before if verdicts.discrepancy is None else verdicts.discrepancy
+        ),
         "corrected_share": mean_or_none(verdicts.actions == Action.CORRECTED),
         "rejected_share": mean_or_none(verdicts.actions == Action.REJECTED),
         "mean_steps": mean_or_none(verdicts.steps),
@@ -134,6 +137,7 @@ def verdict_table(report: RoundReport) -> pa.Table:
         "client": report.clients,
         "index": report.index,
         "label": report.labels,
+        "discrepancy": verdicts.before if verdicts.discrepancy is None else verdicts.discrepancy,
         "before": verdicts.before,
         "after": verdicts.after,
         "threshold": pa.array([verdicts.threshold] * n, pa.float64()),

@@ -89,15 +89,24 @@ def accuracy_section(metrics: list[Json], burn_in: float | None) -> Json:
 
 
 def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
-    """{detection, defense} over all samples of the run, the poisoned ones told by `truth`."""
-    verdicts = read_verdicts(folder, ["round", "client", "before", "steps", "action"])
+    """{detection, defense} over all samples of the run, the poisoned ones told by `truth`.
+
+    detection.sample and .client score the discrepancy, detection.detector what the defence held against its
+    threshold; the two are the same unless the defence uses another detector.
+    """
+    verdicts = read_verdicts(folder, ["round", "client", "discrepancy", "before", "steps", "action"])
     rounds, clients = verdicts["round"].to_numpy(np.int64), verdicts["client"].to_numpy(np.int64)
-    scores = verdicts["before"].to_numpy(np.float64)
+    discrepancy, scores = (verdicts[column].to_numpy(np.float64) for column in ("discrepancy", "before"))
+    poisoned = truth.mask(rounds, clients)
     actions = verdicts["action"].cat.codes.to_numpy(np.int64)
     return {
         "detection": {
-            "sample": sample_detection(scores, truth.mask(rounds, clients)),
-            "client": client_detection(scores, clients, truth.malicious_clients),
+            "sample": sample_detection(discrepancy, poisoned),
+            "client": client_detection(discrepancy, clients, truth.malicious_clients),
+            "detector": {
+                "sample": sample_detection(scores, poisoned),
+                "client": client_detection(scores, clients, truth.malicious_clients),
+            },
         },
         "defense": {
             "name": defense_name,

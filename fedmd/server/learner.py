@@ -5,10 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from fedmd.config import RunConfig
 from fedmd.data.split import Split
+from fedmd.defense.detector import DETECTORS
 from fedmd.defense.history import build_history
 from fedmd.defense.pipeline import Pipeline, build_response
 from fedmd.defense.threshold import build_threshold
@@ -45,13 +49,19 @@ class OnlineLearner:
         self.model.load_state_dict(burn_in.final)
         numerics.place(self.model)
         self._optimizer = make_optimizer(self.model, config.training.online)
+        self._trusted = images.take(split.trusted).tensors(numerics.device)
+        self._settle_batchnorm(self.model)
         self._test_x, self._test_y = images.take(split.test).tensors(numerics.device)
+        history = build_history(config.history, self.model, burn_in.snapshots)
+        self._settle_batchnorm(history.model)
         self.pipeline = Pipeline(
             self.model,
-            build_history(config.history, self.model, burn_in.snapshots),
+            history,
             build_threshold(config.threshold),
             build_response(config.defense),
-            trusted=numerics.images(images.take(split.trusted).tensors(numerics.device)[0]),
+            trusted=(numerics.images(self._trusted[0]), self._trusted[1]),
+            detector=DETECTORS[config.defense.detector],
+            stopping=config.defense.stopping,
         )
 
     def learn(self, batches: Sequence[StreamBatch]) -> Learned:
@@ -62,27 +72,36 @@ class OnlineLearner:
             self._classes,
         )
         x, y = union.tensors(self._numerics.device)
+        clients = np.repeat([b.client for b in batches], [len(b) for b in batches]).astype(np.int64)
+        senders = torch.from_numpy(clients).to(self._numerics.device)
         with self._numerics.autocast():
-            screened = self.pipeline.screen(self._numerics.images(x), y)
+            screened = self.pipeline.screen(self._numerics.images(x), y, senders)
         started = time.perf_counter()
         loss = online_step(
             self.model,
             self._optimizer,
             screened.x,
             screened.y,
-            batchnorm=self._config.training.online.batchnorm,
+            batchnorm="frozen" if self._config.training.online.batchnorm == "frozen" else "train",
             numerics=self._numerics,
         )
         if loss is not None:
+            self._settle_batchnorm(self.model)
             self.pipeline.observe()
         return Learned(
-            clients=np.repeat([b.client for b in batches], [len(b) for b in batches]).astype(np.int64),
+            clients=clients,
             index=np.concatenate([np.arange(len(batch)) for batch in batches]).astype(np.int64),
             labels=union.labels,
             screened=screened,
             loss=loss,
             wall_s={**self.pipeline.wall_s, "step": time.perf_counter() - started},
         )
+
+    def _settle_batchnorm(self, model: nn.Module) -> None:
+        """With batchnorm=trusted, running statistics come from the trusted set: no client has a say in them."""
+        if self._config.training.online.batchnorm == "trusted":
+            with self._numerics.autocast():
+                update_bn([self._numerics.images(self._trusted[0])], model)
 
     def accuracy(self) -> float:
         """Share of the test set the current model gets right."""

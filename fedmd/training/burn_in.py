@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 
 from fedmd import checkpoint
 from fedmd.config import RunConfig
@@ -69,7 +70,12 @@ def _load(path: Path) -> BurnIn:
 
 
 def _train(config: RunConfig, own: ImageSet, numerics: Numerics, on_epoch: Callable[[int, int], None]) -> list[Weights]:
-    """[AP21]'s burn-in: SGD with momentum and weight decay, a new seeded order (and crops) every epoch."""
+    """[AP21]'s burn-in: SGD with momentum and weight decay, a new seeded order (and crops) every epoch.
+
+    batchnorm="precise" (ours) ends every epoch with running statistics of the whole burn-in part under the weights
+    it ends with. Short burn-ins need it: the running average trails the weights so far that the accuracy of the
+    frozen model, the bar for every defence, would be an accident.
+    """
     settings = config.training.burn_in
     model = numerics.place(model_for(config.model, own, config.seed))
     optimizer = torch.optim.SGD(
@@ -84,6 +90,9 @@ def _train(config: RunConfig, own: ImageSet, numerics: Numerics, on_epoch: Calla
             batch = augment(images[chosen], config.data.augment, randomness)
             x = numerics.images(batch).float().div_(255)
             online_step(model, optimizer, x, labels[chosen].to(numerics.device), numerics=numerics)
+        if settings.batchnorm == "precise":
+            everything = torch.split(images.float().div_(255), settings.batch_size)
+            update_bn((numerics.images(x) for x in everything), model)
         snapshots.append({name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()})
         on_epoch(epoch + 1, settings.epochs)
     return snapshots

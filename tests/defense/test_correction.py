@@ -287,7 +287,7 @@ def test_a_sample_that_cannot_be_judged_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"stopping": "batch"}, "stopping must be one of per_sample, batch_mean, got 'batch'"),
+        ({"stopping": "batch"}, "stopping must be one of per_sample, per_client, batch_mean, got 'batch'"),
         ({"threshold": float("nan")}, "threshold must be"),
         ({"radius": -0.1}, "radius must be a finite number >= 0"),
         ({"radius": float("inf")}, "radius must be a finite number >= 0"),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedmd.config import DefenseConfig
+from fedmd.defense.detector import DETECTORS
 from fedmd.defense.history import LagHistory, SnapshotHistory
 from fedmd.defense.pipeline import Pipeline, build_response
 from fedmd.types import Action, Screened
@@ -40,10 +41,17 @@ def naive_discrepancy(historical: nn.Module, current: nn.Module, x: Tensor) -> T
 
 
 def pipeline(name: str, threshold: float | Callable[..., float], **settings: object) -> Pipeline:
-    current = net(0)
-    response = build_response(DefenseConfig.model_validate({"name": name, **settings}))
+    config = DefenseConfig.model_validate({"name": name, **settings})
     rule = threshold if callable(threshold) else lambda step, trusted: threshold
-    return Pipeline(current, SnapshotHistory(net(7)), rule, response, trusted=torch.rand(9, 1, 8, 8))
+    return Pipeline(
+        net(0),
+        SnapshotHistory(net(7)),
+        rule,
+        build_response(config),
+        trusted=(torch.rand(9, 1, 8, 8), torch.arange(9) % 5),
+        detector=DETECTORS[config.detector],
+        stopping=config.stopping,
+    )
 
 
 def screen(
@@ -141,6 +149,35 @@ def test_an_infinite_threshold_is_none_and_touches_nothing(batch: tuple[Tensor, 
         assert torch.equal(screened.x, batch[0]) and set(screened.verdicts.actions) == {Action.ACCEPTED}
 
 
+def test_per_client_judges_a_message_as_a_whole(batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    clients = torch.tensor([5, 9, 2] * 8)  # interleaved: senders need not come in a row
+    before = naive_discrepancy(net(7), net(0), x).tolist()
+    mean = {who: np.mean([d for d, c in zip(before, clients.tolist(), strict=True) if c == who]) for who in (5, 9, 2)}
+    limit = float(np.median(list(mean.values()))) + 1e-6
+    verdicts = pipeline("drop", limit, stopping="per_client").screen(x, y, clients).verdicts
+    expected = [mean[who] > limit for who in clients.tolist()]
+    assert sum(expected) == 8
+    assert (verdicts.actions == Action.REJECTED).tolist() == expected
+
+
+@pytest.mark.parametrize(("margin", "rejected"), [(-1e-3, N), (1e-3, 0)])
+def test_batch_mean_judges_all_at_once(batch: tuple[Tensor, Tensor], margin: float, rejected: int) -> None:
+    mean = float(naive_discrepancy(net(7), net(0), batch[0]).mean())
+    verdicts = pipeline("drop", mean + margin, stopping="batch_mean").screen(*batch).verdicts
+    assert (verdicts.actions == Action.REJECTED).sum() == rejected
+
+
+def test_another_detector_is_what_is_held_against_the_threshold(batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    probabilities = net(7).eval()(x).softmax(1).detach()
+    loss = np.array([-math.log(float(probabilities[i, y[i]])) for i in range(N)])
+    limit = float(np.median(loss))
+    verdicts = pipeline("drop", limit, detector="historical_loss").screen(x, y).verdicts
+    assert np.allclose(verdicts.before, loss, rtol=1e-4)
+    assert (verdicts.actions == Action.REJECTED).tolist() == (loss > limit).tolist()
+
+
 @pytest.mark.parametrize("name", ["none", "drop", "dsc", "at", "frozen"])
 def test_screening_leaves_models_as_they_were(batch: tuple[Tensor, Tensor], name: str) -> None:
     guard = pipeline(name, 0.01)
@@ -165,7 +202,7 @@ def test_threshold_is_told_the_step_and_the_trusted_discrepancy(batch: tuple[Ten
     guard.observe()
     guard.screen(*batch)
     assert [step for step, _ in seen] == [0, 0, 1]
-    expected = naive_discrepancy(net(7), net(0), guard.trusted)
+    expected = naive_discrepancy(net(7), net(0), guard.trusted[0])
     assert torch.allclose(seen[0][1].double(), expected, rtol=1e-4, atol=1e-6)
 
 
@@ -181,7 +218,7 @@ def test_a_plain_pytorch_loop(batch: tuple[Tensor, Tensor]) -> None:
     model = net(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     response = build_response(DefenseConfig(name="drop"))
-    guard = Pipeline(model, LagHistory(model, 1), lambda step, trusted: math.inf, response, trusted=x)
+    guard = Pipeline(model, LagHistory(model, 1), lambda step, trusted: math.inf, response, trusted=batch)
     measured = []
     for _ in range(3):
         screened = guard.screen(x, y)
@@ -203,7 +240,7 @@ def test_on_cuda(batch: tuple[Tensor, Tensor], name: str) -> None:
     guard = pipeline(name, on_cpu.verdicts.threshold or 0.0)
     guard.current.cuda()
     guard.history.model.cuda()
-    guard.trusted = guard.trusted.cuda()
+    guard.trusted = (guard.trusted[0].cuda(), guard.trusted[1].cuda())
     screened = guard.screen(batch[0].cuda(), batch[1].cuda())
     assert screened.x.is_cuda and screened.y.is_cuda
     assert np.allclose(screened.verdicts.before, on_cpu.verdicts.before, rtol=1e-2, atol=1e-4)

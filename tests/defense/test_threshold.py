@@ -38,7 +38,16 @@ def test_against_the_smallest_score_that_enough_others_do_not_exceed(scores: lis
 
 @pytest.mark.parametrize(
     ("n", "fpr", "k"),
-    [(9, 0.1, 9), (9, 0.5, 5), (19, 0.05, 19), (99, 0.05, 95), (100, 0.05, 96), (200, 0.3, 141), (200, 0.1, 181)],
+    [
+        (9, 0.1, 9),
+        (9, 0.5, 5),
+        (19, 0.05, 19),
+        (99, 0.05, 95),
+        (100, 0.05, 96),
+        (200, 0.3, 141),
+        (200, 0.1, 181),
+        (9, 0.7, 3),
+    ],
 )
 def test_by_hand(n: int, fpr: float, k: int) -> None:
     scores = torch.arange(1.0, n + 1)[torch.randperm(n, generator=torch.Generator().manual_seed(n))]

@@ -163,6 +163,7 @@ def test_frozen_learns_nothing(federation: Build) -> None:
     before = weights(system.learner.model)
     results = system.run()
     assert same(before, weights(system.learner.model))
+    assert system.learner.pipeline.steps == 0  # thresholds and histories count steps, not rounds
     assert len({result.report.accuracy for result in results}) == 1
     assert all(result.report.loss is None for result in results)
 
