@@ -82,4 +82,4 @@ if __name__ == "__main__":
         for attacked in (False, True):
             runs = [100 * learn(defense, attacked, seed) for seed in range(5)]
             mean, spread = statistics.mean(runs), statistics.stdev(runs)
-            print(f"defence {defense:<5} attacked {attacked!s:<6} accuracy {mean:.1f} % (5 seeds, deviation {spread:.1f})")
+            print(f"defence {defense:<5} attacked {attacked!s:<6} accuracy {mean:.1f} % (5 seeds, std {spread:.1f})")

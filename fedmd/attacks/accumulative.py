@@ -33,9 +33,7 @@ Variant = Literal["normal", "second", "reg"]
 VARIANTS: dict[str, tuple[float, float]] = {"normal": (1.0, 0.0), "second": (0.0, 1.0), "reg": (1.0, 1.0)}
 
 
-def steering_direction(
-    model: nn.Module, x_tri: Tensor, y_tri: Tensor, x_val: Tensor, y_val: Tensor
-) -> Tensors:
+def steering_direction(model: nn.Module, x_tri: Tensor, y_tri: Tensor, x_val: Tensor, y_val: Tensor) -> Tensors:
     """Eq (2): h at θ_t = ``model``, one tensor per parameter, in the order of parameters(), not normalised.
 
     h depends on the model, the trigger and the validation batch only: all colluders of a round share one.

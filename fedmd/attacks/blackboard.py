@@ -22,9 +22,7 @@ class Blackboard:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def once(
-        self, kind: str, version: int, compute: Callable[[], dict[str, torch.Tensor]]
-    ) -> dict[str, torch.Tensor]:
+    def once(self, kind: str, version: int, compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """The tensors called `kind` at `version`; the first to ask computes, the others wait and read.
 
         Only the newest version of a kind is kept.

@@ -33,9 +33,7 @@ def quantised(x: torch.Tensor, clean: NDArray[np.uint8], radius: float) -> NDArr
 class Coalition:
     """The malicious clients of one run. Raises nothing of its own; kernels validate their arguments."""
 
-    def __init__(
-        self, config: RunConfig, streams: ClientStreams, own_data: ImageSet, blackboard: Blackboard
-    ) -> None:
+    def __init__(self, config: RunConfig, streams: ClientStreams, own_data: ImageSet, blackboard: Blackboard) -> None:
         self._config = config
         self._streams = streams
         self._own_data = own_data  # the attackers' validation data: no other part of the run sees it

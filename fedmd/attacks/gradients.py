@@ -52,8 +52,7 @@ def gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensors:
 def normalised(tensors: Sequence[Tensor]) -> Tensors:
     """v_l / ‖v_l‖₂ tensor by tensor; 0 where ‖v_l‖ is negligible (see `_norms`)."""
     return tuple(
-        v / norm if norm > 0 else torch.zeros_like(v)
-        for v, norm in zip(tensors, _norms(tensors), strict=True)
+        v / norm if norm > 0 else torch.zeros_like(v) for v, norm in zip(tensors, _norms(tensors), strict=True)
     )
 
 
@@ -65,9 +64,7 @@ def folded(gradients: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensors:
         ValueError: ``targets`` are not one tensor per gradient, of its shape.
     """
     if [t.shape for t in targets] != [g.shape for g in gradients]:
-        raise ValueError(
-            "targets must hold one tensor per model parameter, of its shape, in the order of parameters()"
-        )
+        raise ValueError("targets must hold one tensor per model parameter, of its shape, in the order of parameters()")
     out = []
     for g, t, norm in zip(gradients, targets, _norms(gradients), strict=True):
         unit = g / norm if norm > 0 else torch.zeros_like(g)
@@ -93,9 +90,7 @@ def pull(outputs: Sequence[Tensor], vectors: Sequence[Tensor], inputs: Sequence[
 
 
 @torch.no_grad()
-def sign_pgd(
-    x: Tensor, pixel_gradient: Callable[[Tensor], Tensor], *, goal: Goal, radius: float, steps: int
-) -> Tensor:
+def sign_pgd(x: Tensor, pixel_gradient: Callable[[Tensor], Tensor], *, goal: Goal, radius: float, steps: int) -> Tensor:
     """Signed PGD of [AP21]: K = ``steps`` steps of size 2ε/K, no random start, projected on B_ε(x) ∩ [0, 1].
 
     Args:
@@ -114,9 +109,7 @@ def sign_pgd(
     if steps < 1:
         raise ValueError(f"steps must be an integer >= 1, got {steps}")
     if not x.is_floating_point() or (x.numel() > 0 and not (x.min() >= 0 and x.max() <= 1)):
-        raise ValueError(
-            f"x must be a floating-point tensor with values in [0, 1], got {x.dtype} in another range"
-        )
+        raise ValueError(f"x must be a floating-point tensor with values in [0, 1], got {x.dtype} in another range")
     centre = x.detach()
     lower, upper = (centre - radius).clamp(min=0.0), (centre + radius).clamp(max=1.0)
     size = 2 * radius / steps if goal == "ascend" else -2 * radius / steps

@@ -42,9 +42,7 @@ def craft_trigger(
     )
 
 
-def trigger_gradient(
-    model: nn.Module, x: Tensor, y: Tensor, validation_direction: Sequence[Tensor]
-) -> Tensor:
+def trigger_gradient(model: nn.Module, x: Tensor, y: Tensor, validation_direction: Sequence[Tensor]) -> Tensor:
     """∇_x S of eq (1) at ``x``, before sign(): [N, C, H, W].
 
     ``validation_direction`` is ĝ(x_val; θ_t): one unit tensor per parameter, in the order of

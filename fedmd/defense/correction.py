@@ -147,9 +147,7 @@ def adversarial_correct(
             return F.cross_entropy(logits, y[index], reduction="sum") + kl / logits.shape[1]
 
         every = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        moved, _ = _descend(
-            current, x, every, loss, None, step_size=step_size, radius=radius, max_steps=max_steps
-        )
+        moved, _ = _descend(current, x, every, loss, None, step_size=step_size, radius=radius, max_steps=max_steps)
     return moved
 
 
@@ -204,8 +202,6 @@ def _check(x: Tensor, y: Tensor, *, step_size: float, radius: float, max_steps: 
     if max_steps < 0:
         raise ValueError(f"max_steps must be an integer >= 0, got {max_steps}")
     if not x.is_floating_point() or (x.numel() > 0 and not (x.min() >= 0 and x.max() <= 1)):
-        raise ValueError(
-            f"x must be a floating-point tensor with values in [0, 1], got {x.dtype} in another range"
-        )
+        raise ValueError(f"x must be a floating-point tensor with values in [0, 1], got {x.dtype} in another range")
     if y.shape != x.shape[:1] or y.is_floating_point() or y.is_complex():
         raise ValueError(f"y must be integer labels of shape [{len(x)}], got {y.dtype} {list(y.shape)}")

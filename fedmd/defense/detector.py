@@ -84,13 +84,11 @@ def pooled(scores: Tensor, stopping: Stopping, clients: Tensor | None = None) ->
     if stopping == "batch_mean" or clients is None:
         return scores.mean().expand_as(scores)
     _, member = torch.unique(clients, return_inverse=True)  # type: ignore[no-untyped-call]
-    sizes = torch.bincount(member).to(scores.dtype)
-    return (torch.zeros_like(sizes).index_add_(0, member, scores) / sizes)[member]
+    belongs = F.one_hot(member).to(scores.dtype)  # a matrix product repeats bit for bit on a GPU, index_add_ does not
+    return (scores @ belongs / belongs.sum(dim=0))[member]
 
 
-def pooled_reference(
-    scores: Tensor, stopping: Stopping, clients: Tensor | None, n: int, draws: int = 500
-) -> Tensor:
+def pooled_reference(scores: Tensor, stopping: Stopping, clients: Tensor | None, n: int, draws: int = 500) -> Tensor:
     """What honest traffic would score: `scores` [m] of the trusted set, or means of as many of them as are pooled.
 
     `n` is the size of the batch to be judged. The draws (with replacement) are the same at every call, so that the

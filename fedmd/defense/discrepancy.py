@@ -28,9 +28,7 @@ def memorization_discrepancy(historical: nn.Module, current: nn.Module, x: Tenso
         empty batch runs neither model.
     """
     if len(x) == 0:
-        return torch.zeros(
-            0, dtype=x.dtype if x.is_floating_point() else torch.get_default_dtype(), device=x.device
-        )
+        return torch.zeros(0, dtype=x.dtype if x.is_floating_point() else torch.get_default_dtype(), device=x.device)
     with evaluating(historical, current):
         return discrepancy_from_logits(historical(x), current(x))
 
@@ -51,9 +49,7 @@ def discrepancy_from_logits(historical_logits: Tensor, current_logits: Tensor) -
             "historical_logits and current_logits must have the same shape [N, K], "
             f"got {list(historical_logits.shape)} and {list(current_logits.shape)}"
         )
-    dtype = torch.promote_types(
-        torch.promote_types(historical_logits.dtype, current_logits.dtype), torch.float32
-    )
+    dtype = torch.promote_types(torch.promote_types(historical_logits.dtype, current_logits.dtype), torch.float32)
     log_h = historical_logits.log_softmax(dim=1, dtype=dtype)
     log_t = current_logits.log_softmax(dim=1, dtype=dtype)
     p_h = log_h.exp()

@@ -1,10 +1,10 @@
 """Screen a batch, then hand over what to learn from: the one object a server needs, with Flower or without.
 
-    pipeline = Pipeline(model, history, threshold, build_response(config), trusted=(x_trusted, y_trusted))
-    for x, y in stream:
-        screened = pipeline.screen(x, y)
-        online_step(model, optimizer, screened.x, screened.y)
-        pipeline.observe()
+pipeline = Pipeline(model, history, threshold, build_response(config), trusted=(x_trusted, y_trusted))
+for x, y in stream:
+    screened = pipeline.screen(x, y)
+    online_step(model, optimizer, screened.x, screened.y)
+    pipeline.observe()
 """
 
 import time
@@ -148,8 +148,8 @@ class Pipeline:
     def screen(self, x: Tensor, y: Tensor, clients: Tensor | None = None) -> Screened:
         """The batch to learn from and a verdict on each of the N samples.
 
-        `x` [N, C, H, W] in [0, 1], `y` [N], `clients` [N] the senders (for stopping="per_client"). Samples that are merely accepted come back bit-identical and in
-        their order; rejected ones are left out.
+        `x` [N, C, H, W] in [0, 1], `y` [N], `clients` [N] the senders (for stopping="per_client"). Samples that are
+        merely accepted come back bit-identical and in their order; rejected ones are left out.
         """
         started = time.perf_counter()
         historical = self.history.model
@@ -158,9 +158,7 @@ class Pipeline:
         threshold = self.threshold(self.steps, lambda: self._reference(historical, clients, len(x)))
         suspicious = pooled(before, self.stopping, clients) > threshold
         measured = time.perf_counter()
-        answer = self.response(
-            Suspects(self.current, historical, x, y, before, suspicious, threshold, clients)
-        )
+        answer = self.response(Suspects(self.current, historical, x, y, before, suspicious, threshold, clients))
         verdicts = Verdicts(
             before=before.double().cpu().numpy(),
             after=answer.after.double().cpu().numpy(),

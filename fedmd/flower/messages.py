@@ -61,9 +61,7 @@ def read_info(message: Message, clients: int) -> tuple[tuple[int, ...], bool]:
     header = _header(message)
     claimed: object = header.get("clients")
     wants_model = header.get("wants_model")
-    if not isinstance(claimed, list) or not all(
-        type(client) is int and 0 <= client < clients for client in claimed
-    ):
+    if not isinstance(claimed, list) or not all(type(client) is int and 0 <= client < clients for client in claimed):
         raise ValueError(f"clients must be a list of ids below {clients}")
     if len(set(claimed)) != len(claimed):
         raise ValueError("a client is claimed twice")
@@ -106,14 +104,10 @@ def read_request(message: Message) -> Request:
 
 def stream_reply(round: int, batches: Sequence[StreamBatch]) -> RecordDict:
     """A node's answer to `stream_request`."""
-    header = ConfigRecord(
-        {"protocol": PROTOCOL, "round": round, "clients": [batch.client for batch in batches]}
-    )
+    header = ConfigRecord({"protocol": PROTOCOL, "round": round, "clients": [batch.client for batch in batches]})
     records = RecordDict({_HEADER: header})
     for batch in batches:
-        records[_batch_key(batch.client)] = ArrayRecord(
-            {"images": Array(batch.images), "labels": Array(batch.labels)}
-        )
+        records[_batch_key(batch.client)] = ArrayRecord({"images": Array(batch.images), "labels": Array(batch.labels)})
     return records
 
 

@@ -34,9 +34,7 @@ def is_finished(cell: Cell) -> bool:
 def announce(cell: Cell, summary: Json) -> None:
     """The run in three lines."""
     accuracy = summary["accuracy"]
-    steps = " -> ".join(
-        f"{name} {100 * accuracy[name]:.1f}" for name in accuracy if accuracy[name] is not None
-    )
+    steps = " -> ".join(f"{name} {100 * accuracy[name]:.1f}" for name in accuracy if accuracy[name] is not None)
     auroc = summary["detection"]["sample"]["auroc"]
     print(f"accuracy in %: {steps}")
     print(f"defence {summary['defense']['name']}, AUROC of the discrepancy {'--' if auroc is None else f'{auroc:.3f}'}")

@@ -39,9 +39,7 @@ class Learned:
 class OnlineLearner:
     """One model from the end of burn-in on, with its optimizer and its defence."""
 
-    def __init__(
-        self, config: RunConfig, images: ImageSet, split: Split, burn_in: BurnIn, numerics: Numerics
-    ) -> None:
+    def __init__(self, config: RunConfig, images: ImageSet, split: Split, burn_in: BurnIn, numerics: Numerics) -> None:
         self._config = config
         self._classes = images.classes
         self._numerics = numerics
@@ -107,4 +105,3 @@ class OnlineLearner:
         """Share of the test set the current model gets right."""
         with self._numerics.autocast():
             return accuracy(self.model, self._test_x, self._test_y)
-

@@ -125,9 +125,7 @@ def test_gradient_is_the_literal_one(norm: str, variant: Any) -> None:
     data = (*batch(7, 5), *batch(11, 55))
     h, expected_h = steering_direction(model, *data), literal_direction(model, *data)
     target = accumulative_target(model, x, y, h, gamma=0.7, variant=variant)
-    away = (x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)).clamp(
-        0, 1
-    )
+    away = (x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)).clamp(0, 1)
     for at in (x, away):
         got = accumulative_gradient(model, at, y, target)
         expected = literal_gradient(model, at, x, y, expected_h, 0.7, variant)

@@ -196,9 +196,7 @@ def test_the_validation_gradient_is_taken_once() -> None:
     steps=st.integers(1, 5),
     goal=st.sampled_from(["ascend", "descend"]),
 )
-def test_pgd_stays_in_the_ball_and_moves_the_right_way(
-    seed: int, n: int, radius: float, steps: int, goal: Any
-) -> None:
+def test_pgd_stays_in_the_ball_and_moves_the_right_way(seed: int, n: int, radius: float, steps: int, goal: Any) -> None:
     x, _ = batch(n, seed)
     slope = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
     moved = sign_pgd(x, lambda _x: slope, goal=goal, radius=radius, steps=steps)

@@ -141,7 +141,7 @@ def test_the_table():
     assert list(rows[0]) == columns.split(",")
     dsc = {name: cell_text(cell) for name, cell in rows[-1].items()}
     assert dsc["final"] == "86.0 ± 12.7"
-    assert (dsc["before attack"], dsc["after trigger"]) == ("80.0 ± 0.0", "–")
+    assert (dsc["before attack"], dsc["trigger drop"]) == ("80.0 ± 0.0", "–")
     assert (dsc["AUROC"], dsc["kept gain"]) == ("0.900", "50.0 ± 0.0")
     for render in (terminal, markdown, latex):
         assert "86.0" in render(rows, CAPTION)

@@ -84,7 +84,19 @@ def test_verdicts_come_back_as_they_went_in(tmp_path, round_report, record):
     ]
     folder = record(tmp_path, *reports)
     frame = read_verdicts(folder)
-    names = ["round", "phase", "client", "index", "label", "before", "after", "threshold", "steps", "action"]
+    names = [
+        "round",
+        "phase",
+        "client",
+        "index",
+        "label",
+        "discrepancy",
+        "before",
+        "after",
+        "threshold",
+        "steps",
+        "action",
+    ]
     assert list(frame) == names
     for name, values in {
         "round": [1, 1, 1, 1, 3, 3],
