@@ -87,7 +87,10 @@ def compose(overrides: Sequence[str], *, sweep: bool = False) -> Composed:
 
 
 def compose_study(overrides: Sequence[str]) -> Study:
-    """The study of `experiment=NAME`: every arm at every seed. Raises ConfigError with one sentence."""
+    """The study of `experiment=NAME`: every arm at every seed, in hydra.sweep.dir or else comparisons/NAME.
+
+    Raises ConfigError with one sentence.
+    """
     base = _compose(overrides)
     plan = base.compare
     if not isinstance(plan, DictConfig) or not plan.get("arms"):
@@ -97,11 +100,20 @@ def compose_study(overrides: Sequence[str]) -> Study:
     seeds = plan.seeds if isinstance(plan.seeds, ListConfig) else []
     if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise ConfigError("compare.seeds: must be a list of integers >= 0, for example compare.seeds=[0,1,2].")
+    mine = {override.partition("=")[0] for override in overrides}
+    for arm, arm_overrides in plan.arms.items():
+        if taken := mine & {"seed", *(str(override).partition("=")[0] for override in arm_overrides)}:
+            key = sorted(taken)[0]
+            where = "compare.seeds" if key == "seed" else f"the arm {arm!r}"
+            raise ConfigError(f"{key}: {where} sets it in this study; change it there.")
     runs = {
         str(arm): {int(seed): compose([*overrides, *arm_overrides, f"seed={seed}"]) for seed in seeds}
         for arm, arm_overrides in plan.arms.items()
     }
-    folder = _folder(base, sweep=True, subdir=False)
+    if "hydra.sweep.dir" in mine:
+        folder = _folder(base, sweep=True, subdir=False)
+    else:
+        folder = Path("comparisons", str(base.hydra.runtime.choices.experiment)).absolute()
     return Study(folder, runs, str(plan.baseline), str(plan.frozen))
 
 

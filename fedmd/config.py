@@ -109,12 +109,14 @@ class OnlineConfig(Section):
     """The server's step on a round's batch: SGD without weight decay, a fresh optimizer after burn-in.
 
     `batchnorm` says where the running statistics come from: the clients' batches (train), burn-in (frozen), or the
-    server's own trusted set, re-estimated after every step (trusted, an extension of ours).
+    server's own trusted set, re-estimated after every step (trusted, an extension of ours). `batchnorm_momentum` is the
+    weight of the newest batch in the first case: one over the number of rounds they look back.
     """
 
     lr: Positive
     momentum: Share
     batchnorm: Literal["train", "frozen", "trusted"] = "train"
+    batchnorm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
 class TrainingConfig(Section):

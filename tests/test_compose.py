@@ -202,3 +202,20 @@ def test_studies_that_cannot_be(overrides: list[str], words: list[str]) -> None:
         compose_study(overrides)
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words)
+
+
+def test_an_override_that_an_arm_would_undo_is_refused() -> None:
+    for overrides, sentence in (
+        (["defense=none"], "defense: the arm 'frozen' sets it in this study; change it there."),
+        (["seed=3"], "seed: compare.seeds sets it in this study; change it there."),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            compose_study(["experiment=smoke", *overrides])
+        assert str(caught.value) == sentence
+
+
+def test_studies_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compose_study(["experiment=smoke"]).folder == tmp_path / "comparisons" / "smoke"
+    assert compose_study(["experiment=demo"]).folder == tmp_path / "comparisons" / "demo"
+    assert compose_study(["experiment=smoke", "hydra.sweep.dir=/tmp/x"]).folder == Path("/tmp/x")

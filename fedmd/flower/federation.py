@@ -75,7 +75,7 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
             on_round(config, result.report)
     truth = Truth(coalition.members, tuple(poisoned_rounds))
     truth.write(folder)
-    write_figures(folder, strip)
+    write_figures(folder, strip, config.defense.detector, config.defense.stopping)
     summary = summarise(
         folder,
         truth=truth,

@@ -12,7 +12,8 @@ SCHEMA_VERSION = 1
 NOT_MEASURED = ("schema", "seed", "config", "versions", "malicious_clients")  # top-level keys without a mean
 CAPTION = (
     "Accuracies and their differences, clean cost, kept gain, worst and corrected share in %; "
-    "AUROC of poisoned against clean samples. Mean ± half width of the 95 % t-interval over seeds."
+    "AUROC of what the defence holds against its threshold, poisoned against clean samples. "
+    "Mean ± half width of the 95 % t-interval over seeds."
 )
 
 
@@ -147,6 +148,13 @@ def unequal_rounds(summaries: Mapping[str, Mapping[int, Json]], *, baseline: str
     ]
 
 
+def detector_auroc(detection: Json) -> Json:
+    """The interval of detection.detector.sample.auroc; where a summary is too old for it, of detection.sample.auroc."""
+    old: Json = detection["sample"]["auroc"]
+    new = detection["detector"]["sample"]["auroc"] if "detector" in detection else old
+    return mean_interval([b if a is None else a for a, b in zip(new["values"], old["values"], strict=True)])
+
+
 def comparison_table(comparison: Json) -> list[dict[str, Cell]]:
     """Rows for `table.terminal`, `markdown` or `latex` (with CAPTION), one an arm.
 
@@ -165,7 +173,7 @@ def comparison_table(comparison: Json) -> list[dict[str, Cell]]:
             "final": percent(accuracy["final"]),
             "clean cost": percent(entry["clean_cost"]),
             "kept gain": percent(entry["kept_gain"]),
-            "AUROC": plain(entry["detection"]["sample"]["auroc"]),
+            "AUROC": plain(detector_auroc(entry["detection"])),
             "corrected share": percent(entry["defense"]["corrected_share"]),
         }
         if len(attacked) > len(set(attacked)):

@@ -1,4 +1,4 @@
-"""ROC and precision-recall curves of the discrepancy as a detector of poisoned samples."""
+"""ROC and precision-recall curves of scores as detectors of poisoned samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -58,7 +58,7 @@ def precision_recall_points(scores: NDArray[np.float64], poisoned: NDArray[np.bo
 def operating_point(
     scores: NDArray[np.float64], thresholds: NDArray[np.float64], poisoned: NDArray[np.bool_]
 ) -> Point | None:
-    """Rates of "score > the threshold in force", [N] each; None without a class or a threshold."""
+    """Rates of "what was held against the threshold exceeded it", [N] each; None without a class or a threshold."""
     known = ~np.isnan(scores) & ~np.isnan(thresholds)
     above, truth = (scores > thresholds)[known], poisoned[known]
     if len(np.unique(truth)) < 2:

@@ -1,4 +1,4 @@
-"""Distribution of the discrepancy of clean and poisoned samples, phase by phase, with the threshold drawn in."""
+"""Distribution of the detector's score of clean and poisoned samples, phase by phase, with the threshold drawn in."""
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,11 @@ BINS = 40
 TINY = 1e-30
 
 
-def distribution_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
-    """One panel a phase: share of the phase's clean and of its poisoned samples in each bin of discrepancy (nats).
+def distribution_figure(verdicts: pd.DataFrame, truth: Truth, name: str) -> Figure:
+    """One panel a phase: share of the phase's clean and of its poisoned samples in each bin of the score (nats).
 
-    `verdicts` of read_verdicts. The dashed line is the median of the thresholds in force, the shade their range.
+    `verdicts` of read_verdicts, `name` the score's. The dashed line is the median of the thresholds in
+    force, the shade their range.
     """
     measured = verdicts[np.isfinite(verdicts["before"])]
     present = set(measured["phase"].unique())
@@ -26,7 +27,7 @@ def distribution_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
     figure = Figure(figsize=(5.0, 1.2 + 1.05 * max(1, len(phases))), dpi=DPI, layout="constrained")
     axes = figure.subplots(max(1, len(phases)), 1, sharex=True, squeeze=False)[:, 0]
     if not phases:
-        axes[0].text(0.5, 0.5, "no discrepancy measured in this run", transform=axes[0].transAxes, ha="center")
+        axes[0].text(0.5, 0.5, f"no {name.lower()} measured in this run", transform=axes[0].transAxes, ha="center")
         axes[0].set(xticks=[], yticks=[])
         return figure
     edges = bin_edges(measured["before"].to_numpy(np.float64))
@@ -40,7 +41,7 @@ def distribution_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
         axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes[-1].xaxis.set_major_formatter("{x:g}")
     axes[-1].set_xlim(edges[0], edges[-1])
-    axes[-1].set_xlabel("Memorization discrepancy (nats)")
+    axes[-1].set_xlabel(f"{name} (nats)")
     drawn = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure

@@ -1,4 +1,4 @@
-"""Figures of one run: accuracy by phase, discrepancy of clean and poisoned samples, a strip of images.
+"""Figures of one run: accuracy by phase, the detector's score of clean and poisoned samples, a strip of images.
 
 Built on matplotlib's Figure, never on pyplot's global state: no window, no figure left open. Colours are
 Okabe and Ito's, which stay apart for colour-blind readers; lines differ in marker and style as well.
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
+from fedmd.report.detector import detector_name, threshold_label
 from fedmd.report.files import TRUTH
 from fedmd.report.recorder import read_metrics, read_verdicts
 from fedmd.report.strip import write_strip
@@ -45,10 +46,11 @@ def accuracy_figure(metrics: Sequence[Json]) -> Figure:
     return figure
 
 
-def discrepancy_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
-    """Discrepancy (nats) of clean and poisoned samples over rounds: median, 10–90 % band, and the threshold.
+def score_figure(verdicts: pd.DataFrame, truth: Truth, name: str, threshold: str = "threshold") -> Figure:
+    """The detector's score (nats) of clean and poisoned samples over rounds: median, 10–90 % band, the threshold.
 
-    `verdicts` of read_verdicts. Log scale where the values span more than a factor of LOG_RATIO.
+    `verdicts` of read_verdicts; `name` is the score's, `threshold` what the legend calls the threshold. Log scale
+    where the values span more than a factor of LOG_RATIO.
     """
     figure, axis = single_axis()
     phases = verdicts[["round", "phase"]].drop_duplicates()
@@ -62,13 +64,13 @@ def discrepancy_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
     ]
     thresholds = verdicts.groupby("round")["threshold"].first().reindex(rounds).to_numpy(np.float64)
     if np.isfinite(thresholds).any():
-        axis.step(rounds, thresholds, where="mid", color=BLACK, linestyle="--", label="threshold")
+        axis.step(rounds, thresholds, where="mid", color=BLACK, linestyle="--", label=threshold)
         drawn.append(thresholds)
-    axis.set_ylabel("Memorization discrepancy (nats)")
+    axis.set_ylabel(f"{name} (nats)")
     values = np.concatenate([item.ravel() for item in drawn])
     positive = values[np.isfinite(values) & (values > 0)]
     if not np.isfinite(values).any():
-        axis.text(0.5, 0.5, "no discrepancy measured in this run", transform=axis.transAxes, ha="center")
+        axis.text(0.5, 0.5, f"no {name.lower()} measured in this run", transform=axis.transAxes, ha="center")
         axis.set_yticks([])
         return figure
     if len(positive) and positive.max() > LOG_RATIO * positive.min():
@@ -101,16 +103,18 @@ def strip_figure(strip: Strip) -> Figure:
     return figure
 
 
-def write_figures(folder: Path, strip: Strip | None) -> list[Path]:
+def write_figures(folder: Path, strip: Strip | None, detector: str, stopping: str) -> list[Path]:
     """Save accuracy.png, discrepancy.png and, given a strip, strip.png of the run in `folder`; their paths.
 
-    The strip's arrays go into strip.npz beside them. Without truth.json every sample counts as clean.
+    `detector` and `stopping` are the defence's settings; discrepancy.png shows that detector, and names it. The
+    strip's arrays go into strip.npz beside them. Without truth.json every sample counts as clean.
     """
     truth = Truth.read(folder) if (folder / TRUTH).exists() else Truth((), ())
     columns = ["round", "phase", "client", "before", "threshold"]
+    verdicts = read_verdicts(folder, columns)
     figures = {
         "accuracy.png": accuracy_figure(read_metrics(folder)),
-        "discrepancy.png": discrepancy_figure(read_verdicts(folder, columns), truth),
+        "discrepancy.png": score_figure(verdicts, truth, detector_name(detector), threshold_label(stopping)),
     }
     if strip is not None:
         figures["strip.png"] = strip_figure(strip)

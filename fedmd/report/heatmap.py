@@ -1,4 +1,4 @@
-"""Clients by rounds: the mean discrepancy of what each client sent, malicious clients marked."""
+"""Clients by rounds: the detector's mean score of what each client sent, malicious clients marked."""
 
 from itertools import pairwise
 from typing import Any
@@ -32,10 +32,11 @@ def client_order(clients: NDArray[np.int64], truth: Truth) -> NDArray[np.int64]:
     return clients[np.lexsort((clients, honest))]
 
 
-def heat_map_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
-    """The heat map; `verdicts` of read_verdicts. Malicious clients come first, with a triangle before their id.
+def heat_map_figure(verdicts: pd.DataFrame, truth: Truth, name: str) -> Figure:
+    """The heat map; `verdicts` of read_verdicts, `name` the score's.
 
-    Dashed boxes are the rounds in which they poison. Log colours where the means span more than LOG_RATIO.
+    Malicious clients come first, with a triangle before their id. Dashed boxes are the rounds in which
+    they poison. Log colours where the means span more than LOG_RATIO.
     """
     means = client_means(verdicts)
     clients = client_order(means.index.to_numpy(np.int64), truth)
@@ -46,7 +47,7 @@ def heat_map_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
     shade_phases(axis, list(phases.itertuples(index=False, name=None)))
     axis.grid(visible=False)
     if not np.isfinite(values).any():
-        axis.text(0.5, 0.5, "no discrepancy measured in this run", transform=axis.transAxes, ha="center")
+        axis.text(0.5, 0.5, f"no {name.lower()} measured in this run", transform=axis.transAxes, ha="center")
         axis.set_yticks([])
         return figure
     first, last = means.columns[0] - 0.5, means.columns[-1] + 0.5
@@ -60,7 +61,7 @@ def heat_map_figure(verdicts: pd.DataFrame, truth: Truth) -> Figure:
         extent=(first, last, len(clients) - 0.5, -0.5),
     )
     bar: Any = figure.colorbar(image, pad=0.02)
-    bar.set_label("Mean discrepancy (nats)", labelpad=8)
+    bar.set_label(f"Mean {name.lower()} (nats)", labelpad=8)
     bar.solids.set_rasterized(True)
     bar.outline.set_visible(False)
     if isinstance(norm, LogNorm):

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fedmd.report.recorder import round_metrics
+from fedmd.report.recorder import discrepancy_statistics, round_metrics
 from fedmd.types import RoundReport
 
 FOLDER = "tensorboard"  # inside the run folder
@@ -50,13 +50,20 @@ class EventWriter:
 
 
 def round_scalars(report: RoundReport) -> dict[str, float]:
-    """Accuracy, loss, threshold and mean discrepancy (nats), corrected and rejected share; only the defined ones."""
+    """Accuracy, loss, mean discrepancy (nats), corrected and rejected share, the threshold; only the defined ones.
+
+    Beside another detector's threshold stands that detector's mean, both under `detector/`.
+    """
     metrics = round_metrics(report)
+    threshold = {"discrepancy/threshold": metrics["threshold"]}
+    if report.verdicts.discrepancy is not None:
+        mean = discrepancy_statistics(report.verdicts.before)["mean"]
+        threshold = {"detector/mean": mean, "detector/threshold": metrics["threshold"]}
     scalars = {
         "accuracy": metrics["accuracy"],
         "loss": metrics["loss"],
         "discrepancy/mean": metrics["discrepancy"]["mean"],
-        "discrepancy/threshold": metrics["threshold"],
+        **threshold,
         "share/corrected": metrics["corrected_share"],
         "share/rejected": metrics["rejected_share"],
     }

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from fedmd.config import RunConfig
@@ -46,6 +47,9 @@ class OnlineLearner:
         self.model = model_for(config.model, images, config.seed)
         self.model.load_state_dict(burn_in.final)
         numerics.place(self.model)
+        for module in self.model.modules():
+            if isinstance(module, _BatchNorm):
+                module.momentum = config.training.online.batchnorm_momentum
         self._optimizer = make_optimizer(self.model, config.training.online)
         self._trusted = images.take(split.trusted).tensors(numerics.device)
         self._settle_batchnorm(self.model)

@@ -28,6 +28,7 @@ def make_round(
     loss: float | None = 1.0,
     threshold: float | None = 0.25,
     wall_s: dict[str, float] | None = None,
+    discrepancy: Sequence[float] | None = None,
 ) -> RoundReport:
     """A round of len(before) samples, two a client unless `clients` says otherwise."""
     n = len(before)
@@ -38,6 +39,7 @@ def make_round(
         steps=np.array([0] * n if steps is None else steps, np.int64),
         actions=np.array([Action.ACCEPTED] * n if actions is None else actions, np.int64),
         threshold=threshold,
+        discrepancy=None if discrepancy is None else np.array(discrepancy, np.float64),
     )
     return RoundReport(
         round=number,
@@ -81,7 +83,12 @@ def make_run(
     malicious: tuple[int, ...] = (1,),
     rounds: int = 6,
 ) -> Path:
-    """A finished run of random numbers with a strip: 5 clients, 4 samples each, rounds 2 and 3 poisoned."""
+    """A finished run of random numbers with a strip: 5 clients, 4 samples each, rounds 2 and 3 poisoned.
+
+    Under another detector than the discrepancy, the discrepancy is the negative of its score.
+    """
+    settings = (config or {}).get("defense", {})
+    detector, stopping = settings.get("detector", "discrepancy"), settings.get("stopping", "per_sample")
     rng = np.random.default_rng(seed)
     truth = Truth(malicious, (2, 3) if malicious else ())
     clients = np.repeat(np.arange(5), 4)
@@ -89,11 +96,17 @@ def make_run(
     reports = []
     for number, phase in enumerate(phases):
         before = rng.lognormal(0, 1, 20) * np.where(truth.mask(np.full(20, number), clients), 8, 1)
-        reports.append(make_round(number, phase, before=before, clients=clients, accuracy=rng.uniform(), threshold=3.0))
+        other = None if detector == "discrepancy" else -before
+        accuracy = rng.uniform()
+        reports.append(
+            make_round(
+                number, phase, before=before, clients=clients, accuracy=accuracy, threshold=3.0, discrepancy=other
+            )
+        )
     make_record(folder, *reports)
     truth.write(folder)
     images = rng.integers(0, 256, (4, 1, 12, 12), np.uint8)
-    write_figures(folder, Strip(images, images[::-1].copy(), images) if malicious else None)
+    write_figures(folder, Strip(images, images[::-1].copy(), images) if malicious else None, detector, stopping)
     summary = summarise(
         folder,
         truth=truth,

@@ -143,5 +143,16 @@ def test_the_table():
     assert dsc["final"] == "86.0 ± 12.7"
     assert (dsc["before attack"], dsc["trigger drop"]) == ("80.0 ± 0.0", "–")
     assert (dsc["AUROC"], dsc["kept gain"]) == ("0.900", "50.0 ± 0.0")
+    assert "AUROC of what the defence holds against its threshold" in CAPTION
     for render in (terminal, markdown, latex):
         assert "86.0" in render(rows, CAPTION)
+
+
+@pytest.mark.parametrize(("auroc", "shown"), [([0.2, 0.4], "0.300 ± 1.271"), ([0.2, None], "0.550 ± 4.447")])
+def test_the_table_shows_the_detectors_auroc_where_the_summary_has_it(auroc, shown):
+    runs = study()
+    for seed, value in enumerate(auroc):
+        runs["DSC"][seed] = summary(0.85, auroc=0.9)
+        if value is not None:
+            runs["DSC"][seed]["detection"]["detector"] = {"sample": {"auroc": value}, "client": {"auroc": None}}
+    assert cell_text(comparison_table(compare(runs, ARMS))[-1]["AUROC"]) == shown

@@ -1,13 +1,18 @@
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from fedmd.report.figures import accuracy_figure, discrepancy_figure, strip_figure, write_figures
+from fedmd.report import figures
+from fedmd.report.distribution import distribution_figure
+from fedmd.report.figures import accuracy_figure, score_figure, strip_figure, write_figures
+from fedmd.report.heatmap import heat_map_figure
 from fedmd.report.recorder import read_verdicts
 from fedmd.report.truth import Truth
 from fedmd.types import Strip
 
 NAN = float("nan")
+SETTINGS = ("discrepancy", "per_sample")
 
 
 def strip(n=4, channels=1):
@@ -30,7 +35,7 @@ def line(figure, label):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pngs_of_sane_size(run, channels):
-    paths = write_figures(run, strip(channels=channels))
+    paths = write_figures(run, strip(channels=channels), *SETTINGS)
     assert [path.name for path in paths] == ["accuracy.png", "discrepancy.png", "strip.png"]
     for path in paths:
         image = imread(path)
@@ -41,11 +46,11 @@ def test_pngs_of_sane_size(run, channels):
 
 def test_no_strip_and_no_truth(run):
     (run / "truth.json").unlink()
-    assert [path.name for path in write_figures(run, None)] == ["accuracy.png", "discrepancy.png"]
+    assert [path.name for path in write_figures(run, None, *SETTINGS)] == ["accuracy.png", "discrepancy.png"]
 
 
 def test_medians_of_clean_and_poisoned_samples(run):
-    figure = discrepancy_figure(read_verdicts(run), Truth((1,), (4, 5, 6)))
+    figure = score_figure(read_verdicts(run), Truth((1,), (4, 5, 6)), "Historical loss")
     clean, poisoned = line(figure, "clean"), line(figure, "poisoned")
     # rounds 1-3 and 7: median of all four; rounds 4-6: of client 0's 0.01 and 0.02
     np.testing.assert_allclose(clean.get_ydata(), [0.26] * 3 + [0.015] * 3 + [0.26])
@@ -54,9 +59,35 @@ def test_medians_of_clean_and_poisoned_samples(run):
     assert figure.axes[0].get_yscale() == "log"
 
 
+def test_axes_name_the_score_that_they_show(run):
+    verdicts, truth = read_verdicts(run), Truth((1,), (4, 5, 6))
+    over_time = score_figure(verdicts, truth, "Historical loss", "threshold (client mean)")
+    assert over_time.axes[0].get_ylabel() == "Historical loss (nats)"
+    assert line(over_time, "threshold").get_label() == "threshold (client mean)"
+    assert distribution_figure(verdicts, truth, "Current loss").axes[-1].get_xlabel() == "Current loss (nats)"
+    assert heat_map_figure(verdicts, truth, "Current loss").axes[-1].get_ylabel() == "Mean current loss (nats)"
+    nothing = score_figure(verdicts.iloc[:0], truth, "Current loss")
+    assert [text.get_text() for text in nothing.axes[0].texts] == ["no current loss measured in this run"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "threshold"),
+    [
+        (SETTINGS, "Memorization discrepancy", "threshold"),
+        (("historical_loss", "per_client"), "Historical loss", "threshold (client mean)"),
+        (("current_loss", "batch_mean"), "Current loss", "threshold (batch mean)"),
+    ],
+)
+def test_the_settings_of_the_defence_name_the_score(run, monkeypatch, settings, name, threshold):
+    asked = []
+    monkeypatch.setattr(figures, "score_figure", lambda *arguments: asked.append(arguments) or Figure())
+    write_figures(run, None, *settings)
+    assert [arguments[2:] for arguments in asked] == [(name, threshold)]
+
+
 def test_a_narrow_range_stays_linear(tmp_path, round_report, record):
     folder = record(tmp_path, round_report(1, before=[0.1, 0.2], threshold=None))
-    figure = discrepancy_figure(read_verdicts(folder), Truth((), ()))
+    figure = score_figure(read_verdicts(folder), Truth((), ()), "Historical loss")
     assert figure.axes[0].get_yscale() == "linear"
 
 
@@ -68,8 +99,8 @@ def test_rounds_without_an_evaluation_are_left_out(tmp_path, round_report, recor
 
 @pytest.mark.parametrize("before", [[], [NAN, NAN], [0.0, 0.0]])
 def test_runs_with_nothing_to_see(tmp_path, round_report, record, before):
-    write_figures(record(tmp_path, round_report(1, accuracy=None, before=before, threshold=None)), None)
-    write_figures(record(tmp_path / "no rounds"), None)
+    write_figures(record(tmp_path, round_report(1, accuracy=None, before=before, threshold=None)), None, *SETTINGS)
+    write_figures(record(tmp_path / "no rounds"), None, *SETTINGS)
 
 
 def test_a_strip_must_match():

@@ -4,12 +4,18 @@ import re
 from html.parser import HTMLParser
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 
 from fedmd.report.comparison import ArmInfo
+from fedmd.report.detector import held_scores
 from fedmd.report.page import write
-from fedmd.report.page.evidence import ReportError, read_evidence
+from fedmd.report.page.arms_page import sweep_rows
+from fedmd.report.page.evidence import ReportError, Run, read_evidence
+from fedmd.report.page.run_blocks import detection_blocks, score_blocks
+from fedmd.report.page.run_page import detection_table, run_cards
 from fedmd.report.page.write import MAX_BYTES, write_report
+from fedmd.report.table import cell_text
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }} $\\bad$ _"
 ARMS = {
@@ -115,6 +121,71 @@ def test_sane_for_keyboards_and_screen_readers(folder):
 @pytest.mark.parametrize("folder", SECTIONS, indirect=True)
 def test_the_same_folder_gives_the_same_bytes(folder, tmp_path):
     assert write_report(folder).read_bytes() == write_report(folder, tmp_path / "again.html").read_bytes()
+
+
+def detector_run(folder, make, stopping="per_sample"):
+    """A run whose detector finds everything that the discrepancy, its negative, misses."""
+    config = {"defense": {"name": "dsc", "detector": "historical_loss", "stopping": stopping}}
+    return Run.read(make(folder, config=config))
+
+
+def test_another_detector_is_called_by_its_name(tmp_path, run_folder):
+    run = detector_run(tmp_path / "run", run_folder)
+    text = write_report(run.folder).read_text()
+    for expected in (
+        ">Historical loss over time<",
+        ">Historical loss by phase<",
+        ">Historical loss (nats)<",
+        ">Mean historical loss (nats)<",
+        "Median historical loss of clean samples",
+        "threshold (historical loss)",
+    ):
+        assert expected in text
+    labels = " ".join(attributes["aria-label"] for attributes in Page(text).all("svg")).split("ROC curve. ")
+    assert "discrepancy" not in labels[0]  # what is drawn there is the detector's
+    assert text.count(">Memorization discrepancy</text>") == 2  # its curves, in the legends of ROC and PR
+
+
+def test_both_scores_of_a_run_are_judged(tmp_path, run_folder):
+    run = detector_run(tmp_path / "run", run_folder)
+    own, other = run.summary["detection"]["detector"]["sample"], run.summary["detection"]["sample"]
+    assert own["auroc"] > 0.8 and other["auroc"] == pytest.approx(1 - own["auroc"])
+    table = detection_table(run.summary)
+    assert table.header == ["measure", "Historical loss", "Memorization discrepancy"]
+    assert table.rows[0] == ["AUROC, samples", f"{own['auroc']:.3f}", f"{other['auroc']:.3f}"]
+    (card,) = (card for card in run_cards(run.summary) if card.label == "Detection AUROC")
+    assert card.value == f"{own['auroc']:.3f}" and card.note.startswith("Historical loss; ")
+    areas = f"historical loss {own['auroc']:.3f}, memorization discrepancy {other['auroc']:.3f}"
+    assert areas in detection_blocks(run, "x")[0].caption
+    auroc = cell_text(sweep_rows({"arm": {0: run}})[0]["AUROC"])
+    assert auroc == f"{own['auroc']:.3f}"
+    del run.summary["detection"]["detector"]  # as older runs
+    assert cell_text(sweep_rows({"arm": {0: run}})[0]["AUROC"]) == f"{other['auroc']:.3f}"
+
+
+def test_one_score_has_one_column_and_one_curve(tmp_path, run_folder):
+    run = Run.read(run_folder(tmp_path / "run"))
+    assert detection_table(run.summary).header == ["measure", "Memorization discrepancy"]
+    assert "discrepancy" not in run.verdicts
+    assert "single samples" not in write_report(run.folder).read_text()
+
+
+def test_a_threshold_on_means_is_said_and_counted_as_such(tmp_path, run_folder):
+    run = detector_run(tmp_path / "run", run_folder, "per_client")
+    note = "held against a client's mean of a round, not against single samples"
+    assert all(note in block.caption for block in score_blocks(run, "x"))
+    means = run.verdicts.groupby(["round", "client"])["before"].mean().reset_index()
+    poisoned = run.truth.mask(means["round"].to_numpy(), means["client"].to_numpy())
+    tpr, fpr = ((means["before"] > 3.0)[chosen].mean() for chosen in (poisoned, ~poisoned))  # 4 samples a client
+    expected = f"{100 * tpr:.0f} % of the poisoned, {100 * fpr:.1f} % of the clean. The threshold is {note}"
+    assert expected in detection_blocks(run, "x")[0].caption
+
+
+def test_what_is_held_against_the_threshold():
+    verdicts = pd.DataFrame({"round": [0, 0, 0, 1], "client": [1, 1, 2, 1], "before": [1.0, 3.0, 8.0, 5.0]})
+    assert held_scores(verdicts, "per_sample").tolist() == [1, 3, 8, 5]
+    assert held_scores(verdicts, "per_client").tolist() == [2, 2, 8, 5]
+    assert held_scores(verdicts, "batch_mean").tolist() == [4, 4, 4, 5]
 
 
 def test_hostile_settings_and_names_are_text(tmp_path, run_folder, comparison_folder):

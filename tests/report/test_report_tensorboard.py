@@ -19,6 +19,15 @@ def test_scalars_of_a_round(round_report):
     }
 
 
+def test_another_detector_keeps_its_threshold_to_itself(round_report):
+    scalars = round_scalars(round_report(3, before=[0.1, 0.3], discrepancy=[4.0, 6.0]))
+    assert {name: value for name, value in scalars.items() if "/" in name and "share" not in name} == {
+        "discrepancy/mean": pytest.approx(5.0),
+        "detector/mean": pytest.approx(0.2),
+        "detector/threshold": 0.25,
+    }
+
+
 def test_what_is_undefined_is_left_out(round_report):
     undefined = round_report(0, accuracy=None, loss=None, before=[NAN, NAN], threshold=None)
     assert set(round_scalars(undefined)) == {"share/corrected", "share/rejected"}

@@ -44,7 +44,7 @@ def curve_blocks(arms: Arms) -> list[Block]:
     if not roc:
         return [Note("No arm has poisoned samples that were measured.")]
     curves = curves_of(arms, precision_recall_points, mean_precision_recall)
-    caption = "Mean over seeds at equal {}."
+    caption = "Mean over seeds at equal {}, each arm by what its defence holds against the threshold, sample by sample."
     return [
         *figures("ROC curves", caption.format("false positive rate"), "roc", arms, roc, roc_figure, 4.1),
         *figures("Precision-recall curves", caption.format("recall"), "pr", arms, curves, precision_recall_figure, 4.1),
@@ -59,7 +59,7 @@ def curves_of(arms: Arms, points: Points, mean: Callable[[Sequence[Curve]], Curv
 
 
 def scores_of(run: Run) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Discrepancy (nats) [N] of a run's samples, and which of them were poisoned [N]."""
+    """The detector's score (nats) [N] of a run's samples, and which of them were poisoned [N]."""
     verdicts = run.verdicts
     rounds, clients = verdicts["round"].to_numpy(np.int64), verdicts["client"].to_numpy(np.int64)
     return verdicts["before"].to_numpy(np.float64), run.truth.mask(rounds, clients)

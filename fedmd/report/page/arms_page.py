@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from fedmd.report.comparison import CAPTION, column, comparison_table
+from fedmd.report.comparison import CAPTION, column, comparison_table, detector_auroc, intervals
 from fedmd.report.page.arms_blocks import accuracy_blocks, curve_blocks
 from fedmd.report.page.cards import comparison_cards, sweep_cards
 from fedmd.report.page.content import Block, Note, Page, Section, Table
 from fedmd.report.page.evidence import Arms, Evidence
 from fedmd.report.page.pictures import strip_pictures
-from fedmd.report.page.run_blocks import discrepancy_blocks
+from fedmd.report.page.run_blocks import score_blocks
 from fedmd.report.page.run_page import footer
 from fedmd.report.page.settings import settings_section
 from fedmd.report.statistics import mean_interval
@@ -23,10 +23,9 @@ MEASURES = {
     "corrected": ("defense", "corrected_share"),
     "rejected": ("defense", "rejected_share"),
 }
-AUROC = ("detection", "sample", "auroc")
 SWEEP_CAPTION = (
-    "Accuracies, their differences and shares in %; AUROC of poisoned against clean samples. "
-    "Mean ± half width of the 95 % t-interval over seeds; no interval for a single one."
+    "Accuracies, their differences and shares in %; AUROC of what the defence holds against its threshold, poisoned "
+    "against clean samples. Mean ± half width of the 95 % t-interval over seeds; no interval for a single one."
 )
 
 
@@ -80,19 +79,20 @@ def sweep_rows(arms: Arms) -> list[dict[str, Cell]]:
     for arm, runs in arms.items():
         summaries = {seed: run.summary for seed, run in runs.items()}
         cells = {name: percent(mean_interval(column(summaries, list(runs), path))) for name, path in MEASURES.items()}
-        auroc = plain(mean_interval(column(summaries, list(runs), AUROC)))
+        detection = intervals([run["detection"] for run in summaries.values()], summaries, list(runs), ("detection",))
+        auroc = plain(detector_auroc(detection))
         rows.append({"arm": arm, "runs": str(len(runs)), **cells, "AUROC": auroc})
     return rows
 
 
 def arms_section(arms: Arms, details: int) -> Section:
-    """Each arm at its first seed: discrepancy over time and by phase, clients, images."""
+    """Each arm at its first seed: the detector's score over time and by phase, clients, images."""
     present = [(arm, *next(iter(runs.items()))) for arm, runs in arms.items() if runs]
     shown = present[:details]
     first = next((arm for arm, _, run in shown if run.strip), shown[0][0] if shown else "")
     parts = []
     for i, (arm, seed, run) in enumerate(shown):
-        blocks = discrepancy_blocks(run, f"arm-{i}")
+        blocks = score_blocks(run, f"arm-{i}")
         if run.strip:
             blocks.append(strip_pictures(run.strip))
         parts.append(Section(f"arm-{i}", arm, blocks, f"seed {seed}", unfolded=arm == first))

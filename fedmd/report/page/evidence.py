@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 
 import pandas as pd
 
+from fedmd.report.detector import DISCREPANCY, detector_name
 from fedmd.report.files import COMPARISON, METRICS, SUMMARY, TRUTH, VERDICTS, cell_folder, read_json
 from fedmd.report.recorder import read_metrics, read_verdicts
 from fedmd.report.strip import read_strip
@@ -25,7 +26,10 @@ class ReportError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. What its folder no longer holds is empty: no metrics, no verdicts, nobody malicious."""
+    """A finished run. What its folder no longer holds is empty: no metrics, no verdicts, nobody malicious.
+
+    `verdicts` have a column `discrepancy` beside `before`, the detector's score, where the two are not the same.
+    """
 
     folder: Path
     summary: Json
@@ -40,14 +44,30 @@ class Run:
         summary = read_summary(folder)
         if summary is None:
             raise ReportError(f"{folder}: the run there is not finished, {SUMMARY} is missing.")
+        columns = COLUMNS if detector_of(summary) == DISCREPANCY else [*COLUMNS, "discrepancy"]
         return cls(
             folder,
             summary,
             read_metrics(folder) if (folder / METRICS).exists() else [],
-            read_verdicts(folder, COLUMNS) if (folder / VERDICTS).exists() else pd.DataFrame(columns=COLUMNS),
+            read_verdicts(folder, columns) if (folder / VERDICTS).exists() else pd.DataFrame(columns=columns),
             Truth.read(folder) if (folder / TRUTH).exists() else Truth((), ()),
             read_strip(folder),
         )
+
+    @property
+    def detector(self) -> str:
+        """The name of the score in the column `before`."""
+        return detector_of(self.summary)
+
+    @property
+    def stopping(self) -> str:
+        """Over what the score is averaged before it is held against the threshold."""
+        return str(self.summary["config"].get("defense", {}).get("stopping", "per_sample"))
+
+
+def detector_of(summary: Json) -> str:
+    """The name of what the defence holds against its threshold; older settings know the discrepancy only."""
+    return detector_name(summary["config"].get("defense", {}).get("detector", "discrepancy"))
 
 
 Arms = dict[str, dict[int, Run]]

@@ -1,9 +1,10 @@
 """The page of a single run."""
 
+from fedmd.report.detector import DISCREPANCY
 from fedmd.report.page.content import Block, Card, Note, Page, Section, Table
-from fedmd.report.page.evidence import Run
+from fedmd.report.page.evidence import Run, detector_of
 from fedmd.report.page.pictures import strip_pictures
-from fedmd.report.page.run_blocks import accuracy_plot, detection_blocks, discrepancy_blocks
+from fedmd.report.page.run_blocks import accuracy_plot, detection_blocks, score_blocks
 from fedmd.report.page.settings import settings_section
 from fedmd.report.table import MISSING, Estimate, Row, cell_text
 from fedmd.types import Json
@@ -17,15 +18,15 @@ def run_page(run: Run, title: str) -> Page:
 
 
 def run_sections(run: Run) -> list[Section]:
-    """Accuracy, discrepancy, detection, images, numbers, settings."""
+    """Accuracy, the detector's score, detection, images, numbers, settings."""
     accuracy: list[Block] = [accuracy_plot(run, "accuracy"), stations_table(run.summary)] if run.metrics else []
     images: list[Block] = [strip_pictures(run.strip) if run.strip else Note(NO_STRIP)]
     return [
         Section("accuracy", "Accuracy", accuracy or [Note("The rounds' metrics are no longer in the folder.")]),
-        Section("discrepancy", "Memorization discrepancy", discrepancy_blocks(run, "discrepancy")),
+        Section("discrepancy", run.detector, score_blocks(run, "discrepancy")),
         Section("detection", "Detection", [*detection_blocks(run, "detection"), detection_table(run.summary)]),
         Section("images", "Images", images),
-        Section("numbers", "Numbers", [cost_table(run.summary), *([rounds_table(run.metrics)] if run.metrics else [])]),
+        Section("numbers", "Numbers", [cost_table(run.summary), *([rounds_table(run)] if run.metrics else [])]),
         settings_section([run]),
     ]
 
@@ -42,9 +43,9 @@ def run_lead(summary: Json) -> str:
 
 def run_cards(summary: Json) -> list[Card]:
     """The headline numbers."""
-    accuracy, sample, defense = summary["accuracy"], summary["detection"]["sample"], summary["defense"]
+    accuracy, sample, defense = summary["accuracy"], own_detection(summary)["sample"], summary["defense"]
     before_attack, before_trigger = unit(accuracy["before_attack"], "%"), unit(accuracy["before_trigger"], "%")
-    counts = f"{sample['n_poisoned']} poisoned, {sample['n_clean']} clean samples"
+    counts = f"{detector_of(summary)}; {sample['n_poisoned']} poisoned, {sample['n_clean']} clean samples"
     return [
         Card("Final accuracy", unit(accuracy["final"], "%"), f"{unit(accuracy['burn_in'], '%')} after burn-in"),
         Card("Accumulation loss", unit(summary["accumulation_loss"], "points"), f"{before_attack} before the attack"),
@@ -64,16 +65,27 @@ def stations_table(summary: Json) -> Table:
 
 
 def detection_table(summary: Json) -> Table:
-    """Detection quality of samples and of clients."""
+    """Detection quality of samples and of clients: of the detector and, where that is another, of the discrepancy."""
+    scores = {detector_of(summary): own_detection(summary), DISCREPANCY: summary["detection"]}
     names = {
         "auroc": "AUROC, samples",
         "average_precision": "Average precision, samples",
         "tpr_at_fpr_05": "TPR at FPR ≤ 5 %, samples",
     }
-    sample, client = summary["detection"]["sample"], summary["detection"]["client"]
-    rows: list[Row] = [{"measure": label, "value": Estimate(sample.get(key))} for key, label in names.items()]
-    rows.append({"measure": "AUROC, clients (by mean discrepancy)", "value": Estimate(client["auroc"])})
-    return Table.of(rows, "How well the discrepancy tells poisoned from clean; 1 is perfect, AUROC 0.5 is chance")
+    rows: list[Row] = [
+        {"measure": label, **{name: Estimate(score["sample"].get(key)) for name, score in scores.items()}}
+        for key, label in names.items()
+    ]
+    clients = {name: Estimate(score["client"]["auroc"]) for name, score in scores.items()}
+    rows.append({"measure": "AUROC, clients (by their mean)", **clients})
+    return Table.of(rows, "How well a score tells poisoned from clean; 1 is perfect, AUROC 0.5 is chance")
+
+
+def own_detection(summary: Json) -> Json:
+    """Detection by what the defence holds against its threshold; older summaries know the discrepancy's only."""
+    detection: Json = summary["detection"]
+    own: Json = detection.get("detector", detection)
+    return own
 
 
 def cost_table(summary: Json) -> Table:
@@ -85,8 +97,9 @@ def cost_table(summary: Json) -> Table:
     return Table.of(rows, f"Wall time; {received:.1f} MiB received from clients")
 
 
-def rounds_table(metrics: list[Json]) -> Table:
-    """The run round by round."""
+def rounds_table(run: Run) -> Table:
+    """The run round by round; the threshold's column says whose it is, unless it is the discrepancy's."""
+    threshold = "threshold" if run.detector == DISCREPANCY else f"threshold ({run.detector.lower()})"
     rows: list[Row] = [
         {
             "round": str(row["round"]),
@@ -94,12 +107,12 @@ def rounds_table(metrics: list[Json]) -> Table:
             "accuracy (%)": Estimate(row["accuracy"], None, 100, 1),
             "loss": Estimate(row["loss"]),
             "discrepancy": Estimate(row["discrepancy"]["mean"]),
-            "threshold": Estimate(row["threshold"]),
+            threshold: Estimate(row["threshold"]),
             "corrected (%)": Estimate(row["corrected_share"], None, 100, 1),
             "rejected (%)": Estimate(row["rejected_share"], None, 100, 1),
             "refused clients": str(len(row["rejections"])),
         }
-        for row in metrics
+        for row in run.metrics
     ]
     return Table.of(rows, "Round by round; discrepancy and threshold in nats", folded=f"All {len(rows)} rounds")
 

@@ -1,0 +1,41 @@
+"""What a defence holds against its threshold, in words: the score's name, and what it is averaged over first.
+
+`detector` and `stopping` are the settings defense.detector and defense.stopping of a run.
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+DISCREPANCY = "Memorization discrepancy"
+NAMES = {"discrepancy": DISCREPANCY, "historical_loss": "Historical loss", "current_loss": "Current loss"}
+GROUPS = {"per_client": ["round", "client"], "batch_mean": ["round"]}
+LABELS = {"per_client": "threshold (client mean)", "batch_mean": "threshold (batch mean)"}
+NOTES = {
+    "per_client": " The threshold is held against a client's mean of a round, not against single samples.",
+    "batch_mean": " The threshold is held against the mean of a round's whole batch, not against single samples.",
+}
+
+
+def detector_name(detector: str) -> str:
+    """`Historical loss` for historical_loss."""
+    return NAMES.get(detector, "Detector's score")
+
+
+def threshold_label(stopping: str) -> str:
+    """The threshold's name in a legend."""
+    return LABELS.get(stopping, "threshold")
+
+
+def threshold_note(stopping: str) -> str:
+    """A sentence, with a space before it, where the threshold is not held against single samples; else nothing."""
+    return NOTES.get(stopping, "")
+
+
+def held_scores(verdicts: pd.DataFrame, stopping: str) -> NDArray[np.float64]:
+    """What was held against the threshold for each sample [N]: its own `before`, or the mean that it is part of."""
+    held = verdicts["before"]
+    if stopping in GROUPS:
+        held = verdicts.groupby(GROUPS[stopping])["before"].transform("mean")
+    scores: NDArray[np.float64] = held.to_numpy(np.float64)
+    return scores
