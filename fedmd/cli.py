@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"fedmd: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("fedmd: interrupted; finished runs are kept", file=sys.stderr)
-        sys.exit(130)
+        print("fedmd: interrupted; finished runs are kept", file=sys.stderr, flush=True)
+        os._exit(130)  # Flower runs the server in a thread, which would go on without its clients and call it a run
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -110,13 +110,13 @@ class OnlineConfig(Section):
 
     `batchnorm` says where the running statistics come from: the clients' batches (train), burn-in (frozen), or the
     server's own trusted set, re-estimated after every step (trusted, an extension of ours). `batchnorm_momentum` is the
-    weight of the newest batch in the first case: one over the number of rounds they look back.
+    weight of the newest batch in the first case; None leaves the model's own.
     """
 
     lr: Positive
     momentum: Share
     batchnorm: Literal["train", "frozen", "trusted"] = "train"
-    batchnorm_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1
+    batchnorm_momentum: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class TrainingConfig(Section):
@@ -250,7 +250,8 @@ class FederationConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """The machine: none of these settings but device, precision and threads may change a result."""
+    """The machine. workers, cache_dir, progress and tensorboard never change a result; the others may, in the last
+    digits, and evaluate_every decides which rounds have an accuracy."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["fp32", "bf16"]

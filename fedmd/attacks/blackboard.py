@@ -19,8 +19,7 @@ class Blackboard:
     """A folder of memoised tensors, announced numbers and the seconds that crafting took."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder  # made when something is first written: honest clients leave no trace
 
     def once(self, kind: str, version: int, compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         """The tensors called `kind` at `version`; the first to ask computes, the others wait and read.
@@ -47,8 +46,10 @@ class Blackboard:
     def announced(self, name: str) -> float | None:
         """The announced number, or None so far."""
         path = self.folder / f"{name}.json"
+        if not path.exists():
+            return None
         with self._locked(name):
-            return float(json.loads(path.read_text())) if path.exists() else None
+            return float(json.loads(path.read_text()))
 
     def add_seconds(self, round: int, seconds: float) -> None:
         """Book the time one colluder spent crafting in `round`."""
@@ -65,6 +66,7 @@ class Blackboard:
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
+        self.folder.mkdir(exist_ok=True)
         with (self.folder / f"{name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -65,7 +65,7 @@ class Coalition:
         rise = self._config.attack.stop_error_rise
         if phase != "accumulative" or rise is None:
             return phase
-        error = 1 - accuracy(model, *self._own_data.tensors())
+        error = 1 - accuracy(model, *self._own_data.tensors(_device(model)))
         self.blackboard.announce("error_at_start", error)
         at_start = self.blackboard.announced("error_at_start")
         if at_start is not None and error - at_start >= rise:
@@ -74,15 +74,15 @@ class Coalition:
 
     def _trigger(self, round: int, model: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
         """The crafted trigger batch [M * b, C, H, W] and its labels; always inside the ball round the clean one."""
-        x, y = self._clean_trigger().tensors()
+        x, y = self._clean_trigger().tensors(_device(model))
         attack = self._config.attack
 
         def craft() -> dict[str, torch.Tensor]:
-            x_val, y_val = self._own_data.tensors()
+            x_val, y_val = self._own_data.tensors(_device(model))
             return {"x": craft_trigger(model, x, y, x_val, y_val, radius=attack.radius, steps=attack.steps)}
 
         version = round if attack.trigger == "online" else 0
-        return self.blackboard.once("trigger", version, craft)["x"], y
+        return self.blackboard.once("trigger", version, craft)["x"].to(_device(model)), y
 
     def _clean_trigger(self) -> ImageSet:
         """The batches the members would have sent in the planned trigger round, in the order of their ids."""
@@ -98,15 +98,15 @@ class Coalition:
         x_tri, y_tri = self._trigger(round, model)
 
         def steer() -> dict[str, torch.Tensor]:
-            h = steering_direction(model, x_tri, y_tri, *self._own_data.tensors())
+            h = steering_direction(model, x_tri, y_tri, *self._own_data.tensors(_device(model)))
             return {f"{index:04d}": tensor for index, tensor in enumerate(h)}
 
         shared = self.blackboard.once("direction", round, steer)
-        return tuple(shared[name] for name in sorted(shared))
+        return tuple(shared[name].to(_device(model)) for name in sorted(shared))
 
     def _accumulative(self, batch: StreamBatch, model: nn.Module) -> StreamBatch:
         attack = self._config.attack
-        x, y = ImageSet(batch.images, batch.labels, self._own_data.classes).tensors()
+        x, y = ImageSet(batch.images, batch.labels, self._own_data.classes).tensors(_device(model))
         poisoned = craft_accumulative(
             model,
             x,
@@ -127,3 +127,7 @@ class Coalition:
         mine = slice(start, start + size)
         images = quantised(crafted[mine], clean.images[mine], self._config.attack.radius)
         return replace(batch, images=images, labels=clean.labels[mine])
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device

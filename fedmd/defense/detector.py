@@ -81,18 +81,21 @@ def pooled(scores: Tensor, stopping: Stopping, clients: Tensor | None = None) ->
     """
     if stopping == "per_sample" or len(scores) == 0:
         return scores
-    if stopping == "batch_mean" or clients is None:
+    if stopping == "batch_mean":
         return scores.mean().expand_as(scores)
+    if clients is None:
+        raise ValueError("clients must name each sample's client for stopping='per_client'")
     _, member = torch.unique(clients, return_inverse=True)  # type: ignore[no-untyped-call]
-    belongs = F.one_hot(member).to(scores.dtype)  # a matrix product repeats bit for bit on a GPU, index_add_ does not
-    return (scores @ belongs / belongs.sum(dim=0))[member]
+    belongs = F.one_hot(member).to(scores.dtype)  # a dense sum repeats bit for bit on a GPU, index_add_ does not
+    return ((scores[:, None] * belongs).sum(dim=0) / belongs.sum(dim=0))[member]
 
 
 def pooled_reference(scores: Tensor, stopping: Stopping, clients: Tensor | None, n: int, draws: int = 500) -> Tensor:
     """What honest traffic would score: `scores` [m] of the trusted set, or means of as many of them as are pooled.
 
-    `n` is the size of the batch to be judged. The draws (with replacement) are the same at every call, so that the
-    threshold moves with the models and not by chance.
+    `n` is the size of the batch to be judged. Means of draws from one small set overlap, so the finite-sample promise
+    of the quantile holds per sample only; for means it is an estimate. The draws (with replacement) are the same at
+    every call, so that the threshold moves with the models and not by chance.
     """
     if stopping == "per_sample":
         return scores

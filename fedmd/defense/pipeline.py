@@ -160,12 +160,12 @@ class Pipeline:
         measured = time.perf_counter()
         answer = self.response(Suspects(self.current, historical, x, y, before, suspicious, threshold, clients))
         verdicts = Verdicts(
-            before=before.double().cpu().numpy(),
-            after=answer.after.double().cpu().numpy(),
+            before=before.cpu().double().numpy(),
+            after=answer.after.cpu().double().numpy(),
             steps=answer.steps.long().cpu().numpy(),
             actions=answer.actions.long().cpu().numpy(),
             threshold=threshold if np.isfinite(threshold) else None,
-            discrepancy=None if self.detector is discrepancy else discrepancy(answers).double().cpu().numpy(),
+            discrepancy=None if self.detector is discrepancy else discrepancy(answers).cpu().double().numpy(),
         )
         keep = answer.actions != Action.REJECTED
         kept = (answer.x, y) if bool(keep.all()) else (answer.x[keep], y[keep])

@@ -1,8 +1,8 @@
-"""From which discrepancy on a sample is suspicious: eqs (7) and (8) of the method, and a constant.
+"""From which score on a sample is suspicious: eqs (7) and (8) of the method, and a constant.
 
 A threshold is a function `(step, trusted) -> nats`. `step` counts the online steps since burn-in; `trusted()`
-returns the discrepancy [n] of the server's trusted samples under today's models, and is only called, and paid
-for, by the thresholds that need it.
+returns the detector's score [n] (the discrepancy, unless a defence says otherwise) of the server's trusted samples
+under today's models, and is only called, and paid for, by the thresholds that need it.
 
 [MD23] Zhu et al., Exploring Model Dynamics for Accumulative Poisoning Discovery, ICML 2023.
 """

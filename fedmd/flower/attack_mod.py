@@ -9,6 +9,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+import torch
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
 from torch import nn
@@ -27,6 +28,7 @@ from fedmd.flower.messages import (
 )
 from fedmd.flower.world import World, world_of
 from fedmd.models import model_for
+from fedmd.training.device import resolve_device
 
 
 def collusion(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -42,6 +44,7 @@ def collusion(message: Message, context: Context, call_next: ClientAppCallable) 
     if not coalition.is_active(request.round) or not set(request.clients) & set(coalition.members):
         return reply
     started = time.perf_counter()
+    torch.set_num_threads(max(1, int(world.config.runtime.client_cpus)))  # whatever OMP_NUM_THREADS says: it repeats
     model = _model(request.run)
     fetch_model(request, model)
     batches = [
@@ -68,4 +71,5 @@ def _folder(request: Request, context: Context) -> Path:
 @lru_cache(maxsize=2)
 def _model(run: str) -> nn.Module:
     world = world_of(run)
-    return model_for(world.config.model, world.images, world.config.seed)
+    device = resolve_device("auto" if world.config.runtime.client_gpus > 0 else "cpu")
+    return model_for(world.config.model, world.images, world.config.seed).to(device)

@@ -1,5 +1,7 @@
 """How the model gets to those who subscribed: by reference inside a simulation, in the message otherwise."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +14,9 @@ from torch import nn
 
 from fedmd import checkpoint
 from fedmd.flower.messages import Request
+
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,20 @@ class InMessage:
 @contextmanager
 def shared_memory() -> Iterator[ByReference]:
     """An exchange in a temporary folder (in memory where the system has such), gone afterwards."""
-    memory = Path("/dev/shm")
-    with TemporaryDirectory(prefix="fedmd-", dir=memory if memory.is_dir() else None) as folder:
+    _sweep()
+    roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES  # containers often have 64 MB there
+    with TemporaryDirectory(
+        prefix=f"fedmd-{os.getpid()}-", dir=_MEMORY if roomy else None, ignore_cleanup_errors=True
+    ) as folder:
         yield ByReference(Path(folder))
+
+
+def _sweep() -> None:
+    """Remove what killed processes left in memory; a live one's folder carries its process id."""
+    for folder in _MEMORY.glob("fedmd-*-*"):
+        owner = folder.name.split("-")[1]
+        if owner.isdigit() and not Path("/proc", owner).exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def fetch_model(request: Request, model: nn.Module) -> None:

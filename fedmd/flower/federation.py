@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +100,14 @@ def print_round(config: RunConfig, report: RoundReport) -> None:
 def versions() -> dict[str, str]:
     """Versions of what decides a result."""
     packages = ("fedmd", "flwr", "torch", "torchvision", "ray", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # fedmd itself, where it runs from a Flower bundle
+        return "not installed"
 
 
 def _expected(config: RunConfig, images: ImageSet) -> Expected:

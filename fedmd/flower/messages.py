@@ -46,9 +46,9 @@ class Expected:
     max_samples: int
 
 
-def info_request(run: str) -> RecordDict:
+def info_request(run: str, exchange: str = "") -> RecordDict:
     """Ask a node which clients it answers for and whether it wants the model."""
-    return RecordDict({_HEADER: ConfigRecord({"protocol": PROTOCOL, "run": run})})
+    return RecordDict({_HEADER: ConfigRecord({"protocol": PROTOCOL, "run": run, "exchange": exchange})})
 
 
 def info_reply(clients: Sequence[int], *, wants_model: bool) -> RecordDict:

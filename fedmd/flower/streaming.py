@@ -8,7 +8,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 from torch import nn
 
-from fedmd.config import RunConfig
+from fedmd.config import ConfigError, RunConfig
 from fedmd.flower.exchange import Exchange, Published
 from fedmd.flower.messages import (
     INFO,
@@ -41,21 +41,23 @@ class FlowerCollector:
     def connect(self) -> None:
         """Wait for the federation's nodes and learn which clients each of them answers for.
 
-        Raises RuntimeError when not every client is spoken for before the deadline.
+        A client nobody speaks for is refused in every round. Raises ConfigError when nobody speaks for any.
         """
         deadline = time.monotonic() + self._config.federation.round_timeout_s
         wanted = self._config.federation.node_count
         while len(nodes := sorted(self._grid.get_node_ids())) < wanted and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-        requests = {node: Message(info_request(self._run), node, INFO) for node in nodes}
+        requests = {node: Message(info_request(self._run, self._exchange.folder), node, INFO) for node in nodes}
         for node, reply in self._ask(requests).items():
             self._register(node, reply)
         missing = sorted(set(range(self._config.federation.clients)) - set(self._node_of))
-        if missing:
-            raise RuntimeError(
-                f"no node answers for clients {missing}: {len(nodes)} of {wanted} nodes came, each needs "
-                "partition-id and num-partitions"
+        if not self._node_of:
+            raise ConfigError(
+                f"federation.round_timeout_s: of {wanted} nodes {len(nodes)} came and none said within "
+                f"{self._config.federation.round_timeout_s:g} s which clients it answers for."
             )
+        if missing:
+            log.warning("nobody answers for clients %s; they are refused in every round", missing)
 
     def _register(self, node: int, reply: Message) -> None:
         try:
@@ -74,8 +76,10 @@ class FlowerCollector:
     def __call__(self, round: int, clients: Sequence[int], model: nn.Module) -> Collected:
         """One round: ask the nodes of `clients`, keep what is valid, note the reason for what is not."""
         asked: dict[int, list[int]] = {}
+        rejections = [Rejection(client, "no node answers for it") for client in clients if client not in self._node_of]
         for client in clients:
-            asked.setdefault(self._node_of[client], []).append(client)
+            if client in self._node_of:
+                asked.setdefault(self._node_of[client], []).append(client)
         subscribed = self._subscribers & set(asked)
         published = self._exchange.publish(round, model) if subscribed else Published()
         requests = {
@@ -84,7 +88,6 @@ class FlowerCollector:
         }
         replies = self._ask(requests)
         batches: list[StreamBatch] = []
-        rejections: list[Rejection] = []
         for node, mine in asked.items():
             if node not in replies:
                 rejections += [Rejection(client, "no answer before the deadline") for client in mine]

@@ -11,6 +11,7 @@ import numpy as np
 METRICS = "metrics.jsonl"  # one line a round
 VERDICTS = "verdicts.parquet"  # one row a sample, one row group a round
 TRUTH = "truth.json"  # who poisoned and when
+DERIVED = ("accuracy.png", "discrepancy.png", "strip.png", "strip.npz", "report.html")  # drawn from the others
 SUMMARY = "summary.json"  # written last: a folder that has it holds a finished run
 COMPARISON = "comparison.json"  # of a study, whose runs lie where `cell_folder` says
 REPORT = "report.html"

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fedmd.report.files import METRICS, SUMMARY, VERDICTS, dumps
+from fedmd.report.files import DERIVED, METRICS, SUMMARY, TRUTH, VERDICTS, dumps
 from fedmd.types import PHASES, Action, Json, RoundReport
 
 ACTIONS: tuple[str, ...] = tuple(action.name.lower() for action in Action)  # as written to the file
@@ -50,7 +50,8 @@ class RunRecorder:
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / SUMMARY).unlink(missing_ok=True)
+        for stale in (SUMMARY, TRUTH, *DERIVED):
+            (self.folder / stale).unlink(missing_ok=True)
         self._verdicts = pq.ParquetWriter(self.folder / VERDICTS, SCHEMA, compression="zstd")
         self._metrics = (self.folder / METRICS).open("w", encoding="utf-8")
         return self

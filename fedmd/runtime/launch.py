@@ -11,6 +11,8 @@ from fedmd.report.summary import read_summary
 from fedmd.runtime.simulation import Cell, simulate
 from fedmd.types import Json
 
+_NO_MATTER = ("workers", "cache_dir", "progress", "tensorboard")
+
 
 def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
     """Run `runs` on one Ray instance. Raises ConfigError as `simulate` does."""
@@ -28,14 +30,21 @@ def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
 def is_finished(cell: Cell) -> bool:
     """Whether the cell's folder holds the summary of this very configuration."""
     summary = read_summary(cell.folder)
-    return summary is not None and summary["config"] == json.loads(cell.config.to_json())
+    return summary is not None and _decisive(summary["config"]) == _decisive(json.loads(cell.config.to_json()))
+
+
+def _decisive(config: Json) -> Json:
+    """The settings that can change a result."""
+    runtime = {key: value for key, value in config["runtime"].items() if key not in _NO_MATTER}
+    return {**config, "runtime": runtime}
 
 
 def announce(cell: Cell, summary: Json) -> None:
     """The run in three lines."""
     accuracy = summary["accuracy"]
     steps = " -> ".join(f"{name} {100 * accuracy[name]:.1f}" for name in accuracy if accuracy[name] is not None)
-    auroc = summary["detection"]["sample"]["auroc"]
+    auroc = summary["detection"]["detector"]["sample"]["auroc"]
     print(f"accuracy in %: {steps}")
-    print(f"defence {summary['defense']['name']}, AUROC of the discrepancy {'--' if auroc is None else f'{auroc:.3f}'}")
+    detector = cell.config.defense.detector.replace("_", " ")
+    print(f"defence {cell.config.defense.name}, AUROC of the {detector} {'--' if auroc is None else f'{auroc:.3f}'}")
     print(f"run folder: {cell.folder}", flush=True)

@@ -55,6 +55,8 @@ def simulate(
     started = time.perf_counter()
     for cell in cells:
         _check(cell.config)
+        if _backend(cell.config.runtime) != _backend(cells[0].config.runtime):
+            raise ConfigError("runtime: workers, client_cpus and client_gpus must be the same in all runs of a sweep.")
         make_folder(cell.folder)
     server_app = ServerApp()
 
@@ -79,6 +81,9 @@ def simulate(
 def _check(config: RunConfig) -> None:
     """Ask for everything a run needs from outside, so that bad input fails before Ray starts."""
     Numerics.of(config.runtime)
+    cores = os.cpu_count() or 1
+    if config.runtime.workers is None and config.runtime.client_cpus > cores:
+        raise ConfigError(f"runtime.client_cpus: must be at most {cores}, the cores of this machine.")
     if config.runtime.tensorboard and not tensorboard_is_installed():
         raise ConfigError("runtime.tensorboard: needs the package tensorboard; pip install 'fedmd[tensorboard]'.")
     world = build_world(config)

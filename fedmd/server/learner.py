@@ -18,6 +18,7 @@ from fedmd.defense.history import build_history
 from fedmd.defense.pipeline import Pipeline, build_response
 from fedmd.defense.threshold import build_threshold
 from fedmd.models import model_for
+from fedmd.seeding import seed_for
 from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
 from fedmd.training.evaluate import accuracy
@@ -47,10 +48,12 @@ class OnlineLearner:
         self.model = model_for(config.model, images, config.seed)
         self.model.load_state_dict(burn_in.final)
         numerics.place(self.model)
-        for module in self.model.modules():
-            if isinstance(module, _BatchNorm):
-                module.momentum = config.training.online.batchnorm_momentum
+        if (momentum := config.training.online.batchnorm_momentum) is not None:
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.momentum = momentum
         self._optimizer = make_optimizer(self.model, config.training.online)
+        torch.manual_seed(seed_for(config.seed, "start"))  # for models with dropout, as in `learn`
         self._trusted = images.take(split.trusted).tensors(numerics.device)
         self._settle_batchnorm(self.model)
         self._test_x, self._test_y = images.take(split.test).tensors(numerics.device)
@@ -79,6 +82,7 @@ class OnlineLearner:
         with self._numerics.autocast():
             screened = self.pipeline.screen(self._numerics.images(x), y, senders)
         started = time.perf_counter()
+        torch.manual_seed(seed_for(self._config.seed, "step", round=self.pipeline.steps))  # for models with dropout
         loss = online_step(
             self.model,
             self._optimizer,

@@ -13,7 +13,7 @@ from fedmd.config import RunConfig
 from fedmd.data.augment import augment
 from fedmd.data.split import Split
 from fedmd.models import model_for
-from fedmd.seeding import generator
+from fedmd.seeding import generator, seed_for
 from fedmd.training.device import Numerics
 from fedmd.training.fingerprint import burn_in_fingerprint
 from fedmd.training.online import online_step
@@ -86,6 +86,7 @@ def _train(config: RunConfig, own: ImageSet, numerics: Numerics, on_epoch: Calla
     for epoch in range(settings.epochs):
         randomness = generator(config.seed, "burn_in", round=epoch)
         order = torch.randperm(len(own), generator=randomness)
+        torch.manual_seed(seed_for(config.seed, "burn_in", round=epoch))  # for models with dropout
         for chosen in torch.split(order, settings.batch_size):
             batch = augment(images[chosen], config.data.augment, randomness)
             x = numerics.images(batch).float().div_(255)
