@@ -1,5 +1,6 @@
 """The command line as a user meets it: help, versions, one sentence for every mistake."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -105,7 +106,11 @@ def test_an_interrupted_run_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
     monkeypatch.setattr(launch, "launch", interrupted)
+    monkeypatch.setattr(os, "_exit", leave)  # the real one would end the tests as it ends the server's thread
     assert call("run") == 130
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -43,7 +43,7 @@ def test_two_processes_compute_once_and_agree(tmp_path: Path) -> None:
 
 
 def test_once_per_kind_and_version(tmp_path: Path) -> None:
-    board = Blackboard(tmp_path / "new" / "folder")
+    board = Blackboard(tmp_path / "new")
     calls: list[str] = []
 
     def value(name: str) -> dict[str, torch.Tensor]:
