@@ -66,7 +66,7 @@ SCHEMA = {
     "rounds": None,
     "clients": None,
     "malicious_clients": None,
-    "detection": {"sample", "client"},
+    "detection": {"sample", "client", "detector"},
     "defense": {"name", "corrected_share", "rejected_share", "mean_steps"},
     "wall_s": {"total", "startup", "attack", "screening", "correction", "step", "evaluation", "transport"},
     "bytes_received": None,
@@ -86,6 +86,7 @@ def test_summary_has_exactly_the_keys_of_schema_1(runs: Any) -> None:
         sample = {"auroc", "average_precision", "tpr_at_fpr_05", "n_poisoned", "n_clean"}
         assert set(summary["detection"]["sample"]) == sample
         assert set(summary["detection"]["client"]) == {"auroc"}
+        assert set(summary["detection"]["detector"]) == {"sample", "client"}
         assert RunConfig.parse(summary["config"]) == runs.configs[name]
 
 

@@ -25,8 +25,9 @@ def run(tmp_path, round_report, record):
     phases = ["clean"] * 3 + ["accumulative"] * 2 + ["trigger", "recovery"]
     before = [0.01, 0.02, 0.5, 0.6]
     reports = [round_report(i, phase, before=before) for i, phase in enumerate(phases, start=1)]
-    Truth((1,), (4, 5, 6)).write(tmp_path)
-    return record(tmp_path, *reports)
+    folder = record(tmp_path, *reports)
+    Truth((1,), (4, 5, 6)).write(folder)
+    return folder
 
 
 def line(figure, label):
