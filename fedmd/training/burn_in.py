@@ -47,25 +47,30 @@ def burn_in(
 
     Bit-identical for one seed on one device with one thread count. `on_epoch(epoch, epochs)` is called after
     every epoch that is trained, so never on a cache hit. A damaged file is trained again; processes that race
-    for one file all get the same, complete one.
+    for one file all get the same, complete one. Nothing in it depends on its length, so a file of more epochs than
+    are asked for serves too.
     """
+    epochs = config.training.burn_in.epochs
     own = images.take(split.burn_in)
     path = cache_dir / f"burn-in-{burn_in_fingerprint(config, own, numerics)}.safetensors"
     try:
-        return _load(path)
+        return _load(path, epochs)
     except (FileNotFoundError, checkpoint.CheckpointError):
         trained = _train(config, own, numerics, on_epoch or (lambda epoch, epochs: None))
     flat = {f"{epoch}/{name}": tensor for epoch, snapshot in enumerate(trained) for name, tensor in snapshot.items()}
     checkpoint.save(path, flat, {"epochs": len(trained)})
-    return _load(path)
+    return _load(path, epochs)
 
 
-def _load(path: Path) -> BurnIn:
+def _load(path: Path, epochs: int) -> BurnIn:
     tensors, metadata = checkpoint.load(path)
-    snapshots: tuple[Weights, ...] = tuple({} for _ in range(metadata["epochs"]))
+    if metadata["epochs"] < epochs:
+        raise checkpoint.CheckpointError(f"{path} ends after {metadata['epochs']} epochs")
+    snapshots: tuple[Weights, ...] = tuple({} for _ in range(epochs))
     for key, tensor in tensors.items():
         epoch, name = key.split("/", 1)
-        snapshots[int(epoch)][name] = tensor
+        if int(epoch) < epochs:
+            snapshots[int(epoch)][name] = tensor
     return BurnIn(snapshots)
 
 

@@ -71,6 +71,14 @@ def test_a_second_run_loads_what_the_first_trained(make_config: Make, images: Im
     assert hash_of(first) == hash_of(second)
 
 
+def test_a_longer_burn_in_serves_a_shorter_one(make_config: Make, images: ImageSet, tmp_path: Path) -> None:
+    shorter, _ = run(make_config({"training.burn_in.epochs": 1}), images, tmp_path / "alone")
+    run(make_config(), images, tmp_path / "shared")
+    found, trained = run(make_config({"training.burn_in.epochs": 1}), images, tmp_path / "shared")
+    assert trained == 0 and len(found.snapshots) == 1
+    assert hash_of(found) == hash_of(shorter)
+
+
 def test_training_again_gives_the_same_bits(make_config: Make, images: ImageSet, tmp_path: Path) -> None:
     config = make_config({"data.augment": "crop_flip"})
     one, two = (run(config, images, tmp_path / name) for name in ("a", "b"))

@@ -1,0 +1,114 @@
+"""Settings of the images, their parts, and the streams that clients send."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedmd.config.section import Count, CountOrZero, Positive, Section
+
+
+class SplitConfig(Section):
+    """Sizes, in samples, of the disjoint parts of the data; the clients' streams share what is left."""
+
+    burn_in: Count
+    trusted: Count
+    attacker: Count
+    test: Count
+
+
+class PartitionConfig(Section):
+    """How the stream part is spread over clients. `alpha` is the Dirichlet concentration; `classes_per_client` is
+    for name=shards."""
+
+    name: Literal["iid", "dirichlet", "shards"]
+    alpha: Positive | None = None
+    classes_per_client: Count | None = None
+
+    @model_validator(mode="after")
+    def _needs_alpha(self) -> Self:
+        if self.name == "dirichlet" and self.alpha is None:
+            raise ValueError("alpha must be a positive number for name=dirichlet")
+        if self.name == "shards" and self.classes_per_client is None:
+            raise ValueError("classes_per_client must be a number of classes for name=shards")
+        return self
+
+
+class DataConfig(Section):
+    """Where the images come from.
+
+    `path` names files already there, `dataset` a data set on the Hugging Face Hub; `image_column` and
+    `label_column` are for name=parquet and huggingface; `image_size` ([height, width]) resizes the images of
+    those two and of name=image_folder, null expects one size.
+    """
+
+    name: Literal[
+        "mnist5k", "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "parquet", "image_folder",
+        "huggingface",
+    ]  # fmt: skip
+    path: str | None = None
+    dataset: str | None = None
+    image_column: str = "img"
+    label_column: str = "label"
+    image_size: tuple[Count, Count] | None = None
+    augment: Literal["none", "crop", "crop_flip"] = "none"
+    splits: SplitConfig
+    partition: PartitionConfig
+
+    @model_validator(mode="after")
+    def _needs_a_place(self) -> Self:
+        if self.name == "parquet" and not self.path:
+            raise ValueError("path must name one or more Parquet files for data=parquet")
+        if self.name == "image_folder" and not self.path:
+            raise ValueError("path must name a folder that has a folder for every class for data=image_folder")
+        if self.name == "huggingface" and not self.dataset:
+            raise ValueError("dataset must name a data set on the Hugging Face Hub for data=huggingface")
+        return self
+
+
+class ShiftConfig(Section):
+    """How the stream's world differs from the one burn-in saw; see `fedmd.data.shift`.
+
+    `classes` (labels that burn-in never sees) is for name=classes, `angle` (degrees counter-clockwise) for
+    name=rotation, `corruption` and `severity` (1 to 5) for name=corruption.
+    """
+
+    name: Literal["none", "classes", "rotation", "corruption"] = "none"
+    classes: tuple[CountOrZero, ...] | None = None
+    angle: float = 45.0
+    corruption: Literal["noise", "blur", "contrast"] = "contrast"
+    severity: Annotated[int, Field(ge=1, le=5)] = 5
+
+    @model_validator(mode="after")
+    def _needs_classes(self) -> Self:
+        if self.name == "classes" and not self.classes:
+            raise ValueError("classes must list the labels that burn-in never sees for name=classes")
+        return self
+
+
+class StreamConfig(Section):
+    """Phases, in rounds, and what a client sends. `batch_size` is per client and round."""
+
+    source: Literal["fresh", "published_replay"]
+    batch_size: Count
+    clean_rounds: CountOrZero
+    accumulative_rounds: CountOrZero
+    trigger_rounds: CountOrZero
+    recovery_rounds: CountOrZero
+    shift: ShiftConfig = ShiftConfig()
+
+    @model_validator(mode="after")
+    def _replays_what_burn_in_saw(self) -> Self:
+        if self.source == "published_replay" and self.shift.name != "none":
+            raise ValueError("shift.name must be none for source=published_replay, which sends burn-in images")
+        return self
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.rounds == 0:
+            raise ValueError("clean_rounds, accumulative_rounds, trigger_rounds and recovery_rounds must not all be 0")
+        return self
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of the whole run."""
+        return self.clean_rounds + self.accumulative_rounds + self.trigger_rounds + self.recovery_rounds

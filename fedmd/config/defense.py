@@ -1,0 +1,41 @@
+"""Settings of the defence: what is measured, against what, and what is done about it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedmd.config.section import Count, NonNegative, Positive, Section, Share
+
+
+class DefenseConfig(Section):
+    """What happens to a batch before the server learns from it.
+
+    `detector` and `stopping` are for name=dsc and drop: what is held against the threshold, and over what it is
+    averaged first (nothing, a client's message, the round's whole batch).
+    """
+
+    name: Literal["none", "at", "dsc", "drop", "frozen"]
+    step_size: Positive = 0.02
+    radius: Share = 0.2
+    max_steps: Count = 10
+    stopping: Literal["per_sample", "per_client", "batch_mean"] = "per_sample"
+    detector: Literal["discrepancy", "historical_loss", "current_loss"] = "discrepancy"
+
+
+class ThresholdConfig(Section):
+    """The discrepancy (nats) above which a sample is suspicious."""
+
+    name: Literal["published", "quantile", "fixed"]
+    start: NonNegative = 0.5
+    slope: NonNegative = 0.02
+    fpr: Share = 0.05
+    value: NonNegative = 0.5
+
+
+class HistoryConfig(Section):
+    """The earlier model that the discrepancy compares with."""
+
+    name: Literal["snapshot", "lag", "ema"]
+    epoch: Count = 1
+    lag: Count = 10
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.9

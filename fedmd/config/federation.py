@@ -1,0 +1,51 @@
+"""Settings of who takes part, and on what machine."""
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from fedmd.config.section import Count, NonNegative, Positive, Section
+
+
+class FederationConfig(Section):
+    """Who takes part. One node may answer for many clients; `nodes` null means one node a client."""
+
+    clients: Count
+    clients_per_round: Count | None = None
+    nodes: Count | None = None
+    round_timeout_s: Positive = 120.0
+
+    @model_validator(mode="after")
+    def _sampled_from_clients(self) -> Self:
+        if self.clients_per_round is not None and self.clients_per_round > self.clients:
+            raise ValueError(f"clients_per_round must be at most federation.clients={self.clients}")
+        if self.nodes is not None and self.nodes > self.clients:
+            raise ValueError(f"nodes must be at most federation.clients={self.clients}")
+        return self
+
+    @property
+    def node_count(self) -> int:
+        """Number of Flower nodes a simulation starts for this federation."""
+        return self.nodes or self.clients
+
+    @property
+    def sampled_clients(self) -> int:
+        """Clients asked in each round."""
+        return self.clients_per_round or self.clients
+
+
+class RuntimeConfig(Section):
+    """The machine. workers, cache_dir, progress and tensorboard never change a result; the others may, in the last
+    digits, and evaluate_every decides which rounds have an accuracy."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    precision: Literal["fp32", "bf16"]
+    channels_last: bool
+    threads: Count
+    workers: Count | None = None
+    client_cpus: Positive = 1
+    client_gpus: NonNegative = 0
+    evaluate_every: Count = 1
+    cache_dir: str | None = None
+    progress: bool = True
+    tensorboard: bool = False

@@ -1,0 +1,85 @@
+"""One run as a frozen record that validates itself."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Self, get_args
+
+from pydantic import BaseModel, ValidationError, model_validator
+
+from fedmd.config.attack import AttackConfig
+from fedmd.config.data import DataConfig, StreamConfig
+from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
+from fedmd.config.federation import FederationConfig, RuntimeConfig
+from fedmd.config.section import ConfigError, CountOrZero, Section
+from fedmd.config.training import ModelConfig, TrainingConfig
+
+
+class RunConfig(Section):
+    """One federation from burn-in to its last round. Same config, same numbers."""
+
+    seed: CountOrZero
+    data: DataConfig
+    model: ModelConfig
+    training: TrainingConfig
+    stream: StreamConfig
+    attack: AttackConfig
+    defense: DefenseConfig
+    threshold: ThresholdConfig
+    history: HistoryConfig
+    federation: FederationConfig
+    runtime: RuntimeConfig
+
+    @model_validator(mode="after")
+    def _history_was_taken(self) -> Self:
+        if self.history.name == "snapshot" and self.history.epoch > self.training.burn_in.epochs:
+            raise ValueError(
+                f"history.epoch must be between 1 and training.burn_in.epochs={self.training.burn_in.epochs}, "
+                f"not {self.history.epoch}"
+            )
+        return self
+
+    @classmethod
+    def parse(cls, source: str | dict[str, Any]) -> Self:
+        """From JSON text or a mapping. Raises `ConfigError` naming the first wrong key."""
+        try:
+            mapping = json.loads(source) if isinstance(source, str) else source
+            return cls.model_validate(mapping)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"the configuration is not valid JSON: {error}.") from error
+        except ValidationError as error:
+            raise ConfigError(_sentence(error)) from error
+
+    def to_json(self) -> str:
+        """The text that `parse` reads back to an equal configuration."""
+        return self.model_dump_json()
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "the configuration"
+    kind, value = first["type"], first["input"]
+    if kind == "extra_forbidden":
+        section = _section_at(first["loc"][:-1])
+        return f"{key}: unknown key; allowed here: {', '.join(section.model_fields)}."
+    if kind == "missing":
+        return f"{key}: a value is required."
+    if kind == "literal_error":
+        return f"{key}: {value!r} is not one of {first['ctx']['expected'].replace(chr(39), '')}."
+    if kind == "value_error":
+        return f"{key + '.' if first['loc'] else ''}{first['ctx']['error']}."  # our validators begin with the key
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{key}: {message}, not {value!r}."
+
+
+def _section_at(path: tuple[int | str, ...]) -> type[BaseModel]:
+    section: type[BaseModel] = RunConfig
+    for part in path:
+        section = next(_sections(section.model_fields[str(part)].annotation))
+    return section
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _sections(argument)

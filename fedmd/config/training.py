@@ -1,0 +1,47 @@
+"""Settings of the model and of training it, before the stream and during it."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedmd.config.section import Count, NonNegative, Positive, Section, Share
+
+
+class ModelConfig(Section):
+    """A name from `fedmd.models.MODELS`, or name=custom with `factory="package.module:function"`."""
+
+    name: str
+    width: Count = 16
+    factory: str | None = None
+
+
+class BurnInConfig(Section):
+    """Offline training before the stream starts."""
+
+    epochs: Count
+    batch_size: Count
+    lr: Positive
+    momentum: Share
+    weight_decay: NonNegative
+    batchnorm: Literal["running", "precise"] = "running"
+
+
+class OnlineConfig(Section):
+    """The server's step on a round's batch: SGD without weight decay, a fresh optimizer after burn-in.
+
+    `batchnorm` says where the running statistics come from: the clients' batches (train), burn-in (frozen), or the
+    server's own trusted set, re-estimated after every step (trusted, an extension of ours). `batchnorm_momentum` is the
+    weight of the newest batch in the first case; None leaves the model's own.
+    """
+
+    lr: Positive
+    momentum: Share
+    batchnorm: Literal["train", "frozen", "trusted"] = "train"
+    batchnorm_momentum: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
+class TrainingConfig(Section):
+    """Burn-in and online training."""
+
+    burn_in: BurnInConfig
+    online: OnlineConfig
