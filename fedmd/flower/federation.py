@@ -51,7 +51,7 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
         config, world.images, world.parts, numerics=numerics, cache_dir=default_cache_dir(config.runtime.cache_dir)
     )
     learner = OnlineLearner(config, world.images, world.parts, trained, numerics)
-    burn_in_accuracy = learner.accuracy()
+    burn_in_accuracy, burn_in_attack_success = learner.accuracy(), learner.attack_success()
     with ExitStack() as stack:
         shared = stack.enter_context(shared_memory())
         exchange = shared if isinstance(grid, InMemoryGrid) else InMessage()
@@ -73,13 +73,14 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
             if events is not None:
                 events.record(result.report)
             on_round(config, result.report)
-    truth = Truth(coalition.members, tuple(poisoned_rounds))
+    truth = Truth(coalition.members, tuple(poisoned_rounds), coalition.poisoned_samples)
     truth.write(folder)
     write_figures(folder, strip, config.defense.detector, config.defense.stopping)
     summary = summarise(
         folder,
         truth=truth,
         burn_in_accuracy=burn_in_accuracy,
+        burn_in_attack_success=burn_in_attack_success,
         defense_name=config.defense.name,
         n_clients=config.federation.clients,
         wall_s={"startup": startup_s, "total": time.perf_counter() - began},

@@ -61,7 +61,9 @@ def run_session(
         learned = learner.learn(collected.batches) if collected.batches else None
         started = time.perf_counter()
         due = (round + 1) % config.runtime.evaluate_every == 0 or round + 1 == config.stream.rounds
-        accuracy = learner.accuracy() if due or _phase_ends(config, round) else None
+        due = due or _phase_ends(config, round)
+        accuracy = learner.accuracy() if due else None
+        attack_success = learner.attack_success() if due else None
         evaluation_s = time.perf_counter() - started
         report = RoundReport(
             round=round,
@@ -79,6 +81,7 @@ def run_session(
                 **(learned.wall_s if learned else {}),
                 "evaluation": evaluation_s,
             },
+            attack_success=attack_success,
         )
         yield RoundResult(report, collected.batches, learned)
 

@@ -21,7 +21,7 @@ from fedmd.runtime.simulation import Cell, simulate
 from fedmd.types import Json, RoundReport
 
 # A net that learns something in a second: 4 clients, two of them malicious, 1 + 1 + 1 + 1 rounds.
-BASE = [
+SMALL = [
     "experiment=smoke",
     "defense=dsc",
     "threshold.fpr=0.3",
@@ -29,8 +29,6 @@ BASE = [
     "training.burn_in.epochs=4",
     "training.online.lr=0.05",
     "runtime.device=cpu",
-    "runtime.progress=false",
-    "stream.shift.name=none",
 ]
 BROKEN_SEED = 77  # in this cell client 1's process fails in round 1
 CELLS: dict[str, list[str]] = {
@@ -42,6 +40,8 @@ CELLS: dict[str, list[str]] = {
     "other seed": ["seed=1"],
     "sampled": ["federation.clients_per_round=2", "seed=2"],
     "broken": [f"seed={BROKEN_SEED}"],
+    "trigger only": ["attack=trigger_only"],
+    "backdoor": ["attack=backdoor", "attack.target=3"],
 }
 
 
@@ -57,7 +57,15 @@ class Runs:
 
 def composed(folder: Path, cache: Path, *overrides: str) -> Composed:
     """A small federation that fills `folder`."""
-    return compose([*BASE, f"runtime.cache_dir={cache}", f"hydra.run.dir={folder}", *overrides])
+    return compose(
+        [*SMALL, "runtime.progress=false", f"runtime.cache_dir={cache}", f"hydra.run.dir={folder}", *overrides]
+    )
+
+
+@pytest.fixture(scope="session")
+def small() -> list[str]:
+    """The settings of a small federation, for the command line."""
+    return SMALL
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,6 @@ import pytest
 
 pytestmark = pytest.mark.timeout(600)
 FEDMD = Path(sys.executable).parent / "fedmd"
-SMALL = [
-    "experiment=smoke",
-    "defense=dsc",
-    "threshold.fpr=0.3",
-    "training.burn_in.batch_size=25",
-    "training.burn_in.epochs=4",
-    "training.online.lr=0.05",
-    "runtime.device=cpu",
-]
 Metrics = Callable[[Path], list[dict[str, Any]]]
 
 
@@ -36,8 +27,8 @@ def times(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
 
 
-def test_run_and_sweep(cache: Path, runs: Any, metrics: Metrics, tmp_path: Path) -> None:
-    common = [*SMALL, f"runtime.cache_dir={cache}"]
+def test_run_and_sweep(small: list[str], cache: Path, runs: Any, metrics: Metrics, tmp_path: Path) -> None:
+    common = [*small, f"runtime.cache_dir={cache}"]
     printed = fedmd("run", *common, "hydra.run.dir=sweep/seed-0", cwd=tmp_path)
     folder = tmp_path / "sweep" / "seed-0"
     assert sum(line.startswith("round") for line in printed) == 4

@@ -61,6 +61,7 @@ def lines(folder: Path) -> list[str]:
 SCHEMA = {
     "schema": None,
     "accuracy": {"burn_in", "before_attack", "before_trigger", "after_trigger", "final"},
+    "attack_success": {"burn_in", "before_attack", "before_trigger", "after_trigger", "final"},
     "accumulation_loss": None,
     "trigger_drop": None,
     "rounds": None,
@@ -139,7 +140,8 @@ def test_figures_exist_and_the_strip_shows_a_member(runs: Any) -> None:
     for name in ("accuracy.png", "discrepancy.png", "strip.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     truth = json.loads((folder / "truth.json").read_text())
-    assert truth == {"malicious_clients": runs.summaries["base"]["malicious_clients"], "poisoned_rounds": [1, 2]}
+    malicious = runs.summaries["base"]["malicious_clients"]
+    assert truth == {"malicious_clients": malicious, "poisoned_rounds": [1, 2], "poisoned_samples": BATCH}
     strip = np.load(folder / "strip.npz")
     moved = np.abs(strip["clean"].astype(int) - strip["poisoned"])
     radius = runs.configs["base"].attack.radius
@@ -151,8 +153,39 @@ def test_without_an_attack_detection_is_undefined(runs: Any) -> None:
     for name in ("attack none", "fraction zero"):
         summary = runs.summaries[name]
         assert summary["malicious_clients"] == []
+        assert summary["accumulation_loss"] is None and summary["trigger_drop"] is None
         assert summary["detection"]["sample"]["n_poisoned"] == 0
         assert summary["detection"]["sample"]["auroc"] is None and summary["detection"]["client"]["auroc"] is None
+
+
+# -- other attacks -----------------------------------------------------------------------------------------------
+
+
+def test_trigger_only_is_honest_until_the_trigger(runs: Any, metrics: Metrics) -> None:
+    alone, honest = metrics(runs.folders["trigger only"]), metrics(runs.folders["attack none"])
+    assert alone[:2] == honest[:2] and alone[2] != honest[2]
+    assert [line["phase"] for line in alone] == PHASES
+    assert runs.summaries["trigger only"]["detection"]["sample"]["n_poisoned"] == MALICIOUS * BATCH
+
+
+def test_a_backdoor_is_scored_by_sample_and_by_its_success(runs: Any, metrics: Metrics) -> None:
+    folder, summary = runs.folders["backdoor"], runs.summaries["backdoor"]
+    stamped = round(0.5 * BATCH)
+    assert summary["detection"]["sample"]["n_poisoned"] == MALICIOUS * stamped * 2
+    table = pd.read_parquet(folder / "verdicts.parquet")
+    poisoned = table["client"].isin(summary["malicious_clients"]) & table["round"].isin([1, 2])
+    poisoned &= table["index"] < stamped
+    assert (table["label"][poisoned] == 3).all()
+    assert (table["label"][~poisoned] != 3).any()
+    scores = table["before"].to_numpy()
+    pairs = [(p > c) + 0.5 * (p == c) for p in scores[poisoned] for c in scores[~poisoned]]
+    assert summary["detection"]["sample"]["auroc"] == pytest.approx(np.mean(pairs))
+    rates = [line["attack_success"] for line in metrics(folder)]
+    assert all(0 <= rate <= 1 for rate in rates)
+    success = summary["attack_success"]
+    stations = [success[key] for key in ("before_attack", "before_trigger", "after_trigger", "final")]
+    assert stations == rates and 0 <= success["burn_in"] <= 1
+    assert set(runs.summaries["base"]["attack_success"].values()) == {None}
 
 
 # -- who takes part ---------------------------------------------------------------------------------------------

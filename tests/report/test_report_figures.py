@@ -5,7 +5,7 @@ from matplotlib.image import imread
 
 from fedmd.report import figures
 from fedmd.report.distribution import distribution_figure
-from fedmd.report.figures import accuracy_figure, score_figure, strip_figure, write_figures
+from fedmd.report.figures import ATTACK_SUCCESS, accuracy_figure, score_figure, strip_figure, write_figures
 from fedmd.report.heatmap import heat_map_figure
 from fedmd.report.recorder import read_verdicts
 from fedmd.report.truth import Truth
@@ -96,6 +96,17 @@ def test_rounds_without_an_evaluation_are_left_out(tmp_path, round_report, recor
     rows = [{"round": r, "phase": "clean", "accuracy": a} for r, a in ((1, 0.5), (2, None), (3, 0.75))]
     (drawn,) = accuracy_figure(rows).axes[0].get_lines()
     assert (list(drawn.get_xdata()), list(drawn.get_ydata())) == ([1, 3], [50.0, 75.0])
+
+
+def test_attack_success_is_a_second_line_where_it_was_measured():
+    rows = [
+        {"round": r, "phase": "clean", "accuracy": a, "attack_success": s}
+        for r, a, s in ((1, 0.5, 0.1), (2, None, None), (3, 0.75, 0.25))
+    ]
+    figure = accuracy_figure(rows)
+    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].get_lines()]
+    assert drawn == [([1, 3], [50.0, 75.0]), ([1, 3], [10.0, 25.0])]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["accuracy", ATTACK_SUCCESS]
 
 
 @pytest.mark.parametrize("before", [[], [NAN, NAN], [0.0, 0.0]])

@@ -12,8 +12,8 @@ from fedmd.report.detector import held_scores
 from fedmd.report.page import write
 from fedmd.report.page.arms_page import sweep_rows
 from fedmd.report.page.evidence import ReportError, Run, read_evidence
-from fedmd.report.page.run_blocks import detection_blocks, score_blocks
-from fedmd.report.page.run_page import detection_table, run_cards
+from fedmd.report.page.run_blocks import accuracy_plot, detection_blocks, score_blocks
+from fedmd.report.page.run_page import detection_table, rounds_table, run_cards, stations_table
 from fedmd.report.page.write import MAX_BYTES, write_report
 from fedmd.report.table import cell_text
 
@@ -163,6 +163,26 @@ def test_both_scores_of_a_run_are_judged(tmp_path, run_folder):
     assert cell_text(sweep_rows({"arm": {0: run}})[0]["AUROC"]) == f"{other['auroc']:.3f}"
 
 
+def test_attack_success_is_shown_where_it_was_measured(tmp_path, run_folder):
+    run, honest = Run.read(run_folder(tmp_path / "a", attack_success=0.375)), Run.read(run_folder(tmp_path / "b"))
+    (card,) = (card for card in run_cards(run.summary) if card.label == "Attack success")
+    assert card.value == "37.5 %"
+    assert stations_table(run.summary).header == ["station", "accuracy (%)", "attack success (%)"]
+    assert stations_table(run.summary).rows[-1][2] == "37.5"
+    assert "attack success (%)" in rounds_table(run).header
+    assert "Attack success from 37.5 % to 37.5 %" in accuracy_plot(run, "x").caption
+    rows = sweep_rows({"backdoor": {0: run}, "honest": {0: honest}})
+    assert [cell_text(row["attack success"]) for row in rows] == ["37.5", "–"]
+
+    for row in honest.metrics:  # as older runs
+        del row["attack_success"]
+    del honest.summary["attack_success"]
+    assert not any(card.label == "Attack success" for card in run_cards(honest.summary))
+    assert "attack success (%)" not in stations_table(honest.summary).header + rounds_table(honest).header
+    assert "ttack success" not in accuracy_plot(honest, "x").caption
+    assert "attack success" not in sweep_rows({"honest": {0: honest}})[0]
+
+
 def test_one_score_has_one_column_and_one_curve(tmp_path, run_folder):
     run = Run.read(run_folder(tmp_path / "run"))
     assert detection_table(run.summary).header == ["measure", "Memorization discrepancy"]
@@ -175,7 +195,7 @@ def test_a_threshold_on_means_is_said_and_counted_as_such(tmp_path, run_folder):
     note = "held against a client's mean of a round, not against single samples"
     assert all(note in block.caption for block in score_blocks(run, "x"))
     means = run.verdicts.groupby(["round", "client"])["before"].mean().reset_index()
-    poisoned = run.truth.mask(means["round"].to_numpy(), means["client"].to_numpy())
+    poisoned = run.truth.of(means.assign(index=0))
     tpr, fpr = ((means["before"] > 3.0)[chosen].mean() for chosen in (poisoned, ~poisoned))  # 4 samples a client
     expected = f"{100 * tpr:.0f} % of the poisoned, {100 * fpr:.1f} % of the clean. The threshold is {note}"
     assert expected in detection_blocks(run, "x")[0].caption
