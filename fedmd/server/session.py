@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from fedmd.config import RunConfig
-from fedmd.seeding import numpy_generator
+from fedmd.data.sampling import sample_clients
 from fedmd.server.learner import Learned, OnlineLearner
 from fedmd.types import Phase, Rejection, RoundReport, StreamBatch, Verdicts
 
@@ -36,15 +36,6 @@ class RoundResult:
     report: RoundReport
     batches: tuple[StreamBatch, ...]
     learned: Learned | None
-
-
-def sample_clients(config: RunConfig, round: int) -> tuple[int, ...]:
-    """The clients asked in `round`, ascending; a function of seed and round only."""
-    federation = config.federation
-    drawn = numpy_generator(config.seed, "clients", round=round).choice(
-        federation.clients, federation.sampled_clients, replace=False
-    )
-    return tuple(sorted(int(client) for client in drawn))
 
 
 def run_session(
