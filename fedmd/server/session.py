@@ -51,8 +51,7 @@ def run_session(
         transport_s = time.perf_counter() - started
         learned = learner.learn(collected.batches) if collected.batches else None
         started = time.perf_counter()
-        due = (round + 1) % config.runtime.evaluate_every == 0 or round + 1 == config.stream.rounds
-        accuracy = learner.accuracy() if due or _phase_ends(config, round) else None
+        accuracy = learner.accuracy() if is_evaluated(config, round) else None
         evaluation_s = time.perf_counter() - started
         report = RoundReport(
             round=round,
@@ -72,6 +71,12 @@ def run_session(
             },
         )
         yield RoundResult(report, collected.batches, learned)
+
+
+def is_evaluated(config: RunConfig, round: int) -> bool:
+    """Whether the model is tested after `round`."""
+    due = (round + 1) % config.runtime.evaluate_every == 0 or round + 1 == config.stream.rounds
+    return due or _phase_ends(config, round)
 
 
 def _phase_ends(config: RunConfig, round: int) -> bool:

@@ -1,11 +1,15 @@
 """A client's training in one round of mode=update: epochs of SGD over its own data, from the server's model."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedmd.config import LocalConfig
+from fedmd.config import LocalConfig, RunConfig
+from fedmd.seeding import generator, seed_for
+from fedmd.types import ImageSet
 
 
 def train_locally(
@@ -48,3 +52,29 @@ def _pull_back(parameters: list[nn.Parameter], start: list[Tensor], mu: float) -
     for parameter, origin in zip(parameters, start, strict=True):
         if parameter.grad is not None:
             parameter.grad.add_(parameter - origin, alpha=mu)
+
+
+def train_client(
+    model: nn.Module,
+    start: Mapping[str, Tensor],
+    own: ImageSet,
+    config: RunConfig,
+    *,
+    client: int,
+    round: int,
+    proximal_mu: float = 0.0,
+) -> None:
+    """Make `model` what `client` learns in `round`: load `start` (the server's model) into it and train on `own`.
+
+    A function of its arguments, whatever `model` held before; so whoever has the data can repeat it.
+    """
+    model.load_state_dict(start)
+    torch.manual_seed(seed_for(config.seed, "local", client, round))  # for models with dropout
+    x, y = own.tensors(next(model.parameters()).device)
+    order = generator(config.seed, "local", client, round)
+    train_locally(model, x, y, config.local, order, proximal_mu=proximal_mu)
+
+
+def floating(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries that are averaged: parameters and floating-point buffers, not a batch norm's counter of batches."""
+    return {name: tensor for name, tensor in state.items() if tensor.is_floating_point()}

@@ -47,6 +47,11 @@ def update_request(
     return RecordDict({HEADER: header} if model is None else {HEADER: header, MODEL: model})
 
 
+def narrow(message: Message, clients: Sequence[int]) -> None:
+    """Make a request, in place, one for `clients` only (the attack mod's way to speak for the others)."""
+    header_of(message)["clients"] = list(clients)
+
+
 def update_reply(round: int, updates: Sequence[ClientUpdate]) -> RecordDict:
     """A node's answer to `update_request`."""
     header = ConfigRecord(
