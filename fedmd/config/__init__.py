@@ -11,7 +11,7 @@ from fedmd.config.federation import FederationConfig, RuntimeConfig
 from fedmd.config.run import RunConfig
 from fedmd.config.section import ConfigError, Section
 from fedmd.config.training import BurnInConfig, ModelConfig, OnlineConfig, TrainingConfig
-from fedmd.config.update import LocalConfig, StrategyConfig
+from fedmd.config.update import LocalConfig, ScreeningConfig, StrategyConfig
 
 __all__ = [
     "AttackConfig",
@@ -27,6 +27,7 @@ __all__ = [
     "PartitionConfig",
     "RunConfig",
     "RuntimeConfig",
+    "ScreeningConfig",
     "Section",
     "ShiftConfig",
     "SplitConfig",

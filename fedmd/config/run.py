@@ -12,14 +12,14 @@ from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
 from fedmd.config.federation import FederationConfig, RuntimeConfig
 from fedmd.config.section import ConfigError, CountOrZero, Section
 from fedmd.config.training import ModelConfig, TrainingConfig
-from fedmd.config.update import LocalConfig, StrategyConfig
+from fedmd.config.update import LocalConfig, ScreeningConfig, StrategyConfig
 
 
 class RunConfig(Section):
     """One federation from burn-in to its last round. Same config, same numbers.
 
     mode=stream: clients send samples, the server learns online. mode=update (an extension): clients train, the server
-    aggregates what they learned; `local` and `strategy` are for that mode.
+    aggregates what they learned; `local`, `strategy` and `screening` are for that mode.
     """
 
     mode: Literal["stream", "update"] = "stream"
@@ -36,6 +36,7 @@ class RunConfig(Section):
     runtime: RuntimeConfig
     local: LocalConfig = LocalConfig()
     strategy: StrategyConfig = StrategyConfig()
+    screening: ScreeningConfig = ScreeningConfig()
 
     @model_validator(mode="after")
     def _history_was_taken(self) -> Self:

@@ -40,3 +40,18 @@ class StrategyConfig(Section):
     lr: Positive = 1.0
     momentum: Share = 0.9
     proximal_mu: NonNegative = 0.1
+
+
+class ScreeningConfig(Section):
+    """How defense.name=md_screen judges updates, see `fedmd.flower.screening`.
+
+    `probe` is how many of the trusted images are asked, null for all. `threshold` robust: outliers among the round's
+    clients, `k` and `floor` as in `robust_threshold`; fixed: `value`, in nats.
+    """
+
+    action: Literal["reject", "correct", "weight"] = "reject"
+    probe: Count | None = None
+    threshold: Literal["robust", "fixed"] = "robust"
+    k: Positive = 3.0
+    floor: Positive = 0.1
+    value: NonNegative = 0.5

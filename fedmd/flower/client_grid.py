@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
@@ -27,12 +27,17 @@ ARRAYS, METRICS, EXAMPLES = "arrays", "metrics", "num-examples"  # the names tha
 
 @dataclass(frozen=True)
 class Exchanged:
-    """What a round's asking brought: who answered, who was refused and why, how much, and how long it took."""
+    """What a round's asking brought: who answered, who was refused and why, how much, how long it took and until when.
+
+    `wall_s` has the seconds from asking to the last answer (transport, the clients' work included) and the sum of what
+    the clients say they spent on training. `at` is a `time.perf_counter()`.
+    """
 
     clients: tuple[int, ...] = ()
     rejections: tuple[Rejection, ...] = ()
     bytes_received: int = 0
     wall_s: dict[str, float] = field(default_factory=dict)
+    at: float = 0.0
 
 
 def node_of(client: int) -> int:
@@ -74,7 +79,8 @@ class ClientGrid(Grid):
         orphans = self._nodes.of(clients).orphans
         self._round = round
         self._clients = tuple(client for client in clients if client not in orphans)
-        self.exchanged = Exchanged(rejections=tuple(Rejection(client, "no node answers for it") for client in orphans))
+        refused = tuple(Rejection(client, "no node answers for it") for client in orphans)
+        self.exchanged = Exchanged(rejections=refused, at=time.perf_counter())
 
     def get_node_ids(self) -> list[int]:
         """This round's clients, as nodes."""
@@ -102,16 +108,15 @@ class ClientGrid(Grid):
             tuple(sorted((*self.exchanged.rejections, *rejections), key=lambda rejection: rejection.client)),
             received,
             wall_s,
+            time.perf_counter(),
         )
         return [Message(_as_strategies_want(update), reply_to=asked[update.client]) for update in updates]
 
-    def _collect(
-        self, clients: Sequence[int], content: RecordDict
-    ) -> tuple[list[ClientUpdate], list[Rejection], int]:
+    def _collect(self, clients: Sequence[int], content: RecordDict) -> tuple[list[ClientUpdate], list[Rejection], int]:
         """Publish the model, ask the nodes, read what they send."""
         self._model.load(content.array_records[ARRAYS].to_torch_state_dict())
         published = self._exchange.publish(self._round, self._model.model)
-        config = next(iter(content.config_records.values()), {})
+        config = next(iter(content.config_records.values()), ConfigRecord())
         asked = self._nodes.of(clients).by_node
         requests = {
             node: Message(

@@ -1,6 +1,9 @@
 """Flower's strategies by name, so configured that they take part in every round with whoever is there."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from flwr.serverapp.strategy import (
     Bulyan,
@@ -14,11 +17,18 @@ from flwr.serverapp.strategy import (
     MultiKrum,
     Strategy,
 )
+from torch import nn
 
-from fedmd.config import RunConfig
+from fedmd.config import HistoryConfig, RunConfig, ScreeningConfig
+from fedmd.defense.update_history import StateEma, StateHistory, StateLag, StateSnapshot
+from fedmd.defense.update_threshold import UpdateThreshold, fixed_threshold, robust_threshold
+from fedmd.flower.screening import DiscrepancyScreening, OnVerdicts
+from fedmd.server.global_model import GlobalModel
+from fedmd.training.burn_in import Weights
+from fedmd.training.local import floating
 
 # All that ClientGrid shows is asked: it has sampled already. Nobody evaluates at home, and nobody is waited for.
-_EVERYBODY = {
+_EVERYBODY: dict[str, Any] = {
     "fraction_train": 1.0,
     "fraction_evaluate": 0.0,
     "min_train_nodes": 0,
@@ -49,3 +59,47 @@ STRATEGIES: dict[str, Build] = {
 def assumed_malicious(config: RunConfig) -> int:
     """How many of a round's clients the defender takes for malicious."""
     return round(config.strategy.malicious_share * config.federation.sampled_clients)
+
+
+def build_strategy(
+    config: RunConfig, server: GlobalModel, snapshots: Sequence[Weights], on_verdicts: OnVerdicts
+) -> Strategy:
+    """The configured strategy, behind the screening if that is the defence. `snapshots` are those of burn-in."""
+    strategy = STRATEGIES[config.strategy.name](config)
+    if config.defense.name != "md_screen":
+        return strategy
+    return DiscrepancyScreening(
+        strategy,
+        model=averaged_part(server.model),
+        probe=server.trusted[0][: config.screening.probe],
+        threshold=update_threshold(config.screening),
+        history=update_history(config.history, snapshots),
+        action=config.screening.action,
+        on_verdicts=on_verdicts,
+    )
+
+
+def averaged_part(model: nn.Module) -> nn.Module:
+    """A copy of `model` whose state dict holds what clients send: no counters of batches, nor other integer buffers."""
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if not buffer.is_floating_point():
+                module.register_buffer(name, buffer, persistent=False)
+    return copied
+
+
+def update_threshold(config: ScreeningConfig) -> UpdateThreshold:
+    """The threshold on a round's discrepancies."""
+    if config.threshold == "fixed":
+        return partial(fixed_threshold, value=config.value)
+    return partial(robust_threshold, k=config.k, floor=config.floor)
+
+
+def update_history(config: HistoryConfig, snapshots: Sequence[Weights]) -> StateHistory:
+    """The historical model that updates are compared with, by the round."""
+    if config.name == "lag":
+        return StateLag(config.lag)
+    if config.name == "ema":
+        return StateEma(config.decay)
+    return StateSnapshot(floating(snapshots[config.epoch - 1]))

@@ -11,70 +11,105 @@ from flwr.serverapp.strategy import Strategy
 
 from fedmd.config import RunConfig
 from fedmd.data.sampling import sample_clients
-from fedmd.flower.client_grid import ClientGrid, records_of
+from fedmd.defense.update_screen import UpdateVerdict
+from fedmd.flower.client_grid import ClientGrid, client_of, records_of
 from fedmd.server.global_model import GlobalModel
 from fedmd.server.session import is_evaluated
 from fedmd.types import Action, Phase, RoundReport, Verdicts
 
-
-def run_update_session(
-    config: RunConfig,
-    strategy: Strategy,
-    clients: ClientGrid,
-    server: GlobalModel,
-    phase_of: Callable[[int], Phase],
-    on_report: Callable[[RoundReport], None],
-) -> None:
-    """Run all rounds; `on_report` is told each of them as it ends. The trained model is left in `server`.
-
-    A round without a single valid update leaves the model as it is and is reported like any other.
-    """
-
-    def after(server_round: int, arrays: ArrayRecord) -> None:
-        """Flower calls this before the first round (0) and after each."""
-        if server_round > 0:
-            server.load(arrays.to_torch_state_dict())
-            on_report(_report(config, server_round - 1, clients, server, phase_of))
-        if server_round < config.stream.rounds:
-            clients.start_round(server_round, sample_clients(config, server_round))
-
-    with _silent():
-        strategy.start(clients, records_of(server), config.stream.rounds, evaluate_fn=after)
-
-
-def _report(
-    config: RunConfig, round: int, clients: ClientGrid, server: GlobalModel, phase_of: Callable[[int], Phase]
-) -> RoundReport:
-    started = time.perf_counter()
-    accuracy = server.accuracy() if is_evaluated(config, round) else None
-    exchanged = clients.exchanged
-    n = len(exchanged.clients)
-    return RoundReport(
-        round=round,
-        phase=phase_of(round),
-        accuracy=accuracy,
-        loss=None,
-        verdicts=_unjudged(n),
-        clients=np.array(exchanged.clients, np.int64),
-        index=np.zeros(n, np.int64),
-        labels=np.full(n, NO_LABEL, np.int64),
-        rejections=exchanged.rejections,
-        bytes_received=exchanged.bytes_received,
-        wall_s={**exchanged.wall_s, "evaluation": time.perf_counter() - started},
-    )
-
-
 NO_LABEL = -1  # an update has none
 
 
-def _unjudged(n: int) -> Verdicts:
-    """Verdicts on `n` updates that nobody has measured: all are accepted."""
-    nothing = np.full(n, np.nan)
-    return Verdicts(nothing, nothing, np.zeros(n, np.int64), np.full(n, Action.ACCEPTED, np.int64), None)
+class UpdateSession:
+    """Runs a strategy on the federation's clients; `on_report` is told each round as it ends.
+
+    A round without a single valid update leaves the model as it is and is reported like any other. The trained model
+    is left in `server`.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        clients: ClientGrid,
+        server: GlobalModel,
+        phase_of: Callable[[int], Phase],
+        on_report: Callable[[RoundReport], None],
+    ) -> None:
+        self._config = config
+        self._clients = clients
+        self._server = server
+        self._phase_of = phase_of
+        self._on_report = on_report
+        self._judged: tuple[UpdateVerdict, ...] = ()
+        self._judged_at = 0.0
+
+    def run(self, strategy: Strategy) -> None:
+        """All rounds."""
+        arrays, rounds = records_of(self._server), self._config.stream.rounds
+        strategy.start(self._clients, arrays, rounds, evaluate_fn=self._after)
+
+    def judged(self, server_round: int, verdicts: tuple[UpdateVerdict, ...]) -> None:
+        """A screening strategy tells its verdicts here, before it lets the inner one aggregate."""
+        self._judged, self._judged_at = verdicts, time.perf_counter()
+
+    def _after(self, server_round: int, arrays: ArrayRecord) -> None:
+        """Flower calls this before the first round (0) and after each."""
+        if server_round > 0:
+            aggregated_at = time.perf_counter()
+            self._server.load(arrays.to_torch_state_dict())
+            self._on_report(self._report(server_round - 1, aggregated_at))
+        if server_round < self._config.stream.rounds:
+            self._judged, self._judged_at = (), 0.0
+            self._clients.start_round(server_round, sample_clients(self._config, server_round))
+
+    def _report(self, round: int, aggregated_at: float) -> RoundReport:
+        started, exchanged = time.perf_counter(), self._clients.exchanged
+        accuracy = self._server.accuracy() if is_evaluated(self._config, round) else None
+        screened_at = self._judged_at or exchanged.at
+        n = len(exchanged.clients)
+        return RoundReport(
+            round=round,
+            phase=self._phase_of(round),
+            accuracy=accuracy,
+            loss=None,
+            verdicts=_verdicts(exchanged.clients, self._judged),
+            clients=np.array(exchanged.clients, np.int64),
+            index=np.zeros(n, np.int64),
+            labels=np.full(n, NO_LABEL, np.int64),
+            rejections=exchanged.rejections,
+            bytes_received=exchanged.bytes_received,
+            wall_s={
+                **exchanged.wall_s,
+                **({"screening": screened_at - exchanged.at} if self._judged else {}),
+                "step": aggregated_at - screened_at,
+                "evaluation": time.perf_counter() - started,
+            },
+        )
+
+
+def _verdicts(clients: tuple[int, ...], judged: tuple[UpdateVerdict, ...]) -> Verdicts:
+    """One verdict a client's update, in the order of `clients`; where nobody screens, all are accepted unmeasured."""
+    n, by_client = len(clients), {client_of(verdict.node): verdict for verdict in judged}
+    if not judged:
+        nothing = np.full(n, np.nan)
+        return Verdicts(nothing, nothing, np.zeros(n, np.int64), np.full(n, Action.ACCEPTED, np.int64), None)
+    mine = [by_client[client] for client in clients]
+    threshold = judged[0].threshold
+    return Verdicts(
+        before=np.array([_measured(verdict.discrepancy) for verdict in mine]),
+        after=np.array([_measured(verdict.after) for verdict in mine]),
+        steps=np.zeros(n, np.int64),
+        actions=np.array([verdict.action for verdict in mine], np.int64),
+        threshold=threshold if threshold is not None and np.isfinite(threshold) else None,
+    )
+
+
+def _measured(discrepancy: float | None) -> float:
+    return np.nan if discrepancy is None else discrepancy
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """Without a strategy's log lines, dozens a round: progress is the observer's. Errors still come through."""
     logger = logging.getLogger("flwr")
     level = logger.level
