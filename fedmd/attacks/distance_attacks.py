@@ -43,7 +43,7 @@ def min_max(honest: Tensor, perturbation: str = "inverse_std") -> Tensor:
     """
     p = _direction(honest, perturbation)
     centred, along, length = _products(honest, p)
-    slack = _squared_distances(centred).max() - centred.diagonal()
+    slack = (_squared_distances(centred).max() - centred.diagonal()).clamp(min=0)  # below 0 by rounding only
     # the larger root of ‖p‖²γ² − 2γ⟨p, Δ_i − μ⟩ − slack_i = 0, the smallest of them over i
     gamma = ((along + (along.square() + length * slack).sqrt()) / length).min() if length > 0 else length
     return honest.mean(dim=0) + float(gamma) * p
@@ -58,7 +58,7 @@ def min_sum(honest: Tensor, perturbation: str = "inverse_std") -> Tensor:
     p = _direction(honest, perturbation)
     centred, _, length = _products(honest, p)
     # the term linear in γ vanishes: Σ_i (Δ_i − μ) = 0
-    slack = _squared_distances(centred).sum(dim=1).max() - centred.trace()
+    slack = (_squared_distances(centred).sum(dim=1).max() - centred.trace()).clamp(min=0)
     gamma = (slack / (len(honest) * length)).sqrt() if length > 0 else length
     return honest.mean(dim=0) + float(gamma) * p
 
@@ -73,7 +73,7 @@ def _products(honest: Tensor, p: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """⟨Δ_i − μ, Δ_j − μ⟩ [n, n], ⟨Δ_i − μ, p⟩ [n] and ‖p‖², in float64.
 
     Centred first, so that distances taken from them do not suffer cancellation; block by block, so that no second
-    copy of all updates is made.
+    copy of all updates is made. For updates on a CPU or CUDA device: Apple's has no float64.
     """
     gram = torch.zeros(len(honest) + 1, len(honest) + 1, dtype=torch.float64, device=honest.device)
     for updates, direction in zip(torch.split(honest, BLOCK, dim=1), torch.split(p, BLOCK), strict=True):

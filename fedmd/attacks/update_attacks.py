@@ -10,9 +10,10 @@ Colluders that know the same send the same vector, except for noise.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -57,6 +58,20 @@ class Knowledge:
             raise ValueError(f"colluders must be between 1 and clients, got {self.colluders} of {self.clients}")
         if self.push is not None and self.push.shape != self.own.shape:
             raise ValueError(f"push must have own's shape {list(self.own.shape)}, got {list(self.push.shape)}")
+
+
+def visible(updates: Mapping[int, Tensor], members: Collection[int], knowledge: Literal["own", "all"]) -> Tensor:
+    """Knowledge's ``honest`` [n, d] out of what each client would honestly send, by client id, in the order of ids.
+
+    "own": the colluders' (``members``) only; "all": everybody's, theirs included.
+
+    Raises:
+        ValueError: that is nobody's.
+    """
+    rows = [updates[client] for client in sorted(updates) if knowledge == "all" or client in members]
+    if not rows:
+        raise ValueError("none of the updates is visible to the colluders")
+    return torch.stack(rows)
 
 
 def alie_z(clients: int, colluders: int) -> float:

@@ -98,6 +98,9 @@ def test_where_all_are_alike_or_alone_the_mean_is_sent(attack: Attack, name: str
     assert torch.allclose(attack(row.expand(4, 3), name), row)
     assert torch.allclose(attack(row[None], name), row)
     assert torch.equal(attack(torch.zeros(3, 2), name), torch.zeros(2))
+    odd = torch.tensor([0.1, -0.7, 1 / 3], dtype=torch.float64)
+    for copies in range(2, 10):  # the mean of equal rows is off by rounding for some
+        assert torch.allclose(attack(odd.expand(copies, 3), name), odd)
 
 
 def test_block_by_block_is_the_same_and_float32_is_precise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from scipy.stats import norm
 from torch import Tensor
 
 from fedmd.attacks.distance_attacks import min_max, min_sum
-from fedmd.attacks.update_attacks import UPDATE_ATTACKS, Knowledge, alie_z
+from fedmd.attacks.update_attacks import UPDATE_ATTACKS, Knowledge, alie_z, visible
 
 HONEST = torch.tensor([[1.0, 2.0, -3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 3.0]])
 OWN = torch.tensor([0.5, -1.0, 2.0])
@@ -164,3 +164,11 @@ def test_order_does_not_matter_and_scaling_goes_through(name: str, order: list[i
 def test_knowledge_that_does_not_fit_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         know(**changes)
+
+
+def test_colluders_see_their_own_updates_or_everybodys_in_the_order_of_ids() -> None:
+    updates = {7: HONEST[2], 0: HONEST[0], 3: HONEST[1]}
+    assert torch.equal(visible(updates, (3, 7, 9), "own"), HONEST[1:])
+    assert torch.equal(visible(updates, (3, 7, 9), "all"), HONEST)
+    with pytest.raises(ValueError, match="none of the updates"):
+        visible(updates, (9,), "own")
