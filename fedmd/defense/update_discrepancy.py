@@ -29,12 +29,12 @@ def probe_logits(model: nn.Module, probe: Sequence[Tensor]) -> Tensor:
         return torch.cat([model(x) for x in probe])
 
 
-def update_discrepancy(historical_logits: Tensor, candidate: nn.Module, probe: Sequence[Tensor]) -> float:
-    """Eq (10) in nats, for the candidate θ_t + Δ_i loaded in `candidate`; >= 0, infinite where it is no number.
+def update_discrepancy(historical_logits: Tensor, candidate_logits: Tensor) -> float:
+    """Eq (10) in nats, from the two models' `probe_logits` [N, K]; >= 0, and infinite where it is no number.
 
-    `historical_logits` [N, K] are `probe_logits` of the historical model: once a round, not once a client.
+    The historical answers are computed once a round, the candidate's (θ_t + Δ_i) once for all histories.
     """
-    value = discrepancy_from_logits(historical_logits, probe_logits(candidate, probe)).mean().item()
+    value = discrepancy_from_logits(historical_logits, candidate_logits).mean().item()
     return value if math.isfinite(value) else math.inf
 
 
@@ -58,7 +58,7 @@ def load_between(model: nn.Module, current: State, received: State, scale: float
                 own.lerp_(received[name].to(own), scale)
 
 
-def largest_scale(discrepancy: Callable[[float], float], threshold: float, *, halvings: int = 6) -> tuple[float, float]:
+def largest_scale(discrepancy: Callable[[float], float], threshold: float, *, halvings: int = 8) -> tuple[float, float]:
     """The largest a in [0, 1] with D(a) <= `threshold`, eq (10)'s correction, by bisection: (a, D(a)).
 
     `discrepancy` maps a to D(θ_t + aΔ); it is asked halvings + 2 times at most, and a is a multiple of 2**-halvings.

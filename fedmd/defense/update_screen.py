@@ -1,6 +1,7 @@
 """Measuring and correcting a round's updates with one net: what `DiscrepancyScreening` does besides talking Flower."""
 
 import copy
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from fedmd.defense.update_discrepancy import State, largest_scale, load_between, probe_logits, update_discrepancy
 from fedmd.defense.update_history import StateHistory
+from fedmd.defense.update_threshold import Limits
 from fedmd.types import Action
 
 Probe = Tensor | Iterable[Tensor] | Iterable[Sequence[Tensor]]
@@ -18,63 +20,96 @@ Probe = Tensor | Iterable[Tensor] | Iterable[Sequence[Tensor]]
 class UpdateVerdict:
     """What became of one client's update in one round.
 
-    `discrepancy` (nats) of the update as it arrived and `after` of what was handed on, both None where the reply was
-    too broken to measure, `after` None too where nothing was handed on. `scale` in [0, 1] is the share of the update
-    that was handed on (action "correct") or of its weight (action "weight"). `reason` is "" for an accepted update.
-    `threshold` is the round's.
+    `discrepancies` (nats) are those of the update as it arrived, one per history, `limits` theirs this round, and `after`
+    those of what was handed on; empty where there is nothing to measure or nothing was handed on.
+    `scale` in [0, 1] is the share of the update that was handed on (action "correct"), or of its weight ("weight").
+    `reason` is "" for an accepted update.
     """
 
     node: int
-    discrepancy: float | None
-    after: float | None
+    discrepancies: tuple[float, ...]
+    after: tuple[float, ...]
     scale: float
     action: Action
     reason: str
-    threshold: float | None
+    limits: tuple[Limits, ...]
+
+    @property
+    def excess(self) -> float | None:
+        """How far outside the limits, max over histories of log(D / upper) and log(lower / D): suspicious above 0."""
+        return excess(self.discrepancies, self.limits) if self.discrepancies else None
 
 
 class UpdateScreen:
     """One net that takes the shape of every candidate model in turn, and the round's historical answers.
 
     `model` is copied, so the caller's stays as it is; `probe` is read once: batches of images, or of (images, labels)
-    whose labels are not looked at, or one tensor of images. Holds two states and one net, whatever the number of
-    clients, beside what `history` holds.
+    whose labels are not looked at, or one tensor of images. One forward pass of a candidate serves every history. Holds
+    two states and one net, whatever the number of clients, beside what the histories hold.
     """
 
-    def __init__(self, model: nn.Module, probe: Probe, history: StateHistory) -> None:
+    def __init__(self, model: nn.Module, probe: Probe, histories: Sequence[StateHistory]) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         device = next((tensor.device for tensor in self.model.state_dict().values()), None)
         self._probe = [x.to(device) for x in _images(probe)]
         if sum(len(x) for x in self._probe) == 0:
             raise ValueError("probe must have at least one sample")
-        self._history = history
+        if not histories:
+            raise ValueError("history must be at least one model to compare with")
+        self._histories = tuple(histories)
         self._current: State = {}
-        self._historical_logits: Tensor | None = None
+        self._historical_logits: list[Tensor] = []
 
     def start_round(self, current: State) -> None:
-        """Remember θ_t and what the historical model says to the probe."""
+        """Remember θ_t and what the historical models say to the probe."""
         self._current = current
-        historical = self._history.observe(current)
-        load_between(self.model, historical, historical, 0)
-        self._historical_logits = probe_logits(self.model, self._probe)
+        self._historical_logits = []
+        for history in self._histories:
+            historical = history.observe(current)
+            load_between(self.model, historical, historical, 0)
+            self._historical_logits.append(probe_logits(self.model, self._probe))
+
+    @property
+    def histories(self) -> int:
+        """With how many models every update is compared."""
+        return len(self._histories)
 
     @property
     def started(self) -> bool:
         """Whether there is a round to measure updates in."""
-        return self._historical_logits is not None
+        return bool(self._historical_logits)
 
-    def measure(self, received: State, scale: float = 1.0) -> float:
-        """D(θ_t + scale · Δ), eq (10), in nats."""
-        if self._historical_logits is None:
-            raise RuntimeError("start_round must come before measure")
+    def measure(self, received: State, scale: float = 1.0) -> tuple[float, ...]:
+        """D(θ_t + scale · Δ), eq (10), in nats, from every history."""
         load_between(self.model, self._current, received, scale)
-        return update_discrepancy(self._historical_logits, self.model, self._probe)
+        answers = probe_logits(self.model, self._probe)
+        return tuple(update_discrepancy(historical, answers) for historical in self._historical_logits)
 
-    def correct(self, received: State, threshold: float) -> tuple[float, float]:
-        """The largest scale whose discrepancy is at or below `threshold`, and that discrepancy; `model` holds it."""
-        scale, after = largest_scale(lambda a: self.measure(received, a), threshold)
-        load_between(self.model, self._current, received, scale)
-        return scale, after
+    def correct(self, received: State, limits: Sequence[Limits]) -> tuple[float, tuple[float, ...]]:
+        """The largest scale with no discrepancy above its upper limit, and the discrepancies; `model` holds it."""
+        scale, _ = largest_scale(lambda a: _ratio(self.measure(received, a), limits), 1.0)
+        return scale, self.measure(received, scale)
+
+
+def excess(discrepancies: Sequence[float], limits: Sequence[Limits]) -> float:
+    """Max over histories of log(D / upper) and log(lower / D): at most 0 within all limits, above 0 outside of one."""
+    return max(
+        max(_log_ratio(value, limit.upper), _log_ratio(limit.lower, value))
+        for value, limit in zip(discrepancies, limits, strict=True)
+    )
+
+
+def _ratio(discrepancies: Sequence[float], limits: Sequence[Limits]) -> float:
+    return math.exp(min(700.0, max(_log_ratio(d, limit.upper) for d, limit in zip(discrepancies, limits, strict=True))))
+
+
+def _log_ratio(a: float, b: float) -> float:
+    """log(a / b) with 0 and infinity where they belong, 0 for a = b; a negative limit is below everything."""
+    if a == b:
+        return 0.0
+    if a <= 0 or b == math.inf:
+        return -math.inf
+    return math.inf if b <= 0 or a == math.inf else math.log(a / b)
 
 
 def _images(probe: Probe) -> list[Tensor]:

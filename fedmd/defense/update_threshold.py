@@ -1,49 +1,67 @@
-"""From which discrepancy on a client's update is suspicious: an outlier among its round, or a number.
+"""Between which discrepancies a client's update is unsuspicious: no outlier of its round, or within fixed limits.
 
-A threshold is a function of the round's discrepancies (finite, nats, one per client that answered) that returns nats;
-an update above it is acted upon.
+A threshold is a function of the round's discrepancies (finite, nats, one per client that answered) that returns
+`Limits`; an update outside of them is acted upon.
 """
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import numpy as np
 
-UpdateThreshold = Callable[[Sequence[float]], float]
+
+@dataclass(frozen=True)
+class Limits:
+    """`lower` <= D <= `upper` is unsuspicious; nats, both ends included."""
+
+    lower: float
+    upper: float
+
+
+UpdateThreshold = Callable[[Sequence[float]], Limits]
+Tails = Literal["both", "upper"]
 
 _NORMAL = 1.4826  # a normal sample's standard deviation is 1.4826 times its median absolute deviation (MAD)
-_SMALLEST = 1e-12  # nats; the logarithm of a discrepancy that rounds to zero
+_SMALLEST = 1e-12  # nats; for the logarithm of a discrepancy that rounds to zero
 
 
-def robust_threshold(discrepancies: Sequence[float], *, k: float = 3.0, floor: float = 0.1) -> float:
-    """exp(m + k · max(1.4826 · MAD, floor)), m and MAD the median and the MAD of log D over the round's clients.
+def robust_threshold(
+    discrepancies: Sequence[float], *, k: float = 3.5, floor: float = 0.05, tails: Tails = "both"
+) -> Limits:
+    """exp(m ± k · max(1.4826 · MAD, floor)), m and MAD the median and the MAD of log D over the round's clients.
 
-    An extension of ours: the usual robust outlier rule (Hampel's) on the *logarithm*, because D is positive and heavy-
-    tailed: honest clients differ by factors, not by nats, and the rule must not depend on how far a round moves the
-    model. As the spread is the round's own, clients with very different data (non-IID) widen it by themselves; as both
-    numbers are medians, fewer than half of the clients cannot drag them. `floor`, in units of log D, keeps clients that
-    nearly agree (MAD -> 0) from being outliers: within exp(k · floor) of the median nobody is. One-sided: a small D is
-    a client that changes nothing, which costs a round some progress and no accuracy. With fewer than three clients
-    nobody is an outlier, whatever the numbers, if k >= 1. Infinite when nobody answered.
+    An extension of ours: the modified z-score with its usual cut-off of 3.5 (Iglewicz and Hoaglin, How to Detect and
+    Handle Outliers, 1993), on the *logarithm*: honest clients differ by factors, not by nats, so the rule does not
+    depend on how far a round moves the model. Clients with very different data (non-IID) widen the spread by
+    themselves, and fewer than half of the clients cannot drag two medians at will. `floor`, in units of log D, keeps
+    clients that nearly agree (MAD -> 0) from being outliers.
+
+    Both tails by default, because the sign of the effect depends on the attack: what tears the model away (replacement,
+    accumulative) has a large discrepancy, what holds it where it was (free riders, inner-product manipulation, noise,
+    ALIE, Min-Max, flipped labels) stays closer to the historical model than honest progress does. With one or two
+    clients nobody is an outlier. (0, inf) when nobody answered.
     """
     if len(discrepancies) == 0:
-        return math.inf
+        return Limits(0.0, math.inf)
     logs = np.log(np.maximum(np.asarray(discrepancies, dtype=np.float64), _SMALLEST))
     middle = float(np.median(logs))
-    spread = _NORMAL * float(np.median(np.abs(logs - middle)))
-    return math.exp(middle + k * max(spread, floor))
+    reach = k * max(_NORMAL * float(np.median(np.abs(logs - middle))), floor)
+    lower = math.exp(middle - reach) if tails == "both" and middle - reach > math.log(_SMALLEST) else 0.0
+    return Limits(lower, math.exp(min(middle + reach, 700.0)))  # e^700 is close to the largest float
 
 
-def fixed_threshold(discrepancies: Sequence[float], *, value: float) -> float:
-    """The same number of nats in every round, e.g. `conformal_quantile` of a rehearsal's honest updates."""
-    return value
+def fixed_threshold(discrepancies: Sequence[float], *, upper: float, lower: float = 0.0) -> Limits:
+    """The same limits in every round, e.g. `conformal_quantile` of the honest updates of a rehearsal."""
+    return Limits(lower, upper)
 
 
 def as_threshold(threshold: float | UpdateThreshold) -> UpdateThreshold:
-    """A number as a fixed threshold, a function as it is. Raises ValueError for NaN."""
+    """A number of nats as a fixed upper limit, a function as it is. Raises ValueError for NaN."""
     if callable(threshold):
         return threshold
     if math.isnan(threshold):
         raise ValueError("threshold must be a number of nats or a function of the round's discrepancies, got nan")
-    return partial(fixed_threshold, value=float(threshold))
+    return partial(fixed_threshold, upper=float(threshold))

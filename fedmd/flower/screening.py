@@ -6,7 +6,8 @@
 Screening model updates by eq (10), and correcting them, is an extension of ours: the paper screens samples.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from logging import INFO, WARNING
 from typing import Literal, get_args
 
@@ -17,9 +18,9 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
-from fedmd.defense.update_history import StateHistory, StateLag
-from fedmd.defense.update_screen import Probe, UpdateScreen, UpdateVerdict
-from fedmd.defense.update_threshold import UpdateThreshold, as_threshold, robust_threshold
+from fedmd.defense.update_history import StateHistory, StateLag, StateSnapshot
+from fedmd.defense.update_screen import Probe, UpdateScreen, UpdateVerdict, excess
+from fedmd.defense.update_threshold import Limits, UpdateThreshold, as_threshold, robust_threshold
 from fedmd.flower.replies import Layout, array_record, commonest, in_order, layout, metric_record, read_state
 from fedmd.types import Action
 
@@ -35,18 +36,20 @@ class DiscrepancyScreening(Strategy):
         model: a net whose state dict has the keys, shapes and dtypes of the arrays that are trained; copied.
         probe: trusted images no client sent: a tensor, a DataLoader of them or of (images, labels); read once, and the
             labels are not looked at.
-        threshold: nats, or a function of the round's discrepancies; by default `robust_threshold`, outliers among them.
-        history: the model to compare with; by default the global model of the round before.
-        action: what happens to an update above the threshold. "reject": it is left out. "correct": it is shortened to
-            the largest scale that is at the threshold, in the reply itself, so that no copy of it is held; left out if
-            there is none. "weight": its num-examples are multiplied by threshold / D, which only matters to strategies
-            that weight by them.
+        threshold: the largest D in nats, or a function that gives the round's limits; by default `robust_threshold`,
+            outliers among the round's clients.
+        history: the model to compare with, or several: an update is suspicious if it is outside the limits of any, and
+            no update is asked the probe twice. By default the global model of three rounds ago and the first one.
+        action: what happens to an update outside the limits. "reject": it is left out. "correct": one above the upper
+            limit is shortened to the largest scale that is not, in the reply itself, so that no copy of it is held; it
+            is left out if there is none, and so is one below the lower limit. "weight": its num-examples are multiplied
+            by limit / D (or D / limit), which only matters to strategies that weight by them.
         on_verdicts: called with (round, verdicts in the order of the replies) after every round; the last round's are
             also in `verdicts`.
         max_examples: replies that claim more num-examples are left out; a weighted mean believes whatever it is told.
 
-    Updates at or below the threshold are handed on as the very messages that came, so a round without any above it is
-    the inner strategy's own, bit for bit. A reply that is an error, or whose records, keys, shapes, dtypes, values or
+    Updates within the limits are handed on as the very messages that came, so a round of nothing else is the inner
+    strategy's own, bit for bit. A reply that is an error, or whose records, keys, shapes, dtypes, values or
     num-examples are not sane, is left out with the reason in its verdict, and never ends the run. When nothing is left,
     the inner strategy gets an empty round and Flower keeps the global model. A strategy with a minimum (Bulyan: 4f + 3
     replies) may skip a round after rejections; the global model is kept then too.
@@ -64,16 +67,18 @@ class DiscrepancyScreening(Strategy):
         model: nn.Module,
         probe: Probe,
         threshold: float | UpdateThreshold = robust_threshold,
-        history: StateHistory | None = None,
+        history: StateHistory | Sequence[StateHistory] | None = None,
         action: ScreeningAction = "reject",
         on_verdicts: OnVerdicts | None = None,
-        max_examples: float = float("inf"),
+        max_examples: float = math.inf,
     ) -> None:
         if action not in get_args(ScreeningAction):
             raise ValueError(f"action must be one of {', '.join(get_args(ScreeningAction))}, got {action!r}")
         self.strategy = strategy
         self.verdicts: tuple[UpdateVerdict, ...] = ()
-        self._screen = UpdateScreen(model, probe, history or StateLag())
+        if history is None:
+            history = (StateLag(3), StateSnapshot())
+        self._screen = UpdateScreen(model, probe, history if isinstance(history, Sequence) else (history,))
         self._threshold = as_threshold(threshold)
         self._action = action
         self._on_verdicts = on_verdicts
@@ -100,17 +105,17 @@ class DiscrepancyScreening(Strategy):
         if not self._screen.started:
             raise RuntimeError("configure_train must come before aggregate_train")
         measured = self._measure(replies)
-        threshold = self._threshold([value for value in measured if isinstance(value, float) and value < float("inf")])
+        limits = self._limits([value for value in measured if isinstance(value, tuple)])
         kept: list[Message] = []
         verdicts: list[UpdateVerdict] = []
         for reply, value in zip(replies, measured, strict=True):
             node = reply.metadata.src_node_id
             if isinstance(value, str):
-                verdict = UpdateVerdict(node, None, None, 0.0, Action.REJECTED, value, threshold)
-            elif value <= threshold:
-                verdict = UpdateVerdict(node, value, value, 1.0, Action.ACCEPTED, "", threshold)
+                verdict = UpdateVerdict(node, (), (), 0.0, Action.REJECTED, value, limits)
+            elif excess(value, limits) <= 0:
+                verdict = UpdateVerdict(node, value, value, 1.0, Action.ACCEPTED, "", limits)
             else:
-                verdict = self._act(reply, value, threshold)
+                verdict = self._act(reply, value, limits)
             verdicts.append(verdict)
             if verdict.action != Action.REJECTED:
                 in_order(array_record(reply), self._names)
@@ -119,8 +124,8 @@ class DiscrepancyScreening(Strategy):
         self._report(server_round)
         return self.strategy.aggregate_train(server_round, kept)
 
-    def _measure(self, replies: list[Message]) -> list[float | str]:
-        """For every reply its discrepancy, or the reason why it has none."""
+    def _measure(self, replies: list[Message]) -> list[tuple[float, ...] | str]:
+        """For every reply its discrepancies, or the reason why it has none."""
         layouts: list[Layout | str] = []
         for reply in replies:
             try:
@@ -129,7 +134,7 @@ class DiscrepancyScreening(Strategy):
                 layouts.append(str(error))
         usual = [each for each in layouts if not isinstance(each, str)]
         expected = commonest(usual) if usual else None
-        measured: list[float | str] = []
+        measured: list[tuple[float, ...] | str] = []
         for reply, found in zip(replies, layouts, strict=True):
             if isinstance(found, str):
                 measured.append(found)
@@ -138,27 +143,39 @@ class DiscrepancyScreening(Strategy):
             else:
                 try:
                     state = read_state(array_record(reply), self._screen.model.state_dict())
-                    measured.append(self._screen.measure(state))
+                    values = self._screen.measure(state)
+                    measured.append(values if math.inf not in values else "its answers to the probe are not finite")
                 except ValueError as error:
                     measured.append(str(error))
         return measured
 
-    def _act(self, reply: Message, discrepancy: float, threshold: float) -> UpdateVerdict:
-        """What `action` asks for, on an update above the threshold."""
-        node = reply.metadata.src_node_id
-        reason = f"its discrepancy {discrepancy:.3g} is above the threshold {threshold:.3g}"
-        if self._action == "weight" and (share := threshold / discrepancy) > 0:
+    def _limits(self, measured: list[tuple[float, ...]]) -> tuple[Limits, ...]:
+        """The round's limits, history by history."""
+        return tuple(
+            self._threshold([values[number] for values in measured]) for number in range(self._screen.histories)
+        )
+
+    def _act(self, reply: Message, values: tuple[float, ...], limits: tuple[Limits, ...]) -> UpdateVerdict:
+        """What `action` asks for, on an update outside the limits."""
+        node, action, record = reply.metadata.src_node_id, Action.CORRECTED, array_record(reply)
+        below = any(value < limit.lower for value, limit in zip(values, limits, strict=True))
+        reason = "; ".join(
+            f"its discrepancy {value:.3g} is not within {limit.lower:.3g} and {limit.upper:.3g} nats"
+            for value, limit in zip(values, limits, strict=True)
+            if not limit.lower <= value <= limit.upper
+        )
+        if self._action == "weight" and (share := math.exp(-excess(values, limits))) > 0:
             metrics = metric_record(reply)
             metrics[self._weight_key] = float(metrics[self._weight_key]) * share  # type: ignore[arg-type]
-            return UpdateVerdict(node, discrepancy, discrepancy, share, Action.CORRECTED, reason, threshold)
-        if self._action == "correct":
-            record, own = array_record(reply), self._screen.model.state_dict()
-            scale, after = self._screen.correct(read_state(record, own), threshold)
+            return UpdateVerdict(node, values, values, share, action, reason, limits)
+        if self._action == "correct" and not below:
+            own = self._screen.model.state_dict()
+            scale, after = self._screen.correct(read_state(record, own), limits)
             if scale > 0:
                 for name, tensor in own.items():
                     record[name] = Array(tensor.cpu().numpy())
-                return UpdateVerdict(node, discrepancy, after, scale, Action.CORRECTED, reason, threshold)
-        return UpdateVerdict(node, discrepancy, None, 0.0, Action.REJECTED, reason, threshold)
+                return UpdateVerdict(node, values, after, scale, action, reason, limits)
+        return UpdateVerdict(node, values, (), 0.0, Action.REJECTED, reason, limits)
 
     def _report(self, server_round: int) -> None:
         for verdict in self.verdicts:
