@@ -1,1 +1,1 @@
-"""Accumulative poisoning: what the colluding clients send, phase by phase."""
+"""Poisoning: what the colluding clients send, phase by phase."""

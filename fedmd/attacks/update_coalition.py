@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from fedmd.attacks.accumulative_update import accumulative_push, trigger_push
+from fedmd.attacks.backdoor import plant_in
 from fedmd.attacks.blackboard import Blackboard
 from fedmd.attacks.flat import flatten, parameters_only, unflatten
+from fedmd.attacks.label_flip import flip_labels
 from fedmd.attacks.roster import malicious_clients, phase_of
-from fedmd.attacks.update_attacks import UPDATE_ATTACKS, Knowledge
-from fedmd.config import RunConfig
+from fedmd.attacks.update_attacks import UPDATE_ATTACKS, Knowledge, visible
+from fedmd.config import AttackConfig, RunConfig
 from fedmd.data.local import LocalData
 from fedmd.data.sampling import sample_clients
 from fedmd.seeding import generator
@@ -49,6 +50,11 @@ class UpdateCoalition:
         fraction = config.attack.fraction if config.attack.name != "none" else 0.0
         self.members = malicious_clients(config.federation.clients, fraction, config.seed)
 
+    @property
+    def poisoned_samples(self) -> None:
+        """An update is poisoned as a whole."""
+        return None
+
     def phase(self, round: int) -> Phase:
         """The phase of `round`."""
         return phase_of(self._config.stream, round)
@@ -68,7 +74,8 @@ class UpdateCoalition:
         else:
             known = self._honest(sampled if attack.knowledge == "all" else colluders, situation)
             trained = known[client]
-            honest = torch.stack([self._flat(state, situation) for state in known.values()])
+            updates = {each: self._flat(state, situation) for each, state in known.items()}
+            honest = visible(updates, colluders, attack.knowledge)
         knowledge = Knowledge(
             own=self._flat(trained, situation),
             honest=honest,
@@ -111,7 +118,7 @@ class UpdateCoalition:
     def _train(self, client: int, situation: Situation) -> dict[str, Tensor]:
         """What `client` learns from its data, which some attacks poison first; on the CPU, detached from the model."""
         model = situation.model
-        own = self._poisoned(client, situation.round)
+        own = self._local_data(client)
         train_client(
             model,
             situation.start,
@@ -123,10 +130,9 @@ class UpdateCoalition:
         )
         return {name: tensor.detach().cpu().clone() for name, tensor in floating(model.state_dict()).items()}
 
-    def _poisoned(self, client: int, round: int) -> ImageSet:
-        poison = _POISONS.get(self._config.attack.name)
-        own = self._data.of(client)
-        return own if poison is None else poison(own, self._config, client)
+    def _local_data(self, client: int) -> ImageSet:
+        own, poison = self._data.of(client), POISONS.get(self._config.attack.name)
+        return own if poison is None else poison(own, self._config.attack)
 
     def _push(self, situation: Situation) -> Tensor:
         """What the accumulative attack adds in this round, the same for all colluders."""
@@ -153,5 +159,9 @@ class UpdateCoalition:
         )
 
 
-Poison = Callable[[ImageSet, RunConfig, int], ImageSet]
-_POISONS: dict[str, Poison] = {}
+def _flipped(own: ImageSet, attack: AttackConfig) -> ImageSet:
+    return ImageSet(own.images, flip_labels(own.labels, own.classes), own.classes)
+
+
+# attack.name -> what members do to their own data before they train on it
+POISONS: dict[str, Callable[[ImageSet, AttackConfig], ImageSet]] = {"label_flip": _flipped, "replacement": plant_in}

@@ -33,9 +33,9 @@ class ThresholdConfig(Section):
 
 
 class HistoryConfig(Section):
-    """The earlier model that the discrepancy compares with."""
+    """The earlier model that the discrepancy compares with; for lag_and_start, of mode=update, two of them."""
 
-    name: Literal["snapshot", "lag", "ema"]
+    name: Literal["snapshot", "lag", "ema", "lag_and_start"]
     epoch: Count = 1
     lag: Count = 10
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.9

@@ -45,13 +45,16 @@ class StrategyConfig(Section):
 class ScreeningConfig(Section):
     """How defense.name=md_screen judges updates, see `fedmd.flower.screening`.
 
-    `probe` is how many of the trusted images are asked, null for all. `threshold` robust: outliers among the round's
-    clients, `k` and `floor` as in `robust_threshold`; fixed: `value`, in nats.
+    `probe` is how many of the trusted images are asked, null for all. An update is acted upon outside limits.
+    `threshold` robust: those of the round's clients, `k`, `floor` and `tails` as in `robust_threshold`; fixed: `lower`
+    and `upper`, in nats.
     """
 
     action: Literal["reject", "correct", "weight"] = "reject"
     probe: Count | None = None
     threshold: Literal["robust", "fixed"] = "robust"
-    k: Positive = 3.0
-    floor: Positive = 0.1
-    value: NonNegative = 0.5
+    k: Positive = 3.5
+    floor: Positive = 0.05
+    tails: Literal["both", "upper"] = "both"
+    lower: NonNegative = 0.0
+    upper: NonNegative = 0.5

@@ -47,6 +47,9 @@ class Rounds(Protocol):
     def burn_in_accuracy(self) -> float: ...
 
     @property
+    def burn_in_attack_success(self) -> float | None: ...
+
+    @property
     def strip(self) -> Strip | None: ...
 
     def run(self, on_report: Callable[[RoundReport], None]) -> None: ...
@@ -91,13 +94,14 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
             on_round(config, report)
 
         rounds.run(finish)
-    truth = Truth(coalition.members, tuple(poisoned_rounds))
+    truth = Truth(coalition.members, tuple(poisoned_rounds), coalition.poisoned_samples)
     truth.write(folder)
     write_figures(folder, rounds.strip, config.defense.detector, config.defense.stopping)
     summary = summarise(
         folder,
         truth=truth,
         burn_in_accuracy=rounds.burn_in_accuracy,
+        burn_in_attack_success=rounds.burn_in_attack_success,
         defense_name=config.defense.name,
         n_clients=config.federation.clients,
         wall_s={"startup": startup_s, "total": time.perf_counter() - began},

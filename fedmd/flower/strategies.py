@@ -90,16 +90,18 @@ def averaged_part(model: nn.Module) -> nn.Module:
 
 
 def update_threshold(config: ScreeningConfig) -> UpdateThreshold:
-    """The threshold on a round's discrepancies."""
+    """The limits of a round's discrepancies."""
     if config.threshold == "fixed":
-        return partial(fixed_threshold, value=config.value)
-    return partial(robust_threshold, k=config.k, floor=config.floor)
+        return partial(fixed_threshold, upper=config.upper, lower=config.lower)
+    return partial(robust_threshold, k=config.k, floor=config.floor, tails=config.tails)
 
 
-def update_history(config: HistoryConfig, snapshots: Sequence[Weights]) -> StateHistory:
-    """The historical model that updates are compared with, by the round."""
-    if config.name == "lag":
-        return StateLag(config.lag)
-    if config.name == "ema":
-        return StateEma(config.decay)
-    return StateSnapshot(floating(snapshots[config.epoch - 1]))
+def update_history(config: HistoryConfig, snapshots: Sequence[Weights]) -> tuple[StateHistory, ...]:
+    """The historical models that updates are compared with, by the round."""
+    histories: dict[str, tuple[StateHistory, ...]] = {
+        "lag": (StateLag(config.lag),),
+        "ema": (StateEma(config.decay),),
+        "snapshot": (StateSnapshot(floating(snapshots[config.epoch - 1])),),
+        "lag_and_start": (StateLag(config.lag), StateSnapshot(floating(snapshots[-1]))),
+    }
+    return histories[config.name]

@@ -31,6 +31,7 @@ class StreamRounds:
         self._world = world
         self._learner = OnlineLearner(world.config, world.images, world.parts, trained, numerics)
         self.burn_in_accuracy = self._learner.accuracy()
+        self.burn_in_attack_success = self._learner.attack_success()
         self.coalition = coalition_of(world, folder)
         self.strip: Strip | None = None
         self._collect = FlowerCollector(grid, world.config, exchange, _expected(world.config, world.images))

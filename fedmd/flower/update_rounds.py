@@ -31,6 +31,7 @@ class UpdateRounds:
         self._trained = trained
         self._server = GlobalModel(world.config, world.images, world.parts, trained, numerics)
         self.burn_in_accuracy = self._server.accuracy()
+        self.burn_in_attack_success = self._server.attack_success()
         self.coalition = update_coalition_of(world, folder)
         self.strip: Strip | None = None  # no image travels
         nodes = Nodes(grid, world.config, exchange.folder)

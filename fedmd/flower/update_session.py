@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fedmd.config import RunConfig
 from fedmd.data.sampling import sample_clients
-from fedmd.defense.update_screen import UpdateVerdict
+from fedmd.defense.update_screen import UpdateVerdict, excess
 from fedmd.flower.client_grid import ClientGrid, client_of, records_of
 from fedmd.server.global_model import GlobalModel
 from fedmd.server.session import is_evaluated
@@ -64,7 +64,9 @@ class UpdateSession:
 
     def _report(self, round: int, aggregated_at: float) -> RoundReport:
         started, exchanged = time.perf_counter(), self._clients.exchanged
-        accuracy = self._server.accuracy() if is_evaluated(self._config, round) else None
+        due = is_evaluated(self._config, round)
+        accuracy = self._server.accuracy() if due else None
+        attack_success = self._server.attack_success() if due else None
         screened_at = self._judged_at or exchanged.at
         n = len(exchanged.clients)
         return RoundReport(
@@ -84,28 +86,32 @@ class UpdateSession:
                 "step": aggregated_at - screened_at,
                 "evaluation": time.perf_counter() - started,
             },
+            attack_success=attack_success,
         )
 
 
 def _verdicts(clients: tuple[int, ...], judged: tuple[UpdateVerdict, ...]) -> Verdicts:
-    """One verdict a client's update, in the order of `clients`; where nobody screens, all are accepted unmeasured."""
+    """One verdict a client's update, in the order of `clients`; where nobody screens, all are accepted unmeasured.
+
+    The score is how far an update's discrepancies go beyond their limits, as a factor: acted upon above 1.
+    """
     n, by_client = len(clients), {client_of(verdict.node): verdict for verdict in judged}
     if not judged:
         nothing = np.full(n, np.nan)
         return Verdicts(nothing, nothing, np.zeros(n, np.int64), np.full(n, Action.ACCEPTED, np.int64), None)
     mine = [by_client[client] for client in clients]
-    threshold = judged[0].threshold
     return Verdicts(
-        before=np.array([_measured(verdict.discrepancy) for verdict in mine]),
-        after=np.array([_measured(verdict.after) for verdict in mine]),
+        before=np.array([_factor(verdict.excess) for verdict in mine]),
+        after=np.array([_factor(excess(verdict.after, verdict.limits) if verdict.after else None) for verdict in mine]),
         steps=np.zeros(n, np.int64),
         actions=np.array([verdict.action for verdict in mine], np.int64),
-        threshold=threshold if threshold is not None and np.isfinite(threshold) else None,
+        threshold=1.0,
+        discrepancy=np.array([verdict.discrepancies[0] if verdict.discrepancies else np.nan for verdict in mine]),
     )
 
 
-def _measured(discrepancy: float | None) -> float:
-    return np.nan if discrepancy is None else discrepancy
+def _factor(excess: float | None) -> float:
+    return np.nan if excess is None else float(np.exp(excess))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 
+from fedmd.attacks.backdoor import require_fit
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.local import LocalData
@@ -32,6 +33,7 @@ def build_world(config: RunConfig) -> World:
     """Load (or map from the cache) the data, split it, move all but burn-in past the shift, prepare the streams."""
     cache, shift = default_cache_dir(config.runtime.cache_dir), config.stream.shift
     images = load_images(config.data, cache)
+    require_fit(config.attack, images)
     parts = split(images, config.data.splits, config.seed, withheld(shift, images.classes))
     images = cached_shift(images, parts, shift, config.seed, cache)
     return World(config, images, parts, ClientStreams(config, images, parts))

@@ -10,8 +10,10 @@ from fedmd.types import Json
 
 SCHEMA_VERSION = 1
 NOT_MEASURED = ("schema", "seed", "config", "versions", "malicious_clients")  # top-level keys without a mean
+NOTHING: Json = {"mean": None, "ci95": None}  # the interval of an empty cell
 CAPTION = (
-    "Accuracies and their differences, clean cost, kept gain, worst and corrected share in %; "
+    "Accuracies and their differences, clean cost, kept gain, attack success, corrected share and worst (final "
+    "accuracy under the attack that hurts a defence most) in %; "
     "AUROC of what the defence holds against its threshold, poisoned against clean samples. "
     "Mean ± half width of the 95 % t-interval over seeds."
 )
@@ -158,9 +160,12 @@ def detector_auroc(detection: Json) -> Json:
 def comparison_table(comparison: Json) -> list[dict[str, Cell]]:
     """Rows for `table.terminal`, `markdown` or `latex` (with CAPTION), one an arm.
 
-    A column `worst` joins them when some defence met more than one attack.
+    A column `attack success` (final) joins them where some arm measured it, and a column `worst` when some defence
+    met more than one attack.
     """
     entries = comparison["arms"]
+    success = {arm: entry["attack_success"]["final"] for arm, entry in entries.items() if "attack_success" in entry}
+    succeeds = any(interval["n"] for interval in success.values())
     attacked = [entry["info"]["defense"] for entry in entries.values() if entry["info"]["attacked"]]
     rows: list[dict[str, Cell]] = []
     for arm, entry in entries.items():
@@ -176,7 +181,9 @@ def comparison_table(comparison: Json) -> list[dict[str, Cell]]:
             "AUROC": plain(detector_auroc(entry["detection"])),
             "corrected share": percent(entry["defense"]["corrected_share"]),
         }
+        if succeeds:
+            row["attack success"] = percent(success.get(arm, NOTHING))
         if len(attacked) > len(set(attacked)):
-            row["worst"] = percent(comparison["worst"].get(defense, {"mean": None, "ci95": None}))
+            row["worst"] = percent(comparison["worst"].get(defense, NOTHING))
         rows.append(row)
     return rows

@@ -65,7 +65,7 @@ def shares(scores: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[n
 
 def draw_phase(axis: Axes, verdicts: pd.DataFrame, truth: Truth, edges: NDArray[np.float64]) -> None:
     """Clean samples filled, poisoned ones outlined, thresholds dashed."""
-    poisoned = truth.mask(verdicts["round"].to_numpy(np.int64), verdicts["client"].to_numpy(np.int64))
+    poisoned = truth.of(verdicts)
     scores = verdicts["before"].to_numpy(np.float64)
     if (~poisoned).any():
         axis.stairs(shares(scores[~poisoned], edges), edges, fill=True, color=BLUE, alpha=0.45, label="clean (filled)")

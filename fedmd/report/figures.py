@@ -28,6 +28,7 @@ BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"
 SHADES = {"clean": "#FFFFFF", "accumulative": "#EBEBEB", "trigger": "#CCCCCC", "recovery": "#F6F6F6"}
 NARROW = 0.15  # share of the axis below which the name of a phase moves up, out of its neighbours' way
 BAND = (0.1, 0.5, 0.9)  # quantiles: lower edge, median, upper edge
+ATTACK_SUCCESS = "attack success: stamped, taken for the target"
 SPREAD = "samples: median and 10–90 %"
 LOG_RATIO = 30.0  # largest over smallest positive value from which a log scale reads better
 LOG_SPAN = 1e5  # what a log scale shows at most: rounding errors around 0 are no news
@@ -36,13 +37,22 @@ DPI = 160
 
 
 def accuracy_figure(metrics: Sequence[Json]) -> Figure:
-    """Accuracy in % over the evaluated rounds, phases shaded and labelled; `metrics` of read_metrics."""
+    """Accuracy in % over the evaluated rounds, phases shaded and labelled; `metrics` of read_metrics.
+
+    Where a backdoor is planted, the attack success rate stands beside it.
+    """
     figure, axis = single_axis()
     shade_phases(axis, [(row["round"], row["phase"]) for row in metrics])
     evaluated = [row for row in metrics if row["accuracy"] is not None]
     accuracies = [100 * row["accuracy"] for row in evaluated]
-    axis.plot([row["round"] for row in evaluated], accuracies, color=BLUE, marker="o", markersize=3.5)
+    rounds = [row["round"] for row in evaluated]
+    axis.plot(rounds, accuracies, color=BLUE, marker="o", markersize=3.5, label="accuracy")
     axis.set_ylabel("Test accuracy (%)")
+    if any(row.get("attack_success") is not None for row in evaluated):
+        success = [np.nan if (rate := row["attack_success"]) is None else 100 * rate for row in evaluated]
+        axis.plot(rounds, success, color=VERMILLION, marker="^", linestyle="--", markersize=3.5, label=ATTACK_SUCCESS)
+        axis.set_ylabel("Share of test images (%)")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -55,7 +65,7 @@ def score_figure(verdicts: pd.DataFrame, truth: Truth, name: str, threshold: str
     figure, axis = single_axis()
     phases = verdicts[["round", "phase"]].drop_duplicates()
     shade_phases(axis, list(phases.itertuples(index=False, name=None)))
-    poisoned = truth.mask(verdicts["round"].to_numpy(np.int64), verdicts["client"].to_numpy(np.int64))
+    poisoned = truth.of(verdicts)
     seen = verdicts["round"]
     rounds = np.arange(seen.min(), seen.max() + 1) if len(seen) else np.arange(0)
     drawn = [
@@ -110,7 +120,7 @@ def write_figures(folder: Path, strip: Strip | None, detector: str, stopping: st
     strip's arrays go into strip.npz beside them. Without truth.json every sample counts as clean.
     """
     truth = Truth.read(folder) if (folder / TRUTH).exists() else Truth((), ())
-    columns = ["round", "phase", "client", "before", "threshold"]
+    columns = ["round", "phase", "client", "index", "before", "threshold"]
     verdicts = read_verdicts(folder, columns)
     figures = {
         "accuracy.png": accuracy_figure(read_metrics(folder)),

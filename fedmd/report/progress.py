@@ -10,6 +10,8 @@ def round_line(report: RoundReport, rounds: int) -> str:
     verdicts = report.verdicts
     parts = [f"round {report.round + 1:>4}/{rounds}", f"{report.phase:<12}"]
     parts.append("accuracy   --  " if report.accuracy is None else f"accuracy {100 * report.accuracy:5.1f} %")
+    if report.attack_success is not None:
+        parts.append(f"attack success {100 * report.attack_success:5.1f} %")
     if len(verdicts.before) and not np.isnan(verdicts.before).all():
         limit = "none" if verdicts.threshold is None else f"{verdicts.threshold:.3f}"
         name = "discrepancy" if verdicts.discrepancy is None else "score"

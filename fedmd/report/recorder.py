@@ -93,6 +93,7 @@ def round_metrics(report: RoundReport) -> Json:
         "round": report.round,
         "phase": report.phase,
         "accuracy": report.accuracy,
+        "attack_success": report.attack_success,
         "loss": report.loss,
         "threshold": verdicts.threshold,
         "samples": len(verdicts.before),

@@ -21,6 +21,7 @@ def summarise(
     *,
     truth: Truth,
     burn_in_accuracy: float | None,
+    burn_in_attack_success: float | None = None,
     defense_name: str,
     n_clients: int,
     wall_s: Mapping[str, float],
@@ -31,7 +32,7 @@ def summarise(
     """Schema 1 of the run in `folder`: accuracies and shares in [0, 1], times in seconds, undefined = None.
 
     Args:
-        burn_in_accuracy: before any online step.
+        burn_in_accuracy, burn_in_attack_success: before any online step.
         wall_s: seconds of stages that no round knows (total, startup); wins over the rounds' sum.
     """
     metrics = read_metrics(folder)
@@ -39,7 +40,8 @@ def summarise(
         {
             "schema": SCHEMA_VERSION,
             "seed": seed,
-            **accuracy_section(metrics, burn_in_accuracy),
+            **accuracy_section(metrics, burn_in_accuracy, attacked=bool(truth.malicious_clients)),
+            "attack_success": stations(metrics, "attack_success", burn_in_attack_success),
             "rounds": len(metrics),
             "clients": n_clients,
             "malicious_clients": list(truth.malicious_clients),
@@ -52,39 +54,46 @@ def summarise(
     )
 
 
-def accuracy_section(metrics: list[Json], burn_in: float | None) -> Json:
-    """{accuracy {...}, accumulation_loss, trigger_drop}.
-
-    before_attack is the accuracy after the last clean round, or burn_in; before_trigger that after the last
-    accumulative round, or before_attack; after_trigger that after the last trigger round. Where a round was
-    not evaluated, the last evaluation before it stands.
+def accuracy_section(metrics: list[Json], burn_in: float | None, *, attacked: bool) -> Json:
+    """{accuracy {...}, accumulation_loss, trigger_drop}, the accuracies at the `stations`.
 
         accumulation_loss = before_attack - before_trigger,   trigger_drop = before_trigger - after_trigger
 
-    each None when its phase never came.
+    each None when its phase never came, and both when nobody is malicious.
+    """
+    accuracy = stations(metrics, "accuracy", burn_in)
+    before_trigger = accuracy["before_trigger"]
+    accumulated = attacked and any(row["phase"] == "accumulative" for row in metrics)
+    return {
+        "accuracy": accuracy,
+        "accumulation_loss": difference(accuracy["before_attack"], before_trigger) if accumulated else None,
+        "trigger_drop": difference(before_trigger, accuracy["after_trigger"]) if attacked else None,
+    }
+
+
+def stations(metrics: list[Json], measure: str, burn_in: float | None) -> Json:
+    """`measure` at {burn_in, before_attack, before_trigger, after_trigger, final}.
+
+    before_attack is its value after the last clean round, or burn_in; before_trigger that after the last
+    accumulative round, or before_attack; after_trigger that after the last trigger round. Where a round was
+    not evaluated, the last evaluation before it stands.
     """
 
     def last_of(phase: Phase) -> int | None:
         return max((i for i, row in enumerate(metrics) if row["phase"] == phase), default=None)
 
-    def accuracy_at(position: int) -> float | None:
-        known = [row["accuracy"] for row in metrics[: position + 1] if row["accuracy"] is not None]
+    def value_at(position: int) -> float | None:
+        known = [row[measure] for row in metrics[: position + 1] if row[measure] is not None]
         return known[-1] if known else burn_in
 
     clean, accumulative, trigger = last_of("clean"), last_of("accumulative"), last_of("trigger")
-    before_attack = burn_in if clean is None else accuracy_at(clean)
-    before_trigger = before_attack if accumulative is None else accuracy_at(accumulative)
-    after_trigger = None if trigger is None else accuracy_at(trigger)
+    before_attack = burn_in if clean is None else value_at(clean)
     return {
-        "accuracy": {
-            "burn_in": burn_in,
-            "before_attack": before_attack,
-            "before_trigger": before_trigger,
-            "after_trigger": after_trigger,
-            "final": accuracy_at(len(metrics) - 1),
-        },
-        "accumulation_loss": None if accumulative is None else difference(before_attack, before_trigger),
-        "trigger_drop": difference(before_trigger, after_trigger),
+        "burn_in": burn_in,
+        "before_attack": before_attack,
+        "before_trigger": before_attack if accumulative is None else value_at(accumulative),
+        "after_trigger": None if trigger is None else value_at(trigger),
+        "final": value_at(len(metrics) - 1),
     }
 
 
@@ -94,10 +103,10 @@ def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
     detection.sample and .client score the discrepancy, detection.detector what the defence held against its
     threshold; the two are the same unless the defence uses another detector.
     """
-    verdicts = read_verdicts(folder, ["round", "client", "discrepancy", "before", "steps", "action"])
-    rounds, clients = verdicts["round"].to_numpy(np.int64), verdicts["client"].to_numpy(np.int64)
+    verdicts = read_verdicts(folder, ["round", "client", "index", "discrepancy", "before", "steps", "action"])
+    clients = verdicts["client"].to_numpy(np.int64)
     discrepancy, scores = (verdicts[column].to_numpy(np.float64) for column in ("discrepancy", "before"))
-    poisoned = truth.mask(rounds, clients)
+    poisoned = truth.of(verdicts)
     actions = verdicts["action"].cat.codes.to_numpy(np.int64)
     return {
         "detection": {

@@ -50,7 +50,7 @@ class EventWriter:
 
 
 def round_scalars(report: RoundReport) -> dict[str, float]:
-    """Accuracy, loss, mean discrepancy (nats), corrected and rejected share, the threshold; only the defined ones.
+    """Accuracy, attack success, loss, mean discrepancy (nats), corrected and rejected share, the threshold, if defined.
 
     Beside another detector's threshold stands that detector's mean, both under `detector/`.
     """
@@ -61,6 +61,7 @@ def round_scalars(report: RoundReport) -> dict[str, float]:
         threshold = {"detector/mean": mean, "detector/threshold": metrics["threshold"]}
     scalars = {
         "accuracy": metrics["accuracy"],
+        "attack_success": metrics["attack_success"],
         "loss": metrics["loss"],
         "discrepancy/mean": metrics["discrepancy"]["mean"],
         **threshold,

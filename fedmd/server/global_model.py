@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from fedmd.attacks.backdoor import triggered_test
 from fedmd.config import RunConfig
 from fedmd.data.split import Split
 from fedmd.models import model_for
@@ -24,7 +25,10 @@ class GlobalModel:
         numerics.place(self.model)
         trusted_x, self._trusted_y = images.take(split.trusted).tensors(numerics.device)
         self._trusted_x = numerics.images(trusted_x)
-        self._test_x, self._test_y = images.take(split.test).tensors(numerics.device)
+        test = images.take(split.test)
+        self._test_x, self._test_y = test.tensors(numerics.device)
+        stamped = triggered_test(config, test)
+        self._triggered = None if stamped is None else stamped.tensors(numerics.device)
 
     @property
     def trusted(self) -> tuple[Tensor, Tensor]:
@@ -42,3 +46,10 @@ class GlobalModel:
         """Share of the test set the current model gets right."""
         with self._numerics.autocast():
             return accuracy(self.model, self._test_x, self._test_y)
+
+    def attack_success(self) -> float | None:
+        """Share of the stamped test images that the current model takes for the backdoor's target; None without one."""
+        if self._triggered is None:
+            return None
+        with self._numerics.autocast():
+            return accuracy(self.model, *self._triggered)

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
+from fedmd.attacks.backdoor import triggered_test
 from fedmd.config import RunConfig
 from fedmd.data.split import Split
 from fedmd.defense.detector import DETECTORS
@@ -56,7 +57,10 @@ class OnlineLearner:
         torch.manual_seed(seed_for(config.seed, "start"))  # for models with dropout, as in `learn`
         self._trusted = images.take(split.trusted).tensors(numerics.device)
         self._settle_batchnorm(self.model)
-        self._test_x, self._test_y = images.take(split.test).tensors(numerics.device)
+        test = images.take(split.test)
+        self._test_x, self._test_y = test.tensors(numerics.device)
+        stamped = triggered_test(config, test)
+        self._triggered = None if stamped is None else stamped.tensors(numerics.device)
         history = build_history(config.history, self.model, burn_in.snapshots)
         self._settle_batchnorm(history.model)
         self.pipeline = Pipeline(
@@ -113,3 +117,10 @@ class OnlineLearner:
         """Share of the test set the current model gets right."""
         with self._numerics.autocast():
             return accuracy(self.model, self._test_x, self._test_y)
+
+    def attack_success(self) -> float | None:
+        """Share of the stamped test images that the current model takes for the backdoor's target; None without one."""
+        if self._triggered is None:
+            return None
+        with self._numerics.autocast():
+            return accuracy(self.model, *self._triggered)

@@ -51,7 +51,9 @@ def run_session(
         transport_s = time.perf_counter() - started
         learned = learner.learn(collected.batches) if collected.batches else None
         started = time.perf_counter()
-        accuracy = learner.accuracy() if is_evaluated(config, round) else None
+        due = is_evaluated(config, round)
+        accuracy = learner.accuracy() if due else None
+        attack_success = learner.attack_success() if due else None
         evaluation_s = time.perf_counter() - started
         report = RoundReport(
             round=round,
@@ -69,6 +71,7 @@ def run_session(
                 **(learned.wall_s if learned else {}),
                 "evaluation": evaluation_s,
             },
+            attack_success=attack_success,
         )
         yield RoundResult(report, collected.batches, learned)
 

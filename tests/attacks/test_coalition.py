@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedmd.attacks import coalition as module
+from fedmd.attacks import steering
 from fedmd.attacks.blackboard import Blackboard
-from fedmd.attacks.coalition import Coalition, quantised
+from fedmd.attacks.coalition import Coalition
+from fedmd.attacks.pixels import quantised
 from fedmd.config import RunConfig
 from fedmd.flower.world import World, build_world
 from fedmd.models import model_for
@@ -122,9 +124,9 @@ def test_expensive_things_are_computed_once_and_agreed_on(build: Build, monkeypa
 
         return wrapper
 
-    monkeypatch.setattr(module, "steering_direction", counted("steer", module.steering_direction))
-    monkeypatch.setattr(module, "craft_trigger", counted("trigger", module.craft_trigger))
-    monkeypatch.setattr(module, "craft_accumulative", counted("craft", module.craft_accumulative))
+    monkeypatch.setattr(steering, "steering_direction", counted("steer", steering.steering_direction))
+    monkeypatch.setattr(steering, "craft_trigger", counted("trigger", steering.craft_trigger))
+    monkeypatch.setattr(steering, "craft_accumulative", counted("craft", steering.craft_accumulative))
     first, world, model = build()
     second, _, _ = build()  # another process of the same federation: it has but the folder in common
     for round in (FIRST, FIRST + 1):

@@ -29,6 +29,7 @@ def make_round(
     threshold: float | None = 0.25,
     wall_s: dict[str, float] | None = None,
     discrepancy: Sequence[float] | None = None,
+    attack_success: float | None = None,
 ) -> RoundReport:
     """A round of len(before) samples, two a client unless `clients` says otherwise."""
     n = len(before)
@@ -53,6 +54,7 @@ def make_round(
         rejections=(Rejection(9, "labels out of range"),),
         bytes_received=100 * number,
         wall_s={"step": 0.5} if wall_s is None else wall_s,
+        attack_success=attack_success,
     )
 
 
@@ -82,10 +84,11 @@ def make_run(
     defense: str = "dsc",
     malicious: tuple[int, ...] = (1,),
     rounds: int = 6,
+    attack_success: float | None = None,
 ) -> Path:
     """A finished run of random numbers with a strip: 5 clients, 4 samples each, rounds 2 and 3 poisoned.
 
-    Under another detector than the discrepancy, the discrepancy is the negative of its score.
+    `attack_success` is that of every round. Under another detector than the discrepancy, the discrepancy is the negative of its score.
     """
     settings = (config or {}).get("defense", {})
     detector, stopping = settings.get("detector", "discrepancy"), settings.get("stopping", "per_sample")
@@ -95,12 +98,19 @@ def make_run(
     phases: list[Phase] = ["clean", "clean", "accumulative", "trigger", *["recovery"] * (rounds - 4)]
     reports = []
     for number, phase in enumerate(phases):
-        before = rng.lognormal(0, 1, 20) * np.where(truth.mask(np.full(20, number), clients), 8, 1)
+        before = rng.lognormal(0, 1, 20) * np.where(truth.mask(np.full(20, number), clients, np.arange(20)), 8, 1)
         other = None if detector == "discrepancy" else -before
         accuracy = rng.uniform()
         reports.append(
             make_round(
-                number, phase, before=before, clients=clients, accuracy=accuracy, threshold=3.0, discrepancy=other
+                number,
+                phase,
+                before=before,
+                clients=clients,
+                accuracy=accuracy,
+                threshold=3.0,
+                discrepancy=other,
+                attack_success=attack_success,
             )
         )
     make_record(folder, *reports)

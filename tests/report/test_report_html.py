@@ -175,7 +175,7 @@ def test_a_threshold_on_means_is_said_and_counted_as_such(tmp_path, run_folder):
     note = "held against a client's mean of a round, not against single samples"
     assert all(note in block.caption for block in score_blocks(run, "x"))
     means = run.verdicts.groupby(["round", "client"])["before"].mean().reset_index()
-    poisoned = run.truth.mask(means["round"].to_numpy(), means["client"].to_numpy())
+    poisoned = run.truth.of(means.assign(index=0))
     tpr, fpr = ((means["before"] > 3.0)[chosen].mean() for chosen in (poisoned, ~poisoned))  # 4 samples a client
     expected = f"{100 * tpr:.0f} % of the poisoned, {100 * fpr:.1f} % of the clean. The threshold is {note}"
     assert expected in detection_blocks(run, "x")[0].caption

@@ -27,6 +27,7 @@ def test_one_line_a_round_with_known_numbers(tmp_path, round_report, record):
         actions=[A, C, C, R],
         steps=[0, 3, 5, 0],
         wall_s={"attack": 1.5, "step": 0.25},
+        attack_success=0.125,
     )
     (row,) = read_metrics(record(tmp_path, report))
     assert list(row)[-1] == "wall_s"
@@ -38,6 +39,7 @@ def test_one_line_a_round_with_known_numbers(tmp_path, round_report, record):
         "round": 3,
         "phase": "accumulative",
         "accuracy": 0.75,
+        "attack_success": 0.125,
         "loss": 1.0,
         "threshold": 0.25,
         "samples": 4,

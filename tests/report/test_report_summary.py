@@ -87,7 +87,9 @@ def test_an_attacked_run_with_known_answers(attacked):
 
 
 def test_exactly_the_keys_of_the_schema(attacked):
-    keys = "schema seed accuracy accumulation_loss trigger_drop rounds clients malicious_clients detection"
+    keys = (
+        "schema seed accuracy attack_success accumulation_loss trigger_drop rounds clients malicious_clients detection"
+    )
     assert set(summary_of(attacked)) == {
         *keys.split(),
         "defense",
@@ -122,11 +124,38 @@ def test_phases_that_are_missing(tmp_path, round_report, record, rounds, expecte
     assert (summary["accumulation_loss"], summary["trigger_drop"]) == (loss, drop)
 
 
+def test_an_honest_run_has_no_loss_and_no_drop(attacked):
+    summary = summary_of(attacked, Truth((), ()))
+    assert accuracies(summary) == [0.5, 0.7, 0.65, 0.25, 0.4]
+    assert (summary["accumulation_loss"], summary["trigger_drop"]) == (None, None)
+
+
+def test_attack_success_at_the_stations_of_the_run(tmp_path, round_report, record):
+    rates = [("clean", 0.1), ("accumulative", 0.3), ("accumulative", None), ("trigger", 0.6), ("recovery", 0.5)]
+    reports = [round_report(i, phase, attack_success=rate) for i, (phase, rate) in enumerate(rates)]
+    summary = summary_of(record(tmp_path, *reports), burn_in_attack_success=0.05)
+    order = ("burn_in", "before_attack", "before_trigger", "after_trigger", "final")
+    assert [summary["attack_success"][key] for key in order] == [0.05, 0.1, 0.3, 0.6, 0.5]
+    assert set(summary["accuracy"].values()) == {0.5}
+
+
+def test_only_the_stamped_samples_of_a_batch_count_as_poisoned(tmp_path, round_report, record):
+    """Two samples a client and round, of which the first is poisoned: 0.9 above all clean ones but 0.95."""
+    before = [0.1, 0.2, 0.9, 0.95]
+    folder = record(
+        tmp_path, round_report(0, "clean", before=[0.1] * 4), round_report(1, "accumulative", before=before)
+    )
+    sample = summary_of(folder, Truth((1,), (1,), 1))["detection"]["sample"]
+    assert (sample["n_poisoned"], sample["n_clean"]) == (1, 7)
+    assert sample["auroc"] == pytest.approx(6 / 7)
+
+
 def test_undefined_values_are_null(tmp_path, round_report, record):
     folder = record(tmp_path, round_report(1, "trigger", accuracy=None, before=[], loss=None))
     summary = summary_of(folder, Truth((), ()), burn_in_accuracy=None, wall_s={"total": NAN}, config={"x": NAN})
     assert accuracies(summary) == [None] * 5
     assert summary["trigger_drop"] is None
+    assert summary["attack_success"] == dict.fromkeys(summary["accuracy"])
     assert summary["detection"]["sample"] == {
         "auroc": None,
         "average_precision": None,

@@ -8,9 +8,10 @@ NAN = float("nan")
 
 
 def test_scalars_of_a_round(round_report):
-    scalars = round_scalars(round_report(3, before=[0.1, 0.3]))
+    scalars = round_scalars(round_report(3, before=[0.1, 0.3], attack_success=0.25))
     assert scalars == {
         "accuracy": 0.5,
+        "attack_success": 0.25,
         "loss": 1.0,
         "discrepancy/mean": pytest.approx(0.2),
         "discrepancy/threshold": 0.25,

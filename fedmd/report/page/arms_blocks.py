@@ -61,8 +61,7 @@ def curves_of(arms: Arms, points: Points, mean: Callable[[Sequence[Curve]], Curv
 def scores_of(run: Run) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """The detector's score (nats) [N] of a run's samples, and which of them were poisoned [N]."""
     verdicts = run.verdicts
-    rounds, clients = verdicts["round"].to_numpy(np.int64), verdicts["client"].to_numpy(np.int64)
-    return verdicts["before"].to_numpy(np.float64), run.truth.mask(rounds, clients)
+    return verdicts["before"].to_numpy(np.float64), run.truth.of(verdicts)
 
 
 def figures(

@@ -9,7 +9,7 @@ from fedmd.report.page.content import Block, Note, Page, Section, Table
 from fedmd.report.page.evidence import Arms, Evidence
 from fedmd.report.page.pictures import strip_pictures
 from fedmd.report.page.run_blocks import score_blocks
-from fedmd.report.page.run_page import footer
+from fedmd.report.page.run_page import attack_success, footer
 from fedmd.report.page.settings import settings_section
 from fedmd.report.statistics import mean_interval
 from fedmd.report.table import Cell, Estimate, percent, plain
@@ -23,9 +23,10 @@ MEASURES = {
     "corrected": ("defense", "corrected_share"),
     "rejected": ("defense", "rejected_share"),
 }
+ATTACK_SUCCESS = {"attack success": ("attack_success", "final")}  # where a backdoor was planted
 SWEEP_CAPTION = (
-    "Accuracies, their differences and shares in %; AUROC of what the defence holds against its threshold, poisoned "
-    "against clean samples. Mean ± half width of the 95 % t-interval over seeds; no interval for a single one."
+    "Accuracies, their differences, attack success and shares in %; AUROC of what the defence holds against its "
+    "threshold, poisoned against clean samples. Mean ± half width of the 95 % t-interval over seeds; no interval for a single one."
 )
 
 
@@ -75,10 +76,13 @@ def seeds_table(final: Mapping[str, list[float | None]], seeds: list[int]) -> Ta
 
 def sweep_rows(arms: Arms) -> list[dict[str, Cell]]:
     """One row an arm: means and intervals over its seeds."""
+    everybody = [run.summary for runs in arms.values() for run in runs.values()]
+    succeeds = any(attack_success(summary)["final"] is not None for summary in everybody)
     rows: list[dict[str, Cell]] = []
     for arm, runs in arms.items():
         summaries = {seed: run.summary for seed, run in runs.items()}
-        cells = {name: percent(mean_interval(column(summaries, list(runs), path))) for name, path in MEASURES.items()}
+        columns = MEASURES | (ATTACK_SUCCESS if succeeds else {})
+        cells = {name: percent(mean_interval(column(summaries, list(runs), path))) for name, path in columns.items()}
         detection = intervals([run["detection"] for run in summaries.values()], summaries, list(runs), ("detection",))
         auroc = plain(detector_auroc(detection))
         rows.append({"arm": arm, "runs": str(len(runs)), **cells, "AUROC": auroc})

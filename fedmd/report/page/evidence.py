@@ -17,7 +17,7 @@ from fedmd.report.truth import Truth
 from fedmd.types import Json, Strip
 
 Kind = Literal["run", "sweep", "comparison"]
-COLUMNS = ["round", "phase", "client", "before", "threshold"]
+COLUMNS = ["round", "phase", "client", "index", "before", "threshold"]
 
 
 class ReportError(ValueError):

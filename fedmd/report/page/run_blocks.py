@@ -27,7 +27,7 @@ NO_ATTACK = "No poisoned sample was measured, so there is nothing to detect: no 
 
 
 def accuracy_plot(run: Run, slug: str) -> Plot:
-    """Accuracy over rounds, phases shaded."""
+    """Accuracy over rounds, phases shaded, and attack success where there is a backdoor."""
     known = [(row["round"], 100 * row["accuracy"]) for row in run.metrics if row["accuracy"] is not None]
     words = "No round was evaluated."
     if known:
@@ -36,6 +36,9 @@ def accuracy_plot(run: Run, slug: str) -> Plot:
             f"Test accuracy from {known[0][1]:.1f} % in round {known[0][0]} to {known[-1][1]:.1f} % in round "
             f"{known[-1][0]}; lowest {low[1]:.1f} % in round {low[0]}."
         )
+    success = [100 * rate for row in run.metrics if (rate := row.get("attack_success")) is not None]
+    if success:
+        words += f" Attack success from {success[0]:.1f} % to {success[-1]:.1f} %, at most {max(success):.1f} %."
     svg = inline_svg(accuracy_figure(run.metrics), slug, f"Line chart. {words}", 3.2)
     return Plot("Accuracy over rounds", svg, f"{words} The shades are the phases of the stream; rounds count from 0.")
 
@@ -70,7 +73,7 @@ def score_blocks(run: Run, slug: str) -> list[Block]:
 def groups(run: Run) -> str:
     """Medians of clean and poisoned samples, and the range of the thresholds, in words."""
     verdicts = run.verdicts[np.isfinite(run.verdicts["before"])]
-    poisoned = run.truth.mask(verdicts["round"].to_numpy(np.int64), verdicts["client"].to_numpy(np.int64))
+    poisoned = run.truth.of(verdicts)
     parts = [f"Median {run.detector.lower()} of clean samples {verdicts['before'][~poisoned].median():.3g} nats"]
     if poisoned.any():
         parts.append(f"of poisoned ones {verdicts['before'][poisoned].median():.3g}")
@@ -101,7 +104,7 @@ def detection_blocks(run: Run, slug: str) -> list[Block]:
     One curve of the detector's score and, where that is another score, one of the discrepancy.
     """
     verdicts = run.verdicts
-    poisoned = run.truth.mask(verdicts["round"].to_numpy(np.int64), verdicts["client"].to_numpy(np.int64))
+    poisoned = run.truth.of(verdicts)
     scores = {run.detector: verdicts["before"].to_numpy(np.float64)}
     if "discrepancy" in verdicts:
         scores[DISCREPANCY] = verdicts["discrepancy"].to_numpy(np.float64)

@@ -9,7 +9,7 @@ from fedmd.report.page.settings import settings_section
 from fedmd.report.table import MISSING, Estimate, Row, cell_text
 from fedmd.types import Json
 
-NO_STRIP = "No images were kept: nobody was malicious, or the run is older than strip.npz."
+NO_STRIP = "No images were kept: nobody poisoned in an accumulative round, or the run is older than strip.npz."
 
 
 def run_page(run: Run, title: str) -> Page:
@@ -46,22 +46,41 @@ def run_cards(summary: Json) -> list[Card]:
     accuracy, sample, defense = summary["accuracy"], own_detection(summary)["sample"], summary["defense"]
     before_attack, before_trigger = unit(accuracy["before_attack"], "%"), unit(accuracy["before_trigger"], "%")
     counts = f"{detector_of(summary)}; {sample['n_poisoned']} poisoned, {sample['n_clean']} clean samples"
-    return [
+    cards = [
         Card("Final accuracy", unit(accuracy["final"], "%"), f"{unit(accuracy['burn_in'], '%')} after burn-in"),
         Card("Accumulation loss", unit(summary["accumulation_loss"], "points"), f"{before_attack} before the attack"),
         Card("Trigger drop", unit(summary["trigger_drop"], "points"), f"{before_trigger} before the trigger"),
         Card("Detection AUROC", cell_text(Estimate(sample["auroc"])), counts),
         Card("Corrected", unit(defense["corrected_share"], "%"), f"{unit(defense['rejected_share'], '%')} rejected"),
     ]
+    success = attack_success(summary)
+    if success["final"] is not None:
+        note = f"stamped images taken for the target; {unit(success['before_attack'], '%')} before the attack"
+        cards.append(Card("Attack success", unit(success["final"], "%"), note))
+    return cards
+
+
+def attack_success(summary: Json) -> Json:
+    """The attack success rate by station, all None in a summary older than it."""
+    success: Json = summary.get("attack_success") or dict.fromkeys(summary["accuracy"])
+    return success
 
 
 def stations_table(summary: Json) -> Table:
     """Accuracy at the stations of the run."""
+    measures = {"accuracy (%)": summary["accuracy"]}
+    if any(value is not None for value in attack_success(summary).values()):
+        measures["attack success (%)"] = attack_success(summary)
     rows: list[Row] = [
-        {"station": name.replace("_", " "), "accuracy (%)": Estimate(value, None, 100, 1)}
-        for name, value in summary["accuracy"].items()
+        {
+            "station": station.replace("_", " "),
+            **{name: Estimate(values[station], None, 100, 1) for name, values in measures.items()},
+        }
+        for station in summary["accuracy"]
     ]
-    return Table.of(rows, "Test accuracy at the stations of the run")
+    return Table.of(
+        rows, f"Test {' and '.join(name.removesuffix(' (%)') for name in measures)} at the stations of the run"
+    )
 
 
 def detection_table(summary: Json) -> Table:
@@ -100,11 +119,13 @@ def cost_table(summary: Json) -> Table:
 def rounds_table(run: Run) -> Table:
     """The run round by round; the threshold's column says whose it is, unless it is the discrepancy's."""
     threshold = "threshold" if run.detector == DISCREPANCY else f"threshold ({run.detector.lower()})"
+    backdoored = any(row.get("attack_success") is not None for row in run.metrics)
     rows: list[Row] = [
         {
             "round": str(row["round"]),
             "phase": row["phase"],
             "accuracy (%)": Estimate(row["accuracy"], None, 100, 1),
+            **({"attack success (%)": Estimate(row["attack_success"], None, 100, 1)} if backdoored else {}),
             "loss": Estimate(row["loss"]),
             "discrepancy": Estimate(row["discrepancy"]["mean"]),
             threshold: Estimate(row["threshold"]),

@@ -1,0 +1,25 @@
+"""Uniform random noise in the ball that the crafted attacks use: the control that tells craft from mere distance."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fedmd.attacks.pixels import quantised
+from fedmd.attacks.team import Team
+from fedmd.seeding import generator
+from fedmd.types import ImageSet, StreamBatch
+
+
+def add_noise(x: Tensor, radius: float, randomness: torch.Generator) -> Tensor:
+    """`x` [n, C, H, W] in [0, 1] plus independent noise, uniform on [−radius, radius], clipped to [0, 1]."""
+    noise = torch.rand(x.shape, generator=randomness, dtype=x.dtype).to(x.device)
+    return (x + radius * (2 * noise - 1)).clamp(0, 1)
+
+
+def disturb(team: Team, batch: StreamBatch, model: nn.Module) -> StreamBatch:
+    """The member's batch under noise of attack.radius, its labels as they are."""
+    radius = team.config.attack.radius
+    x, _ = ImageSet(batch.images, batch.labels, team.own_data.classes).tensors()
+    noisy = add_noise(x, radius, generator(team.config.seed, "noise", batch.client, batch.round))
+    return replace(batch, images=quantised(noisy, batch.images, radius))
