@@ -29,20 +29,20 @@ class UpdateRounds:
     ) -> None:
         self._world = world
         self._trained = trained
-        self._server = GlobalModel(world.config, world.images, world.parts, trained, numerics)
-        self.burn_in_accuracy = self._server.accuracy()
-        self.burn_in_attack_success = self._server.attack_success()
+        self.server = GlobalModel(world.config, world.images, world.parts, trained, numerics)
+        self.burn_in_accuracy = self.server.accuracy()
+        self.burn_in_attack_success = self.server.attack_success()
         self.coalition = update_coalition_of(world, folder)
         self.strip: Strip | None = None  # no image travels
         nodes = Nodes(grid, world.config, exchange.folder)
         nodes.connect()
         most = world.config.local.samples or len(world.parts.stream)
-        self._clients = ClientGrid(grid, nodes, exchange, self._server, most)
+        self._clients = ClientGrid(grid, nodes, exchange, self.server, most)
 
     def run(self, on_report: Callable[[RoundReport], None]) -> None:
         """All rounds, in order."""
         config = self._world.config
-        session = UpdateSession(config, self._clients, self._server, self.coalition.phase, on_report)
+        session = UpdateSession(config, self._clients, self.server, self.coalition.phase, on_report)
         with silent():
-            strategy = build_strategy(config, self._server, self._trained.snapshots, session.judged)
+            strategy = build_strategy(config, self.server, self._trained.snapshots, session.judged)
             session.run(strategy)
