@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from fedmd.defense.update_discrepancy import State, largest_scale, load_between, probe_logits, update_discrepancy
 from fedmd.defense.update_history import StateHistory
@@ -20,10 +21,10 @@ Probe = Tensor | Iterable[Tensor] | Iterable[Sequence[Tensor]]
 class UpdateVerdict:
     """What became of one client's update in one round.
 
-    `discrepancies` (nats) are those of the update as it arrived, one per history, `limits` theirs this round, and `after`
-    those of what was handed on; empty where there is nothing to measure or nothing was handed on.
-    `scale` in [0, 1] is the share of the update that was handed on (action "correct"), or of its weight ("weight").
-    `reason` is "" for an accepted update.
+    `discrepancies` (nats) are those of the update as it arrived, one per history, and behind them the probe's loss
+    where that is screened too; `limits` theirs this round, and `after` those of what was handed on; empty where there
+    is nothing to measure or nothing was handed on. `scale` in [0, 1] is the share of the update that was handed on
+    (action "correct"), or of its weight ("weight"). `reason` is "" for an accepted update.
     """
 
     node: int
@@ -43,15 +44,23 @@ class UpdateVerdict:
 class UpdateScreen:
     """One net that takes the shape of every candidate model in turn, and the round's historical answers.
 
-    `model` is copied, so the caller's stays as it is; `probe` is read once: batches of images, or of (images, labels)
-    whose labels are not looked at, or one tensor of images. One forward pass of a candidate serves every history. Holds
-    two states and one net, whatever the number of clients, beside what the histories hold.
+    `model` is copied, so the caller's stays as it is; `probe` is read once: batches of images, or of (images, labels),
+    or one tensor of images. Labels are for `measures_loss` only: then every candidate's mean cross-entropy on the probe
+    (nats) is measured behind its discrepancies. That looks at labels, which (10) does not: a second extension.
+    One forward pass of a candidate serves every history. Holds two states and one net, whatever the number of clients,
+    beside what the histories hold.
     """
 
-    def __init__(self, model: nn.Module, probe: Probe, histories: Sequence[StateHistory]) -> None:
+    def __init__(
+        self, model: nn.Module, probe: Probe, histories: Sequence[StateHistory], *, measures_loss: bool = False
+    ) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
         device = next((tensor.device for tensor in self.model.state_dict().values()), None)
-        self._probe = [x.to(device) for x in _images(probe)]
+        images, labels = _read(probe)
+        self._probe = [x.to(device) for x in images]
+        self._labels = torch.cat(labels).to(device) if measures_loss and labels else None
+        if measures_loss and self._labels is None:
+            raise ValueError("probe must have labels, as batches of (images, labels), for its loss to be screened")
         if sum(len(x) for x in self._probe) == 0:
             raise ValueError("probe must have at least one sample")
         if not histories:
@@ -70,11 +79,6 @@ class UpdateScreen:
             self._historical_logits.append(probe_logits(self.model, self._probe))
 
     @property
-    def histories(self) -> int:
-        """With how many models every update is compared."""
-        return len(self._histories)
-
-    @property
     def started(self) -> bool:
         """Whether there is a round to measure updates in."""
         return bool(self._historical_logits)
@@ -83,7 +87,20 @@ class UpdateScreen:
         """D(θ_t + scale · Δ), eq (10), in nats, from every history."""
         load_between(self.model, self._current, received, scale)
         answers = probe_logits(self.model, self._probe)
-        return tuple(update_discrepancy(historical, answers) for historical in self._historical_logits)
+        values = [update_discrepancy(historical, answers) for historical in self._historical_logits]
+        if self._labels is not None:
+            loss = cross_entropy(answers.float(), self._labels).item()
+            values.append(loss if math.isfinite(loss) else math.inf)
+        return tuple(values)
+
+    def explain(self, values: Sequence[float], limits: Sequence[Limits]) -> str:
+        """Which of the measured values are outside their limits, in words."""
+        return "; ".join(
+            f"its {'discrepancy' if i < len(self._histories) else 'loss'} {value:.3g} is not within "
+            f"{limit.lower:.3g} and {limit.upper:.3g} nats"
+            for i, (value, limit) in enumerate(zip(values, limits, strict=True))
+            if not limit.lower <= value <= limit.upper
+        )
 
     def correct(self, received: State, limits: Sequence[Limits]) -> tuple[float, tuple[float, ...]]:
         """The largest scale with no discrepancy above its upper limit, and the discrepancies; `model` holds it."""
@@ -112,7 +129,15 @@ def _log_ratio(a: float, b: float) -> float:
     return math.inf if b <= 0 or a == math.inf else math.log(a / b)
 
 
-def _images(probe: Probe) -> list[Tensor]:
+def _read(probe: Probe) -> tuple[list[Tensor], list[Tensor]]:
+    """The batches of images and, where there are any, of labels."""
     if isinstance(probe, Tensor):
-        return list(torch.split(probe, 256))
-    return [batch if isinstance(batch, Tensor) else batch[0] for batch in probe]
+        return list(torch.split(probe, 256)), []
+    images, labels = [], []
+    for batch in probe:
+        if isinstance(batch, Tensor):
+            images.append(batch)
+        else:
+            images.append(batch[0])
+            labels.append(batch[1])
+    return images, labels

@@ -34,12 +34,14 @@ class DiscrepancyScreening(Strategy):
     Args:
         strategy: the inner strategy; samples clients, configures rounds and aggregates as ever.
         model: a net whose state dict has the keys, shapes and dtypes of the arrays that are trained; copied.
-        probe: trusted images no client sent: a tensor, a DataLoader of them or of (images, labels); read once, and the
-            labels are not looked at.
+        probe: trusted images no client sent: a tensor, a DataLoader of them or of (images, labels); read once, and
+            labels are not looked at unless `loss_threshold` is set.
         threshold: the largest D in nats, or a function that gives the round's limits; by default `robust_threshold`,
             outliers among the round's clients.
         history: the model to compare with, or several: an update is suspicious if it is outside the limits of any, and
             no update is asked the probe twice. By default the global model of three rounds ago and the first one.
+        loss_threshold: limits of every candidate's mean loss on the probe, e.g. `partial(robust_threshold,
+            tails="upper")`: a second extension, which needs labels and is no discrepancy. Off by default.
         action: what happens to an update outside the limits. "reject": it is left out. "correct": one above the upper
             limit is shortened to the largest scale that is not, in the reply itself, so that no copy of it is held; it
             is left out if there is none, and so is one below the lower limit. "weight": its num-examples are multiplied
@@ -68,6 +70,7 @@ class DiscrepancyScreening(Strategy):
         probe: Probe,
         threshold: float | UpdateThreshold = robust_threshold,
         history: StateHistory | Sequence[StateHistory] | None = None,
+        loss_threshold: UpdateThreshold | None = None,
         action: ScreeningAction = "reject",
         on_verdicts: OnVerdicts | None = None,
         max_examples: float = math.inf,
@@ -78,8 +81,11 @@ class DiscrepancyScreening(Strategy):
         self.verdicts: tuple[UpdateVerdict, ...] = ()
         if history is None:
             history = (StateLag(3), StateSnapshot())
-        self._screen = UpdateScreen(model, probe, history if isinstance(history, Sequence) else (history,))
-        self._threshold = as_threshold(threshold)
+        histories = history if isinstance(history, Sequence) else (history,)
+        self._screen = UpdateScreen(model, probe, histories, measures_loss=loss_threshold is not None)
+        self._thresholds = [as_threshold(threshold)] * len(histories)
+        if loss_threshold is not None:
+            self._thresholds.append(loss_threshold)
         self._action = action
         self._on_verdicts = on_verdicts
         self._weight_key = str(getattr(strategy, "weighted_by_key", "num-examples"))
@@ -105,7 +111,8 @@ class DiscrepancyScreening(Strategy):
         if not self._screen.started:
             raise RuntimeError("configure_train must come before aggregate_train")
         measured = self._measure(replies)
-        limits = self._limits([value for value in measured if isinstance(value, tuple)])
+        found = [value for value in measured if isinstance(value, tuple)]
+        limits = tuple(of([values[i] for values in found]) for i, of in enumerate(self._thresholds))
         kept: list[Message] = []
         verdicts: list[UpdateVerdict] = []
         for reply, value in zip(replies, measured, strict=True):
@@ -149,21 +156,11 @@ class DiscrepancyScreening(Strategy):
                     measured.append(str(error))
         return measured
 
-    def _limits(self, measured: list[tuple[float, ...]]) -> tuple[Limits, ...]:
-        """The round's limits, history by history."""
-        return tuple(
-            self._threshold([values[number] for values in measured]) for number in range(self._screen.histories)
-        )
-
     def _act(self, reply: Message, values: tuple[float, ...], limits: tuple[Limits, ...]) -> UpdateVerdict:
         """What `action` asks for, on an update outside the limits."""
         node, action, record = reply.metadata.src_node_id, Action.CORRECTED, array_record(reply)
         below = any(value < limit.lower for value, limit in zip(values, limits, strict=True))
-        reason = "; ".join(
-            f"its discrepancy {value:.3g} is not within {limit.lower:.3g} and {limit.upper:.3g} nats"
-            for value, limit in zip(values, limits, strict=True)
-            if not limit.lower <= value <= limit.upper
-        )
+        reason = self._screen.explain(values, limits)
         if self._action == "weight" and (share := math.exp(-excess(values, limits))) > 0:
             metrics = metric_record(reply)
             metrics[self._weight_key] = float(metrics[self._weight_key]) * share  # type: ignore[arg-type]

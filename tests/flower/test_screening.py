@@ -4,6 +4,7 @@ import copy
 import gc
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -360,6 +361,31 @@ def test_the_callers_model_and_the_loaders_labels_are_left_alone() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     for one, other in zip(strategies[0].verdicts, strategies[1].verdicts, strict=True):
         assert one.discrepancies == pytest.approx(other.discrepancies, rel=1e-4)
+
+
+def test_the_probes_loss_is_screened_where_asked_for() -> None:
+    labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    answers: list[RecordDict | Error] = [honest(node, start_arrays()) for node in range(1, 8)]
+    wrong = moved(3, start_arrays())
+    wrong["4.bias"] = wrong["4.bias"] + np.array([0, 0, 9], np.float32)
+    answers[2] = record(wrong)
+    strategy = DiscrepancyScreening(
+        FedAvg(),
+        model=net(),
+        probe=[(PROBE[:5], labels[:5]), (PROBE[5:], labels[5:])],
+        threshold=EVERYTHING,
+        loss_threshold=partial(robust_threshold, tails="upper"),
+    )
+    one_round(strategy, answers)
+    assert [verdict.action == Action.REJECTED for verdict in strategy.verdicts] == [node == 3 for node in range(1, 8)]
+    assert "its loss" in strategy.verdicts[2].reason
+    candidate = net().eval()
+    candidate.load_state_dict({name: torch.from_numpy(np.asarray(value)) for name, value in wrong.items()})
+    with torch.no_grad():
+        p = candidate(PROBE).double().softmax(1).numpy()
+    assert strategy.verdicts[2].discrepancies[2] == pytest.approx(-np.log(p[range(8), labels]).mean(), rel=1e-4)
+    with pytest.raises(ValueError, match="probe must have labels"):
+        screening(FedAvg(), loss_threshold=robust_threshold)
 
 
 def test_wrong_settings_are_named() -> None:
