@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 
+from fedmd.attacks.registry import ATTACKS
 from fedmd.attacks.roster import malicious_clients
 from fedmd.config import RunConfig
 from fedmd.flower.client_app import app
@@ -80,16 +81,18 @@ def test_honest_clients_send_their_stream_in_every_round(
             assert np.array_equal(batch.labels, honest.labels)
 
 
+@pytest.mark.parametrize("name", sorted(set(ATTACKS) - {"none"}))
 def test_fraction_zero_sends_the_same_bytes_as_no_attack(
-    wire: SimpleNamespace, make_config: Make, tmp_path: Path
+    wire: SimpleNamespace, make_config: Make, tmp_path: Path, name: str
 ) -> None:
     for round in (CLEAN, ACCUMULATIVE, TRIGGER):
         sent = [
             ask(wire, make_config({"attack": attack}), round, ByReference(tmp_path))
-            for attack in ({"name": "none"}, {"name": "accumulative", "fraction": 0.0})
+            for attack in ({"name": "none"}, {"name": name, "fraction": 0.0})
         ]
         for client in range(5):
             assert np.array_equal(sent[0][client].images, sent[1][client].images)
+            assert np.array_equal(sent[0][client].labels, sent[1][client].labels)
 
 
 def test_poison_does_not_depend_on_how_the_model_came(

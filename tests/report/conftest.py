@@ -88,7 +88,8 @@ def make_run(
 ) -> Path:
     """A finished run of random numbers with a strip: 5 clients, 4 samples each, rounds 2 and 3 poisoned.
 
-    `attack_success` is that of every round. Under another detector than the discrepancy, the discrepancy is the negative of its score.
+    `attack_success` is that of every round. Under another detector than the discrepancy, the discrepancy is the
+    negative of its score.
     """
     settings = (config or {}).get("defense", {})
     detector, stopping = settings.get("detector", "discrepancy"), settings.get("stopping", "per_sample")

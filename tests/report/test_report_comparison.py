@@ -115,6 +115,22 @@ def test_worst_attack_of_a_defence():
     assert cell_text(by_arm["frozen"]["worst"]) == "–"
 
 
+def test_attack_success_has_a_column_where_some_arm_measured_it():
+    runs = study()
+    for seed, run in runs["DSC"].items():
+        run["attack_success"] = {"before_attack": 0.1, "final": 0.2 + 0.2 * seed}
+    for run in runs["undefended"].values():
+        run["attack_success"] = {"before_attack": None, "final": None}
+    result = compare(runs, ARMS)
+    assert result["arms"]["DSC"]["attack_success"]["final"]["mean"] == pytest.approx(0.3)
+    shown = {row["arm"]: cell_text(row["attack success"]) for row in comparison_table(result)}
+    assert shown["DSC"] == "30.0 ± 127.1"
+    assert {shown[arm] for arm in ARMS if arm != "DSC"} == {"–"}
+    for entry in result["arms"].values():  # a comparison older than the measure
+        del entry["attack_success"]
+    assert "attack success" not in comparison_table(result)[0]
+
+
 def test_runs_of_unequal_length_are_named():
     runs = study()
     runs["undefended"][1]["rounds"] = 12

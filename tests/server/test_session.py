@@ -220,3 +220,23 @@ def test_on_cuda(federation: Build, precision: str) -> None:
     assert all(parameter.is_cuda for parameter in system.learner.model.parameters())
     assert all(result.report.accuracy is not None for result in results)
     assert all(np.isfinite(result.report.verdicts.before).all() for result in results)
+
+
+def test_attack_success_is_evaluated_with_the_accuracy(federation: Build) -> None:
+    backdoor = {"name": "backdoor", "fraction": 0.4, "patch_size": 2, "target": 3}
+    system = federation({"attack": backdoor, "runtime.evaluate_every": 2, "stream.clean_rounds": 3})
+    reports = [result.report for result in system.run()]
+    assert [report.attack_success is None for report in reports] == [report.accuracy is None for report in reports]
+    test = system.world.images.take(system.world.parts.test)
+    hits = []
+    for image, label in zip(test.images, test.labels, strict=True):
+        if label != 3:
+            stamped = torch.from_numpy(image).float() / 255
+            stamped[:, -2:, -2:] = 1.0
+            hits.append(int(system.learner.model.eval()(stamped[None]).argmax()) == 3)
+    assert reports[-1].attack_success == pytest.approx(sum(hits) / len(hits))
+
+
+@pytest.mark.parametrize("attack", [{"name": "none"}, {"name": "backdoor", "fraction": 0.0}, {"name": "label_flip"}])
+def test_there_is_no_attack_success_without_a_backdoor(federation: Build, attack: dict[str, Any]) -> None:
+    assert all(result.report.attack_success is None for result in federation({"attack": attack}).run())

@@ -26,7 +26,8 @@ MEASURES = {
 ATTACK_SUCCESS = {"attack success": ("attack_success", "final")}  # where a backdoor was planted
 SWEEP_CAPTION = (
     "Accuracies, their differences, attack success and shares in %; AUROC of what the defence holds against its "
-    "threshold, poisoned against clean samples. Mean ± half width of the 95 % t-interval over seeds; no interval for a single one."
+    "threshold, poisoned against clean samples. Mean ± half width of the 95 % t-interval over seeds; no interval for a "
+    "single one."
 )
 
 
