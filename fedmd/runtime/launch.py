@@ -1,11 +1,11 @@
 """From composed configurations to finished run folders: skip what is done, run the rest, say where it lies."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedmd.compose import Composed
+from fedmd.config import ConfigError, RunConfig
 from fedmd.report.page.write import write_report
 from fedmd.report.summary import read_summary
 from fedmd.runtime.simulation import Cell, simulate
@@ -30,13 +30,18 @@ def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
 def is_finished(cell: Cell) -> bool:
     """Whether the cell's folder holds the summary of this very configuration."""
     summary = read_summary(cell.folder)
-    return summary is not None and _decisive(summary["config"]) == _decisive(json.loads(cell.config.to_json()))
+    if summary is None:
+        return False
+    try:
+        of_the_run = RunConfig.parse(summary["config"])  # an older run knows nothing of settings that came later
+    except ConfigError:
+        return False
+    return _decisive(of_the_run) == _decisive(cell.config)
 
 
-def _decisive(config: Json) -> Json:
+def _decisive(config: RunConfig) -> Json:
     """The settings that can change a result."""
-    runtime = {key: value for key, value in config["runtime"].items() if key not in _NO_MATTER}
-    return {**config, "runtime": runtime}
+    return config.model_dump(exclude={"runtime": set(_NO_MATTER)})
 
 
 def announce(cell: Cell, summary: Json) -> None:

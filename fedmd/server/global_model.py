@@ -16,14 +16,15 @@ from fedmd.types import ImageSet
 
 
 class GlobalModel:
-    """One model from the end of burn-in on, and the server's own data. `trusted` are images [n, C, H, W] and labels."""
+    """One model from the end of burn-in on, and the server's own clean data: `trusted_set`, as tensors `trusted`."""
 
     def __init__(self, config: RunConfig, images: ImageSet, split: Split, burn_in: BurnIn, numerics: Numerics) -> None:
         self._numerics = numerics
         self.model: nn.Module = model_for(config.model, images, config.seed)
         self.model.load_state_dict(burn_in.final)
         numerics.place(self.model)
-        trusted_x, self._trusted_y = images.take(split.trusted).tensors(numerics.device)
+        self.trusted_set = images.take(split.trusted)
+        trusted_x, self._trusted_y = self.trusted_set.tensors(numerics.device)
         self._trusted_x = numerics.images(trusted_x)
         test = images.take(split.test)
         self._test_x, self._test_y = test.tensors(numerics.device)
@@ -32,7 +33,7 @@ class GlobalModel:
 
     @property
     def trusted(self) -> tuple[Tensor, Tensor]:
-        """The server's own clean samples."""
+        """Images [n, C, H, W] and labels [n]."""
         return self._trusted_x, self._trusted_y
 
     @torch.no_grad()

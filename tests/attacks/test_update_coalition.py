@@ -26,7 +26,11 @@ class Setting:
     """One attack's coalition of two among five clients, and a server state."""
 
     def __init__(self, make_config: Make, folder: Path, **attack: Any) -> None:
-        changes = {"mode": "update", "attack": {"fraction": 0.4, **attack}, "model": {"name": "resnet_small", "width": 2}}
+        changes = {
+            "mode": "update",
+            "attack": {"fraction": 0.4, **attack},
+            "model": {"name": "resnet_small", "width": 2},
+        }
         self.config = make_config({**changes, "local": {"batch_size": 8, "lr": 0.1, "samples": 24}})
         self.world: World = build_world(self.config)
         own_data = self.world.images.take(self.world.parts.attacker)

@@ -66,9 +66,11 @@ SCHEMA = {
     "rounds": None,
     "clients": None,
     "malicious_clients": None,
-    "detection": {"sample", "client", "detector"},
+    "detection": {"sample", "client", "detector", "flagged"},
     "defense": {"name", "corrected_share", "rejected_share", "mean_steps"},
-    "wall_s": {"total", "startup", "attack", "screening", "correction", "step", "evaluation", "transport"},
+    "wall_s": {
+        *("total", "startup", "attack", "local_training", "screening", "correction", "step", "evaluation", "transport")
+    },
     "bytes_received": None,
     "seed": None,
     "versions": None,
@@ -110,6 +112,7 @@ def test_summary_adds_up(runs: Any, metrics: Metrics) -> None:
     image, label, npy_header, keys = 8 * 8, 8, 128, len("images") + len("labels")
     assert summary["bytes_received"] == 4 * CLIENTS * (BATCH * (image + label) + 2 * npy_header + keys)
     wall = summary["wall_s"]
+    assert wall.pop("local_training") is None  # of mode=update
     assert all(seconds is not None and seconds >= 0 for seconds in wall.values())
     assert wall["attack"] > 0 and wall["total"] > wall["startup"] > 0
 
