@@ -21,6 +21,7 @@ from fedmd.flower.exchange import Exchange, InMessage, shared_memory
 from fedmd.flower.stream_rounds import StreamRounds
 from fedmd.flower.update_rounds import UpdateRounds
 from fedmd.flower.world import World, build_world
+from fedmd.report.detector import detector_setting
 from fedmd.report.figures import write_figures
 from fedmd.report.progress import round_line
 from fedmd.report.recorder import RunRecorder
@@ -96,7 +97,8 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
         rounds.run(finish)
     truth = Truth(coalition.members, tuple(poisoned_rounds), coalition.poisoned_samples)
     truth.write(folder)
-    write_figures(folder, rounds.strip, config.defense.detector, config.defense.stopping)
+    settings = json.loads(config.to_json())
+    write_figures(folder, rounds.strip, detector_setting(settings), config.defense.stopping)
     summary = summarise(
         folder,
         truth=truth,
@@ -106,7 +108,7 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
         n_clients=config.federation.clients,
         wall_s={"startup": startup_s, "total": time.perf_counter() - began},
         seed=config.seed,
-        config=json.loads(config.to_json()),
+        config=settings,
         versions=versions(),
     )
     write_summary(folder, summary)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedmd.compose import Composed
 from fedmd.config import ConfigError, RunConfig
+from fedmd.report.detector import detector_name, detector_setting
 from fedmd.report.page.write import write_report
 from fedmd.report.summary import read_summary
 from fedmd.runtime.simulation import Cell, simulate
@@ -50,6 +51,9 @@ def announce(cell: Cell, summary: Json) -> None:
     steps = " -> ".join(f"{name} {100 * accuracy[name]:.1f}" for name in accuracy if accuracy[name] is not None)
     auroc = summary["detection"]["detector"]["sample"]["auroc"]
     print(f"accuracy in %: {steps}")
-    detector = cell.config.defense.detector.replace("_", " ")
-    print(f"defence {cell.config.defense.name}, AUROC of the {detector} {'--' if auroc is None else f'{auroc:.3f}'}")
+    detector = detector_name(detector_setting(summary["config"])).lower()
+    strategy = f"strategy {cell.config.strategy.name}, " if cell.config.mode == "update" else ""
+    print(
+        f"{strategy}defence {cell.config.defense.name}, AUROC of the {detector} {'--' if auroc is None else f'{auroc:.3f}'}"
+    )
     print(f"run folder: {cell.folder}", flush=True)
