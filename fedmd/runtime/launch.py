@@ -53,7 +53,6 @@ def announce(cell: Cell, summary: Json) -> None:
     print(f"accuracy in %: {steps}")
     detector = detector_name(detector_setting(summary["config"])).lower()
     strategy = f"strategy {cell.config.strategy.name}, " if cell.config.mode == "update" else ""
-    print(
-        f"{strategy}defence {cell.config.defense.name}, AUROC of the {detector} {'--' if auroc is None else f'{auroc:.3f}'}"
-    )
+    shown = "--" if auroc is None else f"{auroc:.3f}"
+    print(f"{strategy}defence {cell.config.defense.name}, AUROC of the {detector} {shown}")
     print(f"run folder: {cell.folder}", flush=True)

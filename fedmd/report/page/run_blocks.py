@@ -74,9 +74,8 @@ def groups(run: Run) -> str:
     """Medians of clean and poisoned samples, and the range of the thresholds, in words."""
     verdicts = run.verdicts[np.isfinite(run.verdicts["before"])]
     poisoned = run.truth.of(verdicts)
-    parts = [
-        f"Median {run.detector.lower()} of clean samples {verdicts['before'][~poisoned].median():.3g} {unit_of(run.detector)}"
-    ]
+    clean, unit = verdicts["before"][~poisoned].median(), unit_of(run.detector)
+    parts = [f"Median {run.detector.lower()} of clean samples {clean:.3g} {unit}"]
     if poisoned.any():
         parts.append(f"of poisoned ones {verdicts['before'][poisoned].median():.3g}")
     thresholds = verdicts["threshold"].dropna()
