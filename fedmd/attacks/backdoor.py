@@ -18,6 +18,8 @@ from fedmd.attacks.team import Team
 from fedmd.config import AttackConfig, ConfigError, RunConfig
 from fedmd.types import ImageSet, StreamBatch
 
+PLANTING = ("backdoor", "replacement")  # of mode=stream and of mode=update
+
 
 def stamp(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """A copy of `images` uint8 [n, C, H, W] whose bottom right `size` x `size` pixels are white.
@@ -44,7 +46,7 @@ def triggered(images: ImageSet, size: int, target: int) -> ImageSet:
 def triggered_test(config: RunConfig, test: ImageSet) -> ImageSet | None:
     """`triggered` test images of a run; None where no client plants a backdoor, or the test set has only the target."""
     attack = config.attack
-    if attack.name != "backdoor" or not malicious_clients(config.federation.clients, attack.fraction, config.seed):
+    if attack.name not in PLANTING or not malicious_clients(config.federation.clients, attack.fraction, config.seed):
         return None
     stamped = triggered(test, attack.patch_size, attack.target)
     return stamped if len(stamped) else None
@@ -58,15 +60,13 @@ def stamped_count(attack: AttackConfig, samples: int) -> int:
 def plant(team: Team, batch: StreamBatch, model: nn.Module) -> StreamBatch:
     """The member's batch, its first `stamped_count` samples stamped and labelled with the target."""
     attack = team.config.attack
-    count = stamped_count(attack, len(batch))
-    images, labels = batch.images.copy(), batch.labels.copy()
-    images[:count], labels[:count] = stamp(images[:count], attack.patch_size), attack.target
-    return replace(batch, images=images, labels=labels)
+    poisoned = plant_in(ImageSet(batch.images, batch.labels, team.own_data.classes), attack)
+    return replace(batch, images=poisoned.images, labels=poisoned.labels)
 
 
 def require_fit(attack: AttackConfig, images: ImageSet) -> None:
     """Raise ConfigError when a backdoor's target is no class of the data or its patch larger than an image."""
-    if attack.name != "backdoor":
+    if attack.name not in PLANTING:
         return
     if attack.target >= images.classes:
         raise ConfigError(
@@ -77,3 +77,11 @@ def require_fit(attack: AttackConfig, images: ImageSet) -> None:
         raise ConfigError(
             f"attack.patch_size: must be at most {side}, the images' smaller side, not {attack.patch_size}."
         )
+
+
+def plant_in(own: ImageSet, attack: AttackConfig) -> ImageSet:
+    """A member's local data of mode=update, its first `stamped_count` samples stamped and labelled with the target."""
+    count = stamped_count(attack, len(own))
+    images, labels = own.images.copy(), own.labels.copy()
+    images[:count], labels[:count] = stamp(images[:count], attack.patch_size), attack.target
+    return ImageSet(images, labels, own.classes)

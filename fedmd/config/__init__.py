@@ -11,6 +11,7 @@ from fedmd.config.federation import FederationConfig, RuntimeConfig
 from fedmd.config.run import RunConfig
 from fedmd.config.section import ConfigError, Section
 from fedmd.config.training import BurnInConfig, ModelConfig, OnlineConfig, TrainingConfig
+from fedmd.config.update import LocalConfig, ScreeningConfig, StrategyConfig
 
 __all__ = [
     "AttackConfig",
@@ -20,14 +21,17 @@ __all__ = [
     "DefenseConfig",
     "FederationConfig",
     "HistoryConfig",
+    "LocalConfig",
     "ModelConfig",
     "OnlineConfig",
     "PartitionConfig",
     "RunConfig",
     "RuntimeConfig",
+    "ScreeningConfig",
     "Section",
     "ShiftConfig",
     "SplitConfig",
+    "StrategyConfig",
     "StreamConfig",
     "ThresholdConfig",
     "TrainingConfig",

@@ -8,13 +8,13 @@ from fedmd.config.section import Count, NonNegative, Positive, Section, Share
 
 
 class DefenseConfig(Section):
-    """What happens to a batch before the server learns from it.
+    """What happens to a batch before the server learns from it; md_screen is for mode=update, see `ScreeningConfig`.
 
     `detector` and `stopping` are for name=dsc and drop: what is held against the threshold, and over what it is
     averaged first (nothing, a client's message, the round's whole batch).
     """
 
-    name: Literal["none", "at", "dsc", "drop", "frozen"]
+    name: Literal["none", "at", "dsc", "drop", "frozen", "md_screen"]
     step_size: Positive = 0.02
     radius: Share = 0.2
     max_steps: Count = 10
@@ -33,9 +33,9 @@ class ThresholdConfig(Section):
 
 
 class HistoryConfig(Section):
-    """The earlier model that the discrepancy compares with."""
+    """The earlier model that the discrepancy compares with; for lag_and_start, of mode=update, two of them."""
 
-    name: Literal["snapshot", "lag", "ema"]
+    name: Literal["snapshot", "lag", "ema", "lag_and_start"]
     epoch: Count = 1
     lag: Count = 10
     decay: Annotated[float, Field(gt=0, lt=1)] = 0.9

@@ -10,13 +10,20 @@ from fedmd.config.attack import AttackConfig
 from fedmd.config.data import DataConfig, StreamConfig
 from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
 from fedmd.config.federation import FederationConfig, RuntimeConfig
+from fedmd.config.mode import Mode, check_mode
 from fedmd.config.section import ConfigError, CountOrZero, Section
 from fedmd.config.training import ModelConfig, TrainingConfig
+from fedmd.config.update import LocalConfig, ScreeningConfig, StrategyConfig
 
 
 class RunConfig(Section):
-    """One federation from burn-in to its last round. Same config, same numbers."""
+    """One federation from burn-in to its last round. Same config, same numbers.
 
+    mode=stream: clients send samples, the server learns online. mode=update (an extension): clients train, the server
+    aggregates what they learned; `local`, `strategy` and `screening` are for that mode.
+    """
+
+    mode: Mode = "stream"
     seed: CountOrZero
     data: DataConfig
     model: ModelConfig
@@ -28,6 +35,9 @@ class RunConfig(Section):
     history: HistoryConfig
     federation: FederationConfig
     runtime: RuntimeConfig
+    local: LocalConfig = LocalConfig()
+    strategy: StrategyConfig = StrategyConfig()
+    screening: ScreeningConfig = ScreeningConfig()
 
     @model_validator(mode="after")
     def _history_was_taken(self) -> Self:
@@ -35,6 +45,31 @@ class RunConfig(Section):
             raise ValueError(
                 f"history.epoch must be between 1 and training.burn_in.epochs={self.training.burn_in.epochs}, "
                 f"not {self.history.epoch}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _belongs_to_the_mode(self) -> Self:
+        check_mode(
+            self.mode,
+            {
+                "attack.name": self.attack.name,
+                "attack.stop_error_rise": self.attack.stop_error_rise,
+                "defense.name": self.defense.name,
+                "history.name": self.history.name,
+                "stream.source": self.stream.source,
+            },
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _leaves_bulyan_enough(self) -> Self:
+        clients = self.federation.sampled_clients
+        malicious = round(self.strategy.malicious_share * clients)
+        if self.mode == "update" and self.strategy.name == "bulyan" and clients < 4 * malicious + 3:
+            raise ValueError(
+                f"strategy.malicious_share: bulyan needs 4 f + 3 clients a round, but "
+                f"{self.strategy.malicious_share:g} of {clients} makes f = {malicious}"
             )
         return self
 

@@ -7,34 +7,59 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Protocol
 
-import numpy as np
 import torch
 from flwr.serverapp import Grid
 from flwr.superlink.grid import InMemoryGrid
 
 from fedmd.attacks.coalition import Coalition
+from fedmd.attacks.update_coalition import UpdateCoalition
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
-from fedmd.flower.attack_mod import coalition_of
-from fedmd.flower.exchange import InMessage, shared_memory
-from fedmd.flower.messages import Expected
-from fedmd.flower.streaming import FlowerCollector
+from fedmd.flower.exchange import Exchange, InMessage, shared_memory
+from fedmd.flower.stream_rounds import StreamRounds
+from fedmd.flower.update_rounds import UpdateRounds
 from fedmd.flower.world import World, build_world
+from fedmd.report.detector import detector_setting
 from fedmd.report.figures import write_figures
 from fedmd.report.progress import round_line
 from fedmd.report.recorder import RunRecorder
 from fedmd.report.summary import summarise, write_summary
 from fedmd.report.tensorboard import EventWriter
 from fedmd.report.truth import Truth
-from fedmd.server.learner import OnlineLearner
-from fedmd.server.session import RoundResult, run_session
-from fedmd.training.burn_in import burn_in
+from fedmd.training.burn_in import BurnIn, burn_in
 from fedmd.training.device import Numerics
-from fedmd.types import Action, ImageSet, Json, RoundReport, Strip
+from fedmd.types import Json, RoundReport, Strip
 
 Observer = Callable[[RunConfig, RoundReport], None]
-_STRIP_IMAGES = 8
+
+
+class Rounds(Protocol):
+    """What the two modes differ in, made from (grid, world, burn-in, numerics, exchange, the colluders' folder).
+
+    `run` tells every round's report to its argument as the round ends; `strip` is known after that.
+    """
+
+    @property
+    def coalition(self) -> Coalition | UpdateCoalition: ...
+
+    @property
+    def burn_in_accuracy(self) -> float: ...
+
+    @property
+    def burn_in_attack_success(self) -> float | None: ...
+
+    @property
+    def strip(self) -> Strip | None: ...
+
+    def run(self, on_report: Callable[[RoundReport], None]) -> None: ...
+
+
+_ROUNDS: dict[str, Callable[[Grid, World, BurnIn, Numerics, Exchange, Path], Rounds]] = {
+    "stream": StreamRounds,
+    "update": UpdateRounds,
+}
 
 
 def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, started: float | None = None) -> Json:
@@ -50,42 +75,40 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
     trained = burn_in(
         config, world.images, world.parts, numerics=numerics, cache_dir=default_cache_dir(config.runtime.cache_dir)
     )
-    learner = OnlineLearner(config, world.images, world.parts, trained, numerics)
-    burn_in_accuracy, burn_in_attack_success = learner.accuracy(), learner.attack_success()
     with ExitStack() as stack:
         shared = stack.enter_context(shared_memory())
         exchange = shared if isinstance(grid, InMemoryGrid) else InMessage()
-        coalition = coalition_of(world, Path(shared.folder))  # as an observer: it knows when the colluders act
-        collect = FlowerCollector(grid, config, exchange, _expected(config, world.images))
-        collect.connect()
+        rounds = _ROUNDS[config.mode](grid, world, trained, numerics, exchange, Path(shared.folder))
+        coalition = rounds.coalition  # as an observer: it knows when the colluders act
         startup_s = time.perf_counter() - began
-        strip: Strip | None = None
         poisoned_rounds: list[int] = []
         recorder = stack.enter_context(RunRecorder(folder))
         events = stack.enter_context(EventWriter(folder)) if config.runtime.tensorboard else None
-        for result in run_session(config, learner, collect, coalition.phase):
-            round = result.report.round
-            if coalition.is_active(round):
-                poisoned_rounds.append(round)
-                strip = _strip(world, coalition, result) or strip
-            result.report.wall_s["attack"] = coalition.blackboard.seconds(round)
-            recorder.record(result.report)
+
+        def finish(report: RoundReport) -> None:
+            if coalition.is_active(report.round):
+                poisoned_rounds.append(report.round)
+            report.wall_s["attack"] = coalition.blackboard.seconds(report.round)
+            recorder.record(report)
             if events is not None:
-                events.record(result.report)
-            on_round(config, result.report)
+                events.record(report)
+            on_round(config, report)
+
+        rounds.run(finish)
     truth = Truth(coalition.members, tuple(poisoned_rounds), coalition.poisoned_samples)
     truth.write(folder)
-    write_figures(folder, strip, config.defense.detector, config.defense.stopping)
+    settings = json.loads(config.to_json())
+    write_figures(folder, rounds.strip, detector_setting(settings), config.defense.stopping)
     summary = summarise(
         folder,
         truth=truth,
-        burn_in_accuracy=burn_in_accuracy,
-        burn_in_attack_success=burn_in_attack_success,
+        burn_in_accuracy=rounds.burn_in_accuracy,
+        burn_in_attack_success=rounds.burn_in_attack_success,
         defense_name=config.defense.name,
         n_clients=config.federation.clients,
         wall_s={"startup": startup_s, "total": time.perf_counter() - began},
         seed=config.seed,
-        config=json.loads(config.to_json()),
+        config=settings,
         versions=versions(),
     )
     write_summary(folder, summary)
@@ -109,24 +132,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:  # fedmd itself, where it runs from a Flower bundle
         return "not installed"
-
-
-def _expected(config: RunConfig, images: ImageSet) -> Expected:
-    channels, height, width = images.images.shape[1:]
-    return Expected((channels, height, width), images.classes, config.stream.batch_size)
-
-
-def _strip(world: World, coalition: Coalition, result: RoundResult) -> Strip | None:
-    """A few of a member's samples as it held them, as it sent them and as the server learned from them.
-
-    Only for accumulative rounds, whose honest originals are the member's own stream. A rejected sample is black.
-    """
-    batch = next((batch for batch in result.batches if batch.client in coalition.members), None)
-    if batch is None or result.learned is None or result.report.phase != "accumulative":
-        return None
-    clean = world.streams.batch(batch.client, batch.round).images
-    screened, kept = result.learned.screened, result.learned.screened.verdicts.actions != Action.REJECTED
-    learned = np.zeros((len(kept), *batch.images.shape[1:]), np.uint8)
-    learned[kept] = np.rint(screened.x.float().cpu().numpy() * 255).astype(np.uint8)
-    mine = np.flatnonzero(result.learned.clients == batch.client)[:_STRIP_IMAGES]
-    return Strip(clean[:_STRIP_IMAGES], batch.images[:_STRIP_IMAGES], learned[mine])

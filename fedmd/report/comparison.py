@@ -33,6 +33,7 @@ def compare(
     *,
     baseline: str = "no attack",
     frozen: str = "frozen",
+    table: Json | None = None,
 ) -> Json:
     """comparison.json from `summaries[arm][seed]`, each of schema 1.
 
@@ -51,6 +52,7 @@ def compare(
         arms: one entry for each arm in `summaries`; pairing looks at these, never at names.
         baseline: the arm that learns undefended while nobody attacks.
         frozen: the arm that does not learn.
+        table: {rows, columns, cells {row: {column: arm}}} of a study that is one, kept as it is for `crossed_tables`.
 
     Raises:
         ValueError: two arms are the same defence without attack, or there is no run at all.
@@ -80,6 +82,7 @@ def compare(
         "baseline": baseline,
         "frozen": frozen,
         "arms": entries,
+        "table": table,
         "worst": worst(entries),
         "unequal_rounds": unequal_rounds(summaries, baseline=baseline, frozen=frozen),
     }

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from fedmd.types import Json
+from fedmd.types import Action, Json
 
 MAX_FPR = 0.05
 
@@ -47,3 +47,16 @@ def client_detection(scores: NDArray[np.float64], clients: NDArray[np.int64], ma
     ids, owner = np.unique(clients[measured], return_inverse=True)
     means = np.bincount(owner, weights=scores[measured], minlength=len(ids)) / np.bincount(owner)
     return {"auroc": sample_detection(means, np.isin(ids, malicious))["auroc"]}
+
+
+def flagged_rates(actions: NDArray[np.int64], scores: NDArray[np.float64], poisoned: NDArray[np.bool_]) -> Json:
+    """{tpr, fpr}: shares of the poisoned and of the clean whose action [N] is not ACCEPTED.
+
+    None without any of that kind, and both None where no score [N] was measured: that defence does not judge.
+    """
+    judged = not np.isnan(scores).all() if len(scores) else False
+    flagged = actions != Action.ACCEPTED
+    return {
+        name: float(flagged[kind].mean()) if judged and kind.any() else None
+        for name, kind in (("tpr", poisoned), ("fpr", ~poisoned))
+    }

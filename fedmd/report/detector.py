@@ -7,8 +7,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from fedmd.types import Json
+
 DISCREPANCY = "Memorization discrepancy"
-NAMES = {"discrepancy": DISCREPANCY, "historical_loss": "Historical loss", "current_loss": "Current loss"}
+LIMIT_FACTOR = "Discrepancy over its limit"  # of mode=update: a factor, acted upon above 1
+NAMES = {
+    "discrepancy": DISCREPANCY,
+    "historical_loss": "Historical loss",
+    "current_loss": "Current loss",
+    "limit_factor": LIMIT_FACTOR,
+}
 GROUPS = {"per_client": ["round", "client"], "batch_mean": ["round"]}
 LABELS = {"per_client": "threshold (client mean)", "batch_mean": "threshold (batch mean)"}
 NOTES = {
@@ -20,6 +28,17 @@ NOTES = {
 def detector_name(detector: str) -> str:
     """`Historical loss` for historical_loss."""
     return NAMES.get(detector, "Detector's score")
+
+
+def unit_of(name: str) -> str:
+    """The unit of the score called `name`."""
+    return "factor" if name == LIMIT_FACTOR else "nats"
+
+
+def detector_setting(config: Json) -> str:
+    """Which score a run of these settings holds against its threshold; older settings know the discrepancy only."""
+    defense = config.get("defense", {})
+    return "limit_factor" if defense.get("name") == "md_screen" else str(defense.get("detector", "discrepancy"))
 
 
 def threshold_label(stopping: str) -> str:

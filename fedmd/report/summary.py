@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedmd.report.detection import client_detection, sample_detection
+from fedmd.report.detection import client_detection, flagged_rates, sample_detection
 from fedmd.report.files import SUMMARY, read_json, strict, write_json
 from fedmd.report.recorder import mean_or_none, read_metrics, read_verdicts
 from fedmd.report.statistics import difference
@@ -13,7 +13,9 @@ from fedmd.report.truth import Truth
 from fedmd.types import Action, Json, Phase
 
 SCHEMA_VERSION = 1
-STAGES = ("total", "startup", "attack", "screening", "correction", "step", "evaluation", "transport")
+STAGES = (
+    "total", "startup", "attack", "local_training", "screening", "correction", "step", "evaluation", "transport",
+)  # fmt: skip
 
 
 def summarise(
@@ -98,10 +100,11 @@ def stations(metrics: list[Json], measure: str, burn_in: float | None) -> Json:
 
 
 def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
-    """{detection, defense} over all samples of the run, the poisoned ones told by `truth`.
+    """{detection, defense} over all samples (or clients' updates) of the run, the poisoned ones told by `truth`.
 
     detection.sample and .client score the discrepancy, detection.detector what the defence held against its
-    threshold; the two are the same unless the defence uses another detector.
+    threshold; the two are the same unless the defence uses another detector. detection.flagged has the shares of the
+    poisoned (tpr) and of the clean (fpr) that the defence corrected or rejected.
     """
     verdicts = read_verdicts(folder, ["round", "client", "index", "discrepancy", "before", "steps", "action"])
     clients = verdicts["client"].to_numpy(np.int64)
@@ -116,6 +119,7 @@ def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
                 "sample": sample_detection(scores, poisoned),
                 "client": client_detection(scores, clients, truth.malicious_clients),
             },
+            "flagged": flagged_rates(actions, scores, poisoned),
         },
         "defense": {
             "name": defense_name,

@@ -1,11 +1,12 @@
 """From composed configurations to finished run folders: skip what is done, run the rest, say where it lies."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedmd.compose import Composed
+from fedmd.config import ConfigError, RunConfig
+from fedmd.report.detector import detector_name, detector_setting
 from fedmd.report.page.write import write_report
 from fedmd.report.summary import read_summary
 from fedmd.runtime.simulation import Cell, simulate
@@ -30,13 +31,18 @@ def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
 def is_finished(cell: Cell) -> bool:
     """Whether the cell's folder holds the summary of this very configuration."""
     summary = read_summary(cell.folder)
-    return summary is not None and _decisive(summary["config"]) == _decisive(json.loads(cell.config.to_json()))
+    if summary is None:
+        return False
+    try:
+        of_the_run = RunConfig.parse(summary["config"])  # an older run knows nothing of settings that came later
+    except ConfigError:
+        return False
+    return _decisive(of_the_run) == _decisive(cell.config)
 
 
-def _decisive(config: Json) -> Json:
+def _decisive(config: RunConfig) -> Json:
     """The settings that can change a result."""
-    runtime = {key: value for key, value in config["runtime"].items() if key not in _NO_MATTER}
-    return {**config, "runtime": runtime}
+    return config.model_dump(exclude={"runtime": set(_NO_MATTER)})
 
 
 def announce(cell: Cell, summary: Json) -> None:
@@ -45,6 +51,8 @@ def announce(cell: Cell, summary: Json) -> None:
     steps = " -> ".join(f"{name} {100 * accuracy[name]:.1f}" for name in accuracy if accuracy[name] is not None)
     auroc = summary["detection"]["detector"]["sample"]["auroc"]
     print(f"accuracy in %: {steps}")
-    detector = cell.config.defense.detector.replace("_", " ")
-    print(f"defence {cell.config.defense.name}, AUROC of the {detector} {'--' if auroc is None else f'{auroc:.3f}'}")
+    detector = detector_name(detector_setting(summary["config"])).lower()
+    strategy = f"strategy {cell.config.strategy.name}, " if cell.config.mode == "update" else ""
+    shown = "--" if auroc is None else f"{auroc:.3f}"
+    print(f"{strategy}defence {cell.config.defense.name}, AUROC of the {detector} {shown}")
     print(f"run folder: {cell.folder}", flush=True)

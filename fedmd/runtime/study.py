@@ -4,12 +4,14 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from fedmd.compose import Study
 from fedmd.config import RunConfig
+from fedmd.plan import arm_name
 from fedmd.report.comparison import CAPTION, ArmInfo, compare, comparison_table
+from fedmd.report.crossed import CROSSED_CAPTION, crossed_tables
 from fedmd.report.files import COMPARISON, cell_folder, write_json, write_text
 from fedmd.report.page.write import write_report
 from fedmd.report.progress import round_line
@@ -44,13 +46,28 @@ def run_study(study: Study) -> None:
     simulate(list(pending.values()), on_round=_ticker, on_finished=on_finished)
     write_results(study.folder, cells)
     summaries = finished(cells)
-    comparison = compare(summaries, arm_infos(study), baseline=study.baseline, frozen=study.frozen)
-    rows = comparison_table(comparison)
+    comparison = compare(
+        summaries, arm_infos(study), baseline=study.baseline, frozen=study.frozen, table=_table(study, summaries)
+    )
+    crossed = crossed_tables(comparison)
+    tables = [(rows, CROSSED_CAPTION) for rows in crossed.values()] or [(comparison_table(comparison), CAPTION)]
     write_json(study.folder / COMPARISON, comparison)
-    write_text(study.folder / "table.md", markdown(rows, CAPTION))
-    write_text(study.folder / "table.tex", latex(rows, CAPTION))
-    print(f"\n{terminal(rows, CAPTION)}\nfolder: {study.folder}", flush=True)
+    write_text(study.folder / "table.md", "\n".join(markdown(*table) for table in tables))
+    write_text(study.folder / "table.tex", "\n".join(latex(*table) for table in tables))
+    print("\n" + "\n".join(terminal(*table) for table in tables) + f"\nfolder: {study.folder}", flush=True)
     print(f"report: {write_report(study.folder)}", flush=True)
+
+
+def _table(study: Study, arms: Container[str]) -> Json | None:
+    """Which finished arm is which cell, for a study that is a table."""
+    if not study.rows:
+        return None
+    cells = {row: {column: arm_name(row, column) for column in study.columns} for row in study.rows}
+    return {
+        "rows": list(study.rows),
+        "columns": list(study.columns),
+        "cells": {row: {column: arm for column, arm in line.items() if arm in arms} for row, line in cells.items()},
+    }
 
 
 def cells_of(study: Study) -> dict[tuple[str, int], Cell]:
@@ -113,7 +130,7 @@ def _is_attacked(config: RunConfig) -> bool:
 
 
 def _server_side(config: RunConfig) -> str:
-    parts = (config.defense, config.threshold, config.history, config.training)
+    parts = (config.defense, config.threshold, config.history, config.training, config.strategy, config.screening)
     return "".join(part.model_dump_json() for part in parts)
 
 

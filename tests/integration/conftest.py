@@ -42,6 +42,7 @@ CELLS: dict[str, list[str]] = {
     "broken": [f"seed={BROKEN_SEED}"],
     "trigger only": ["attack=trigger_only"],
     "backdoor": ["attack=backdoor", "attack.target=3"],
+    "update": ["mode=update", "defense=md_screen", "local.samples=40"],
 }
 
 
@@ -57,9 +58,10 @@ class Runs:
 
 def composed(folder: Path, cache: Path, *overrides: str) -> Composed:
     """A small federation that fills `folder`."""
-    return compose(
-        [*SMALL, "runtime.progress=false", f"runtime.cache_dir={cache}", f"hydra.run.dir={folder}", *overrides]
-    )
+    chosen = {override.partition("=")[0] for override in overrides}
+    base = [override for override in SMALL if override.partition("=")[0] not in chosen]
+    own = ["runtime.progress=false", f"runtime.cache_dir={cache}", f"hydra.run.dir={folder}"]
+    return compose([*base, *own, *overrides])
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +110,11 @@ def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs
 def on_two_workers(runs: Runs, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The first cell, and one with two nodes, on two workers; launched beside a run that is finished already."""
     root = tmp_path_factory.mktemp("two")
-    changes = {"base": ["runtime.workers=2"], "two nodes": ["runtime.workers=2", "federation.nodes=2"]}
+    changes = {
+        "base": ["runtime.workers=2"],
+        "two nodes": ["runtime.workers=2", "federation.nodes=2"],
+        "update": ["runtime.workers=2", *CELLS["update"]],
+    }
     fresh = {name: composed(root / name.replace(" ", "-"), cache, *more) for name, more in changes.items()}
     finished = composed(runs.folders["again"], cache, "runtime.workers=1")
     before = (finished.folder / "summary.json").stat().st_mtime_ns
@@ -135,6 +141,10 @@ def breaking(app: ClientApp) -> ClientApp:
 
     @wrapper.train("stream")
     def stream(message: Message, context: Context) -> Message:
+        return app(message, context)
+
+    @wrapper.train("update")
+    def update(message: Message, context: Context) -> Message:
         return app(message, context)
 
     return wrapper

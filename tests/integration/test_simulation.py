@@ -38,6 +38,14 @@ def test_the_number_of_workers_and_nodes_changes_nothing(runs: Any, on_two_worke
     pd.testing.assert_frame_equal(*verdicts, check_exact=True)
 
 
+def test_the_number_of_workers_changes_no_update(runs: Any, on_two_workers: Any, metrics: Metrics) -> None:
+    assert metrics(on_two_workers["update"]) == metrics(runs.folders["update"])
+    verdicts = [
+        pd.read_parquet(folder / "verdicts.parquet") for folder in (runs.folders["update"], on_two_workers["update"])
+    ]
+    pd.testing.assert_frame_equal(*verdicts, check_exact=True)
+
+
 def test_fraction_zero_is_no_attack(runs: Any, metrics: Metrics) -> None:
     assert metrics(runs.folders["fraction zero"]) == metrics(runs.folders["attack none"])
     attacked, clean = metrics(runs.folders["base"]), metrics(runs.folders["attack none"])
@@ -67,9 +75,11 @@ SCHEMA = {
     "rounds": None,
     "clients": None,
     "malicious_clients": None,
-    "detection": {"sample", "client", "detector"},
+    "detection": {"sample", "client", "detector", "flagged"},
     "defense": {"name", "corrected_share", "rejected_share", "mean_steps"},
-    "wall_s": {"total", "startup", "attack", "screening", "correction", "step", "evaluation", "transport"},
+    "wall_s": {
+        *("total", "startup", "attack", "local_training", "screening", "correction", "step", "evaluation", "transport")
+    },
     "bytes_received": None,
     "seed": None,
     "versions": None,
@@ -111,6 +121,7 @@ def test_summary_adds_up(runs: Any, metrics: Metrics) -> None:
     image, label, npy_header, keys = 8 * 8, 8, 128, len("images") + len("labels")
     assert summary["bytes_received"] == 4 * CLIENTS * (BATCH * (image + label) + 2 * npy_header + keys)
     wall = summary["wall_s"]
+    assert wall.pop("local_training") is None  # that is for mode=update
     assert all(seconds is not None and seconds >= 0 for seconds in wall.values())
     assert wall["attack"] > 0 and wall["total"] > wall["startup"] > 0
 
@@ -133,6 +144,22 @@ def test_verdicts_agree_with_the_summary_and_the_rounds(runs: Any, metrics: Metr
         assert line["discrepancy"]["mean"] == pytest.approx(mine["before"].mean())
         above = mine["before"] > line["threshold"]
         assert (above == (mine["action"] == "corrected")).all()
+
+
+def test_an_update_run_leaves_the_same_files(runs: Any, metrics: Metrics) -> None:
+    folder, summary = runs.folders["update"], runs.summaries["update"]
+    table = pd.read_parquet(folder / "verdicts.parquet")
+    assert len(table) == CLIENTS * 4  # a verdict a client and round
+    poisoned = table["client"].isin(summary["malicious_clients"]) & table["round"].isin([1, 2])
+    assert summary["detection"]["sample"]["n_poisoned"] == poisoned.sum() == MALICIOUS * 2
+    flagged = table["action"] != "accepted"
+    assert (flagged == (table["before"] > 1)).all()
+    assert summary["detection"]["flagged"]["tpr"] == pytest.approx(flagged[poisoned].mean())
+    assert summary["detection"]["flagged"]["fpr"] == pytest.approx(flagged[~poisoned].mean())
+    assert [line["phase"] for line in metrics(folder)] == PHASES
+    assert all(summary["wall_s"][stage] > 0 for stage in ("local_training", "attack", "screening", "step", "total"))
+    for name in ("accuracy.png", "discrepancy.png", "truth.json", "metrics.jsonl"):
+        assert (folder / name).stat().st_size > 0
 
 
 def test_figures_exist_and_the_strip_shows_a_member(runs: Any) -> None:

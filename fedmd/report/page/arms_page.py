@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from fedmd.report.comparison import CAPTION, column, comparison_table, detector_auroc, intervals
+from fedmd.report.crossed import CROSSED_CAPTION, crossed_tables
 from fedmd.report.page.arms_blocks import accuracy_blocks, curve_blocks
 from fedmd.report.page.cards import comparison_cards, sweep_cards
 from fedmd.report.page.content import Block, Note, Page, Section, Table
@@ -53,7 +54,12 @@ def result_blocks(evidence: Evidence) -> list[Block]:
     """The table of arms, the seeds' own final accuracies, and what to keep in mind."""
     comparison = evidence.comparison
     rows = comparison_table(comparison) if comparison else sweep_rows(evidence.arms)
-    blocks: list[Block] = [Table.of(rows, CAPTION if comparison else SWEEP_CAPTION)]
+    crossed = crossed_tables(comparison) if comparison else {}
+    blocks: list[Block] = [
+        Table.of(table, f"{title[0].upper()}{title[1:]}. {CROSSED_CAPTION}") for title, table in crossed.items()
+    ]
+    folded = "Arm by arm" if crossed else ""
+    blocks.append(Table.of(rows, CAPTION if comparison else SWEEP_CAPTION, folded))
     if comparison and comparison["unequal_rounds"]:
         names = ", ".join(comparison["unequal_rounds"])
         blocks.append(Note(f"Not of the same number of rounds as the baseline, so compare with care: {names}."))

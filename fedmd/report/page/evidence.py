@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 import pandas as pd
 
-from fedmd.report.detector import DISCREPANCY, detector_name
+from fedmd.report.detector import DISCREPANCY, detector_name, detector_setting
 from fedmd.report.files import COMPARISON, METRICS, SUMMARY, TRUTH, VERDICTS, cell_folder, read_json
 from fedmd.report.recorder import read_metrics, read_verdicts
 from fedmd.report.strip import read_strip
@@ -66,8 +66,8 @@ class Run:
 
 
 def detector_of(summary: Json) -> str:
-    """The name of what the defence holds against its threshold; older settings know the discrepancy only."""
-    return detector_name(summary["config"].get("defense", {}).get("detector", "discrepancy"))
+    """The name of what the defence holds against its threshold."""
+    return detector_name(detector_setting(summary["config"]))
 
 
 Arms = dict[str, dict[int, Run]]

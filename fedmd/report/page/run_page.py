@@ -35,9 +35,15 @@ def run_lead(summary: Json) -> str:
     """One sentence about the run."""
     config, malicious = summary["config"], len(summary["malicious_clients"])
     attack, data = (config.get(section, {}).get("name", MISSING) for section in ("attack", "data"))
-    return (
+    text = (
         f"Defence {summary['defense']['name']}, attack {attack} with {malicious} of {summary['clients']} clients "
         f"malicious, {summary['rounds']} rounds on {data}, seed {summary['seed']}."
+    )
+    if config.get("mode") != "update":
+        return text
+    return (
+        f"Strategy {config['strategy']['name']}. {text} In mode=update, an extension of the papers, clients send what "
+        "they learned: what is called a sample below is one client's update of one round."
     )
 
 

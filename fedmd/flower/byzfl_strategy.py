@@ -1,0 +1,47 @@
+"""Any aggregator of ByzFL (Gonzalez et al. 2025) as a Flower strategy; needs `pip install fedmd[byzfl]`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from fedmd.config import ConfigError
+from fedmd.flower.robust import FlatStrategy
+
+
+class ByzFL(FlatStrategy):
+    """The updates' aggregate by ByzFL's class `aggregator`, made with `options`, e.g. ("GeometricMedian", {"nu": 0.1}).
+
+    Every client counts the same; the rule keeps its state from round to round, if it has any.
+
+    Raises:
+        ConfigError: ByzFL is not installed, has no such aggregator, or does not take these options.
+    """
+
+    def __init__(self, *, aggregator: str, options: Mapping[str, Any] | None = None, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._rule = byzfl_rule(aggregator, options or {})
+
+    def combine(self, server_round: int, updates: Tensor, weights: Tensor) -> Tensor:
+        """What ByzFL's rule makes of the rows."""
+        return self._rule(updates).to(updates.dtype)
+
+
+def byzfl_rule(aggregator: str, options: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
+    """ByzFL's rule by its class name: [n, d] -> [d]. Raises ConfigError as `ByzFL` does."""
+    try:
+        from byzfl.aggregators import aggregators  # an optional extra, and slow to import
+    except ImportError as error:
+        raise ConfigError("strategy.name: byzfl needs an optional package: pip install 'fedmd[byzfl]'.") from error
+    rules = {
+        name: rule
+        for name, rule in vars(aggregators).items()
+        if isinstance(rule, type) and rule.__module__ == aggregators.__name__
+    }
+    if aggregator not in rules:
+        raise ConfigError(f"strategy.aggregator: {aggregator!r} is not one of {', '.join(sorted(rules))}.")
+    try:
+        rule: Callable[[Tensor], Tensor] = rules[aggregator](**options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"strategy.options: byzfl's {aggregator} does not take {dict(options)}: {error}.") from error
+    return rule

@@ -1,0 +1,66 @@
+"""The rounds of mode=stream: clients send samples, the server screens them and learns online."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from fedmd.attacks.coalition import Coalition
+from fedmd.config import RunConfig
+from fedmd.flower.attack_mod import coalition_of
+from fedmd.flower.exchange import Exchange
+from fedmd.flower.messages import Expected
+from fedmd.flower.streaming import FlowerCollector
+from fedmd.flower.world import World
+from fedmd.server.learner import OnlineLearner
+from fedmd.server.session import RoundResult, run_session
+from fedmd.training.burn_in import BurnIn
+from fedmd.training.device import Numerics
+from fedmd.types import Action, ImageSet, RoundReport, Strip
+
+_STRIP_IMAGES = 8
+
+
+class StreamRounds:
+    """See `fedmd.flower.federation.Rounds`."""
+
+    def __init__(
+        self, grid: Grid, world: World, trained: BurnIn, numerics: Numerics, exchange: Exchange, folder: Path
+    ) -> None:
+        self._world = world
+        self._learner = OnlineLearner(world.config, world.images, world.parts, trained, numerics)
+        self.burn_in_accuracy = self._learner.accuracy()
+        self.burn_in_attack_success = self._learner.attack_success()
+        self.coalition = coalition_of(world, folder)
+        self.strip: Strip | None = None
+        self._collect = FlowerCollector(grid, world.config, exchange, _expected(world.config, world.images))
+        self._collect.connect()
+
+    def run(self, on_report: Callable[[RoundReport], None]) -> None:
+        """All rounds, in order."""
+        for result in run_session(self._world.config, self._learner, self._collect, self.coalition.phase):
+            if self.coalition.is_active(result.report.round):
+                self.strip = _strip(self._world, self.coalition, result) or self.strip
+            on_report(result.report)
+
+
+def _expected(config: RunConfig, images: ImageSet) -> Expected:
+    channels, height, width = images.images.shape[1:]
+    return Expected((channels, height, width), images.classes, config.stream.batch_size)
+
+
+def _strip(world: World, coalition: Coalition, result: RoundResult) -> Strip | None:
+    """A few of a member's samples as it held them, as it sent them and as the server learned from them.
+
+    Only for accumulative rounds, whose honest originals are the member's own stream. A rejected sample is black.
+    """
+    batch = next((batch for batch in result.batches if batch.client in coalition.members), None)
+    if batch is None or result.learned is None or result.report.phase != "accumulative":
+        return None
+    clean = world.streams.batch(batch.client, batch.round).images
+    screened, kept = result.learned.screened, result.learned.screened.verdicts.actions != Action.REJECTED
+    learned = np.zeros((len(kept), *batch.images.shape[1:]), np.uint8)
+    learned[kept] = np.rint(screened.x.float().cpu().numpy() * 255).astype(np.uint8)
+    mine = np.flatnonzero(result.learned.clients == batch.client)[:_STRIP_IMAGES]
+    return Strip(clean[:_STRIP_IMAGES], batch.images[:_STRIP_IMAGES], learned[mine])

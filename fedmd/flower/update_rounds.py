@@ -1,0 +1,48 @@
+"""The rounds of mode=update: clients train, a Flower strategy aggregates, perhaps behind the screening.
+
+The mode is an extension of ours: the papers' defence screens samples.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from fedmd.flower.client_grid import ClientGrid
+from fedmd.flower.exchange import Exchange
+from fedmd.flower.nodes import Nodes
+from fedmd.flower.strategies import build_strategy
+from fedmd.flower.update_mod import update_coalition_of
+from fedmd.flower.update_session import UpdateSession, silent
+from fedmd.flower.world import World
+from fedmd.server.global_model import GlobalModel
+from fedmd.training.burn_in import BurnIn
+from fedmd.training.device import Numerics
+from fedmd.types import RoundReport, Strip
+
+
+class UpdateRounds:
+    """See `fedmd.flower.federation.Rounds`."""
+
+    def __init__(
+        self, grid: Grid, world: World, trained: BurnIn, numerics: Numerics, exchange: Exchange, folder: Path
+    ) -> None:
+        self._world = world
+        self._trained = trained
+        self.server = GlobalModel(world.config, world.images, world.parts, trained, numerics)
+        self.burn_in_accuracy = self.server.accuracy()
+        self.burn_in_attack_success = self.server.attack_success()
+        self.coalition = update_coalition_of(world, folder)
+        self.strip: Strip | None = None  # no image travels
+        nodes = Nodes(grid, world.config, exchange.folder)
+        nodes.connect()
+        most = world.config.local.samples or len(world.parts.stream)
+        self._clients = ClientGrid(grid, nodes, exchange, self.server, most)
+
+    def run(self, on_report: Callable[[RoundReport], None]) -> None:
+        """All rounds, in order."""
+        config = self._world.config
+        session = UpdateSession(config, self._clients, self.server, self.coalition.phase, on_report)
+        with silent():
+            strategy = build_strategy(config, self.server, self._trained.snapshots, session.judged)
+            session.run(strategy)

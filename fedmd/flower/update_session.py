@@ -1,0 +1,126 @@
+"""A run of mode=update from its first to its last round: Flower's own strategy loop, and a report after every round."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import Strategy
+
+from fedmd.config import RunConfig
+from fedmd.data.sampling import sample_clients
+from fedmd.defense.update_screen import UpdateVerdict, excess
+from fedmd.flower.client_grid import ClientGrid, client_of, records_of
+from fedmd.server.global_model import GlobalModel
+from fedmd.server.session import is_evaluated
+from fedmd.types import Action, Phase, RoundReport, Verdicts
+
+NO_LABEL = -1  # an update has none
+
+
+class UpdateSession:
+    """Runs a strategy on the federation's clients; `on_report` is told each round as it ends.
+
+    A round without a single valid update leaves the model as it is and is reported like any other. The trained model
+    is left in `server`.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        clients: ClientGrid,
+        server: GlobalModel,
+        phase_of: Callable[[int], Phase],
+        on_report: Callable[[RoundReport], None],
+    ) -> None:
+        self._config = config
+        self._clients = clients
+        self._server = server
+        self._phase_of = phase_of
+        self._on_report = on_report
+        self._judged: tuple[UpdateVerdict, ...] = ()
+        self._judged_at = 0.0
+
+    def run(self, strategy: Strategy) -> None:
+        """All rounds."""
+        arrays, rounds = records_of(self._server), self._config.stream.rounds
+        strategy.start(self._clients, arrays, rounds, evaluate_fn=self._after)
+
+    def judged(self, server_round: int, verdicts: tuple[UpdateVerdict, ...]) -> None:
+        """A screening strategy tells its verdicts here, before it lets the inner one aggregate."""
+        self._judged, self._judged_at = verdicts, time.perf_counter()
+
+    def _after(self, server_round: int, arrays: ArrayRecord) -> None:
+        """Flower calls this before the first round (0) and after each."""
+        if server_round > 0:
+            aggregated_at = time.perf_counter()
+            self._server.load(arrays.to_torch_state_dict())
+            self._on_report(self._report(server_round - 1, aggregated_at))
+        if server_round < self._config.stream.rounds:
+            self._judged, self._judged_at = (), 0.0
+            self._clients.start_round(server_round, sample_clients(self._config, server_round))
+
+    def _report(self, round: int, aggregated_at: float) -> RoundReport:
+        started, exchanged = time.perf_counter(), self._clients.exchanged
+        due = is_evaluated(self._config, round)
+        accuracy = self._server.accuracy() if due else None
+        attack_success = self._server.attack_success() if due else None
+        screened_at = self._judged_at or exchanged.at
+        n = len(exchanged.clients)
+        return RoundReport(
+            round=round,
+            phase=self._phase_of(round),
+            accuracy=accuracy,
+            loss=None,
+            verdicts=_verdicts(exchanged.clients, self._judged),
+            clients=np.array(exchanged.clients, np.int64),
+            index=np.zeros(n, np.int64),
+            labels=np.full(n, NO_LABEL, np.int64),
+            rejections=exchanged.rejections,
+            bytes_received=exchanged.bytes_received,
+            wall_s={
+                **exchanged.wall_s,
+                **({"screening": screened_at - exchanged.at} if self._judged else {}),
+                "step": aggregated_at - screened_at,
+                "evaluation": time.perf_counter() - started,
+            },
+            attack_success=attack_success,
+        )
+
+
+def _verdicts(clients: tuple[int, ...], judged: tuple[UpdateVerdict, ...]) -> Verdicts:
+    """One verdict a client's update, in the order of `clients`; where nobody screens, all are accepted unmeasured.
+
+    The score is how far an update's discrepancies go beyond their limits, as a factor: acted upon above 1.
+    """
+    n, by_client = len(clients), {client_of(verdict.node): verdict for verdict in judged}
+    if not judged:
+        nothing = np.full(n, np.nan)
+        return Verdicts(nothing, nothing, np.zeros(n, np.int64), np.full(n, Action.ACCEPTED, np.int64), None)
+    mine = [by_client[client] for client in clients]
+    return Verdicts(
+        before=np.array([_factor(verdict.excess) for verdict in mine]),
+        after=np.array([_factor(excess(verdict.after, verdict.limits) if verdict.after else None) for verdict in mine]),
+        steps=np.zeros(n, np.int64),
+        actions=np.array([verdict.action for verdict in mine], np.int64),
+        threshold=1.0,
+        discrepancy=np.array([verdict.discrepancies[0] if verdict.discrepancies else np.nan for verdict in mine]),
+    )
+
+
+def _factor(excess: float | None) -> float:
+    return np.nan if excess is None else float(np.exp(excess))
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without a strategy's log lines, dozens a round: progress is the observer's. Errors still come through."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,132 @@
+"""What members of a coalition send in mode=update, against their honest training done by hand."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedmd.attacks.blackboard import Blackboard
+from fedmd.attacks.flat import flatten, parameters_only
+from fedmd.attacks.update_attacks import UPDATE_ATTACKS
+from fedmd.attacks.update_coalition import Situation, UpdateCoalition
+from fedmd.config import RunConfig
+from fedmd.flower.world import World, build_world
+from fedmd.models import model_for
+from fedmd.training.local import floating, train_client
+from fedmd.types import ImageSet
+
+Make = Callable[..., RunConfig]
+ACCUMULATIVE, TRIGGER = 2, 4
+
+
+class Setting:
+    """One attack's coalition of two among five clients, and a server state."""
+
+    def __init__(self, make_config: Make, folder: Path, **attack: Any) -> None:
+        changes = {
+            "mode": "update",
+            "attack": {"fraction": 0.4, **attack},
+            "model": {"name": "resnet_small", "width": 2},
+        }
+        self.config = make_config({**changes, "local": {"batch_size": 8, "lr": 0.1, "samples": 24}})
+        self.world: World = build_world(self.config)
+        own_data = self.world.images.take(self.world.parts.attacker)
+        self.coalition = UpdateCoalition(self.config, self.world.local, own_data, Blackboard(folder))
+        self.model = model_for(self.config.model, self.world.images, 3)
+        self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+
+    def situation(self, round: int = ACCUMULATIVE) -> Situation:
+        return Situation(round, self.model, self.start)
+
+    def honest(self, client: int, own: ImageSet | None = None, round: int = ACCUMULATIVE) -> dict[str, Tensor]:
+        data = self.world.local.of(client) if own is None else own
+        train_client(self.model, self.start, data, self.config, client=client, round=round)
+        return {name: tensor.clone() for name, tensor in floating(self.model.state_dict()).items()}
+
+    def delta(self, state: dict[str, Tensor]) -> Tensor:
+        return flatten(parameters_only(self.model, state)) - flatten(parameters_only(self.model, self.start))
+
+
+def close(first: Tensor, second: Tensor) -> None:
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-6)
+
+
+def test_sign_flip_and_its_buffers(make_config: Make, tmp_path: Path) -> None:
+    setting = Setting(make_config, tmp_path, name="sign_flip", scale=3.0)
+    member = setting.coalition.members[0]
+    honest = setting.honest(member)
+    sent = setting.coalition.update(member, setting.situation())
+    assert list(sent) == list(honest)
+    close(setting.delta(sent), -3 * setting.delta(honest))
+    for name in honest:
+        if "running" in name:
+            assert torch.equal(sent[name], honest[name])
+
+
+@pytest.mark.parametrize("knowledge", ["own", "all"])
+def test_ipm_sees_whom_it_may(make_config: Make, tmp_path: Path, knowledge: str) -> None:
+    setting = Setting(make_config, tmp_path, name="ipm", knowledge=knowledge, scale=2.0)
+    seen = range(5) if knowledge == "all" else setting.coalition.members
+    mean = torch.stack([setting.delta(setting.honest(client)) for client in seen]).mean(dim=0)
+    for member in setting.coalition.members:
+        close(setting.delta(setting.coalition.update(member, setting.situation())), -2 * mean)
+
+
+def test_label_flip_trains_on_mirrored_labels(make_config: Make, tmp_path: Path) -> None:
+    setting = Setting(make_config, tmp_path, name="label_flip")
+    member = setting.coalition.members[1]
+    own = setting.world.local.of(member)
+    mirrored = ImageSet(own.images, 9 - own.labels, 10)
+    close(
+        setting.delta(setting.coalition.update(member, setting.situation())),
+        setting.delta(setting.honest(member, mirrored)),
+    )
+
+
+def test_replacement_trains_on_stamped_images_and_scales(make_config: Make, tmp_path: Path) -> None:
+    setting = Setting(make_config, tmp_path, name="replacement", patch_size=2, target=7, poisoned_share=0.5)
+    member = setting.coalition.members[0]
+    own = setting.world.local.of(member)
+    images, labels = own.images.copy(), own.labels.copy()
+    images[:12, :, -2:, -2:], labels[:12] = 255, 7
+    poisoned = setting.delta(setting.honest(member, ImageSet(images, labels, 10)))
+    close(setting.delta(setting.coalition.update(member, setting.situation())), 5 / 2 * poisoned)
+
+
+def test_accumulative_adds_one_push_of_everybodys(make_config: Make, tmp_path: Path) -> None:
+    setting = Setting(make_config, tmp_path, name="accumulative", norm_bound=None)
+    pushes = {}
+    for round in (ACCUMULATIVE, TRIGGER):
+        for member in setting.coalition.members:
+            sent = setting.delta(setting.coalition.update(member, setting.situation(round)))
+            pushes[round, member] = sent - setting.delta(setting.honest(member, round=round))
+    first, second = setting.coalition.members
+    for round in (ACCUMULATIVE, TRIGGER):
+        torch.testing.assert_close(pushes[round, first], pushes[round, second], rtol=1e-3, atol=1e-5)
+        assert float(pushes[round, first].norm()) > 0
+    assert not torch.allclose(pushes[ACCUMULATIVE, first], pushes[TRIGGER, first])
+
+
+@pytest.mark.parametrize("name", sorted(UPDATE_ATTACKS))
+def test_whoever_asks_first_changes_nothing(make_config: Make, tmp_path: Path, name: str) -> None:
+    """Members on one blackboard in either order, and each on its own, send the same bits."""
+    sent: dict[str, dict[int, dict[str, Tensor]]] = {}
+    for place, order in (("a", (0, 1)), ("b", (1, 0)), ("c0", (0,)), ("c1", (1,))):
+        setting = Setting(make_config, tmp_path / place, name=name)
+        members = [setting.coalition.members[i] for i in order]
+        sent[place] = {member: setting.coalition.update(member, setting.situation()) for member in members}
+    for member, state in sent["a"].items():
+        alone = {**sent["c0"], **sent["c1"]}[member]
+        for key, tensor in state.items():
+            assert torch.equal(tensor, sent["b"][member][key]) and torch.equal(tensor, alone[key])
+            assert bool(tensor.isfinite().all())
+
+
+def test_the_attack_has_its_phases(make_config: Make, tmp_path: Path) -> None:
+    coalition = Setting(make_config, tmp_path, name="alie").coalition
+    assert len(coalition.members) == 2
+    assert [coalition.is_active(round) for round in range(6)] == [False, False, True, True, True, False]
+    assert not Setting(make_config, tmp_path, name="none").coalition.is_active(ACCUMULATIVE)

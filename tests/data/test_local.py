@@ -1,0 +1,31 @@
+"""What clients hold in mode=update."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from fedmd.config import RunConfig
+from fedmd.data.local import LocalData
+from fedmd.flower.world import build_world
+
+Make = Callable[..., RunConfig]
+
+
+def local(make_config: Make, **settings: object) -> LocalData:
+    return build_world(make_config({"local": settings})).local
+
+
+def test_clients_share_the_stream_part_out(make_config: Make) -> None:
+    world = build_world(make_config())
+    parts = [world.local.indices(client) for client in range(5)]
+    assert sorted(np.concatenate(parts)) == sorted(world.parts.stream)
+    assert np.array_equal(world.local.of(2).images, world.images.images[parts[2]])
+
+
+def test_a_cap_keeps_a_fixed_choice_of_them(make_config: Make) -> None:
+    everything, capped = local(make_config), local(make_config, samples=30)
+    for client in range(5):
+        chosen = capped.indices(client)
+        assert len(chosen) == 30 == len(set(chosen)) and set(chosen) < set(everything.indices(client))
+        assert np.array_equal(chosen, capped.indices(client))
+    assert np.array_equal(local(make_config, samples=10**6).indices(0), everything.indices(0))

@@ -1,0 +1,234 @@
+"""Whole federations of mode=update in one process: the real client app, grid, strategies and screening, without Ray."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, Context, Message, RecordDict
+from torch import Tensor, nn
+
+from fedmd.config import RunConfig
+from fedmd.data.sampling import sample_clients
+from fedmd.flower.client_app import app
+from fedmd.flower.client_grid import ClientGrid, node_of
+from fedmd.flower.exchange import ByReference, Exchange, InMessage
+from fedmd.flower.messages import UPDATE, read_own_updates, update_reply
+from fedmd.flower.update_rounds import UpdateRounds
+from fedmd.flower.world import build_world
+from fedmd.models import model_for
+from fedmd.seeding import generator
+from fedmd.training.burn_in import burn_in
+from fedmd.training.device import Numerics
+from fedmd.types import Action, RoundReport
+
+Make = Callable[..., RunConfig]
+SETTINGS: dict[str, Any] = {
+    "mode": "update",
+    "model": {"name": "cnn", "width": 2},
+    "local": {"epochs": 1, "batch_size": 8, "lr": 0.1, "samples": 24},
+    "stream.clean_rounds": 1,
+    "stream.accumulative_rounds": 1,
+    "stream.recovery_rounds": 0,
+    "defense": {"name": "none"},
+}
+SCREENED = {"defense": {"name": "md_screen"}, "history": {"name": "lag_and_start", "lag": 1}}
+ATTACKED = {"attack": {"name": "accumulative", "fraction": 0.4}}
+
+
+class InProcess:
+    """Nodes that call the client app at once; `spoil[client]` may change what that client sends."""
+
+    def __init__(self, nodes: int, wire: SimpleNamespace, spoil: dict[int, Callable[[RecordDict], None]]) -> None:
+        self._nodes, self._wire, self._spoil = nodes, wire, spoil
+        self._numbers = itertools.count()
+        self._replies: list[Message] = []
+
+    def get_node_ids(self) -> list[int]:
+        return [100 + place for place in range(self._nodes)]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        ids = []
+        for message in messages:
+            message.metadata.__dict__["_message_id"] = f"request-{next(self._numbers)}"
+            place = message.metadata.dst_node_id - 100
+            config = {"partition-id": place, "num-partitions": self._nodes}
+            reply = app(self._wire.over_the_wire(message), Context(7, place, config, RecordDict(), {}))
+            if message.metadata.message_type == UPDATE:
+                for client in [update.client for update in read_own_updates(reply)]:
+                    self._spoil.get(client, lambda content: None)(reply.content)
+            self._replies.insert(0, self._wire.over_the_wire(reply))  # the last answer comes first
+            ids.append(message.metadata.message_id)
+        return ids
+
+    def pull_messages(self, ids: Iterable[str]) -> list[Message]:
+        pulled, self._replies = self._replies, []
+        return pulled
+
+
+@pytest.fixture
+def run(make_config: Make, wire: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`run(changes)`: the reports of a federation and the state it ends with."""
+    numbers = itertools.count()
+
+    def federate(
+        changes: dict[str, Any] | None = None,
+        nodes: int = 2,
+        spoil: dict[int, Callable[[RecordDict], None]] | None = None,
+        by_reference: bool = False,
+    ) -> tuple[list[RoundReport], dict[str, Tensor]]:
+        config = make_config({**SETTINGS, "federation": {"clients": 5, "nodes": nodes}, **(changes or {})})
+        folder = tmp_path / str(next(numbers))
+        folder.mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+        world = build_world(config)
+        trained = burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=tmp_path / "cache")
+        exchange: Exchange = ByReference(folder) if by_reference else InMessage()
+        grid: Any = InProcess(nodes, wire, spoil or {})
+        rounds = UpdateRounds(grid, world, trained, Numerics(), exchange, folder)
+        reports: list[RoundReport] = []
+        rounds.run(reports.append)
+        return reports, {key: tensor.clone() for key, tensor in rounds.server.model.state_dict().items()}
+
+    return federate
+
+
+def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_fedavg_is_a_plain_loop(run: Any, make_config: Make, tmp_path: Path) -> None:
+    """Federated averaging written out: train a copy for each client, average the weights by number of samples."""
+    changes = {"federation": {"clients": 5, "nodes": 2, "clients_per_round": 3}, "local": {"batch_size": 8, "lr": 0.1}}
+    changes |= {"data.partition": {"name": "dirichlet", "alpha": 0.5}}
+    _, federated = run(changes)
+    config = make_config({**SETTINGS, **changes})
+    world = build_world(config)
+    model = model_for(config.model, world.images, 0)
+    cache = tmp_path / "cache"
+    model.load_state_dict(burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=cache).final)
+    for round in range(config.stream.rounds):
+        total: dict[str, Tensor] = {}
+        samples = 0
+        for client in sample_clients(config, round):
+            own = world.images.take(world.streams.partition(client))
+            x, y = torch.from_numpy(own.images).float() / 255, torch.from_numpy(own.labels)
+            local = model_for(config.model, world.images, 0)
+            local.load_state_dict(model.state_dict())
+            local.train()
+            optimizer = torch.optim.SGD(local.parameters(), lr=0.1)
+            order = torch.randperm(len(x), generator=generator(0, "local", client, round))
+            for first in range(0, len(x), 8):
+                chosen = order[first : first + 8]
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(local(x[chosen]), y[chosen]).backward()
+                optimizer.step()
+            for key, tensor in local.state_dict().items():
+                total[key] = total.get(key, torch.zeros_like(tensor)) + len(x) * tensor
+            samples += len(x)
+        model.load_state_dict({key: tensor / samples for key, tensor in total.items()})
+    for key, tensor in model.state_dict().items():
+        torch.testing.assert_close(federated[key], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_reports_of_an_honest_run(run: Any) -> None:
+    reports, _ = run()
+    assert [report.round for report in reports] == [0, 1, 2]
+    assert [report.phase for report in reports] == ["clean", "accumulative", "trigger"]
+    for report in reports:
+        assert list(report.clients) == [0, 1, 2, 3, 4] and report.rejections == ()
+        assert report.accuracy is not None and report.attack_success is None
+        assert set(report.verdicts.actions) == {Action.ACCEPTED} and np.isnan(report.verdicts.before).all()
+        assert set(report.wall_s) == {"transport", "local_training", "step", "evaluation"}
+        assert report.bytes_received > 0
+
+
+@pytest.mark.parametrize("changes", [{}, ATTACKED])
+def test_screening_that_flags_nobody_is_plain_fedavg(run: Any, changes: dict[str, Any]) -> None:
+    plain_reports, plain = run(changes)
+    lenient = {**SCREENED, "screening": {"threshold": "fixed", "upper": 1e9}}
+    reports, screened = run({**changes, **lenient})
+    assert same(plain, screened)
+    assert [report.accuracy for report in reports] == [report.accuracy for report in plain_reports]
+    for report in reports:
+        assert (report.verdicts.before <= 1).all() and report.verdicts.threshold == 1
+        assert report.verdicts.discrepancy is not None and (report.verdicts.discrepancy >= 0).all()
+        assert "screening" in report.wall_s
+
+
+def test_what_is_rejected_is_not_learned_from(run: Any) -> None:
+    strict = {**SCREENED, "screening": {"threshold": "fixed", "upper": 0.0}}
+    reports, _ = run(strict)
+    assert set(reports[-1].verdicts.actions) == {Action.REJECTED}
+    assert reports[0].accuracy == reports[-1].accuracy  # nothing was ever learned
+
+
+def test_nobody_malicious_is_no_attack(run: Any) -> None:
+    attack = {"name": "accumulative", "fraction": 0.0}
+    _, zero = run({"attack": attack})
+    _, none = run()
+    _, some = run(ATTACKED)
+    assert same(zero, none) and not same(some, none)
+
+
+def test_nodes_and_the_models_way_change_nothing(run: Any) -> None:
+    changes = {**ATTACKED, **SCREENED}
+    _, reference = run(changes)
+    assert same(run(changes, nodes=5)[1], reference)
+    assert same(run(changes, nodes=1, by_reference=True)[1], reference)
+
+
+@pytest.mark.parametrize(
+    "name", ["fedavg", "fedavgm", "fedadam", "fedprox", "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan"]
+)
+@pytest.mark.parametrize("defense", [{}, SCREENED])
+def test_every_strategy_runs(run: Any, name: str, defense: dict[str, Any]) -> None:
+    strategy = {"name": name, "malicious_share": 0.0 if name == "bulyan" else 0.2, "lr": 0.1}
+    changes = {"model": {"name": "resnet_small", "width": 2}, "strategy": strategy, **defense}
+    changes |= {"attack": {"name": "sign_flip", "fraction": 0.2}, "stream.clean_rounds": 0}
+    reports, state = run(changes)
+    assert len(reports) == 2 and all(report.rejections == () for report in reports)
+    assert all(bool(tensor.isfinite().all()) for tensor in state.values())
+
+
+def poison_with(name: str, value: float) -> Callable[[RecordDict], None]:
+    def spoil(content: RecordDict) -> None:
+        record = content.array_records["update.1"]
+        key = next(iter(record))
+        array = record[key].numpy().copy()
+        array.flat[0] = value
+        record[key] = Array(array if name == "value" else array[:1])
+
+    return spoil
+
+
+@pytest.mark.parametrize("spoil", [poison_with("value", np.nan), poison_with("shape", 0.0)])
+def test_a_hostile_reply_costs_one_client(run: Any, spoil: Callable[[RecordDict], None]) -> None:
+    reports, state = run(spoil={1: spoil})
+    for report in reports:
+        assert list(report.clients) == [0, 2, 3, 4]
+        assert [rejection.client for rejection in report.rejections] == [1]
+        assert len(report.verdicts.actions) == 4
+    assert all(bool(tensor.isfinite().all()) for tensor in state.values())
+
+
+def test_a_round_of_nothing_but_rejections_keeps_the_model(run: Any) -> None:
+    def empty(content: RecordDict) -> None:
+        for update in [key for key in content if key != "fedmd"]:
+            del content[update]
+
+    reports, _ = run(spoil=dict.fromkeys(range(5), empty))
+    assert len({report.accuracy for report in reports}) == 1
+    assert all(len(report.clients) == 0 and len(report.rejections) == 5 for report in reports)
+
+
+def test_a_strategy_that_sends_different_models_is_refused(make_config: Make, wire: SimpleNamespace) -> None:
+    grid = ClientGrid.__new__(ClientGrid)
+    messages = [Message(RecordDict(), node_of(client), "train") for client in (0, 1)]
+    with pytest.raises(ValueError, match="another model"):
+        grid.send_and_receive(messages)
+    assert update_reply(0, []).array_records == {}
