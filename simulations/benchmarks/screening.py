@@ -15,7 +15,6 @@ import os
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -184,7 +183,8 @@ def probe_sizes(x: Tensor, y: Tensor, rounds: int, seed: int) -> list[dict[str, 
                 values = [screen.measure(bad[i][attack]) for i in range(MALICIOUS)] + measured[MALICIOUS:]
                 limits = [robust_threshold([each[h] for each in values]) for h in range(2)]
                 scores.setdefault((n, attack), []).extend(
-                    (i < MALICIOUS, excess(each, limits)) for i, each in enumerate(values)
+                    (i < MALICIOUS, min(excess(each, limits), 1e9))
+                    for i, each in enumerate(values)  # may be infinite
                 )
         start = {name: torch.stack([state[name].double() for state in sent]).mean(0).to(start[name]) for name in start}
     return [
@@ -205,17 +205,12 @@ def main() -> None:
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # Flower sets this in a ServerApp
     pixels, labels = mnist_data()
     x, y = torch.tensor(pixels).float().view(-1, 1, 28, 28) / 255, torch.tensor(labels).long()
-    found = {
-        "load_before": os.getloadavg()[0],
-        "threads": options.threads,
-        "cost": [cost(name, x, y, options.repeats) for name in ("resnet_small", "cnn")],
-        "memory_peak_mb": memory(x),
-        "probe": [
-            row for row_set in map(partial(probe_sizes, x, y, options.rounds), range(options.seeds)) for row in row_set
-        ],
-    }
+    found: dict[str, Any] = {"load_before": os.getloadavg()[0], "threads": options.threads}
+    found["cost"] = [cost(name, x, y, options.repeats) for name in ("resnet_small", "cnn")]
+    found["memory_peak_mb"] = memory(x)
+    print(json.dumps(found, indent=1), flush=True)
+    found["probe"] = [row for seed in range(options.seeds) for row in probe_sizes(x, y, options.rounds, seed)]
     options.out.write_text(json.dumps(found, indent=1))
-    print(json.dumps({key: value for key, value in found.items() if key != "probe"}, indent=1))
     for n in sorted({row["probe"] for row in found["probe"]}):
         each = {
             attack: np.mean([r["auroc"] for r in found["probe"] if (r["probe"], r["attack"]) == (n, attack)])
