@@ -82,7 +82,7 @@ def test_interrupting_loses_at_most_the_cell_under_way(in_peace: Path, cache: Pa
     with compare(folder, cache) as process:
         until_next_cell(process)
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, to the workers too
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=200)
         assert process.returncode == 130
         assert "interrupted; finished runs are kept" in err and "Traceback" not in err
     first = finished_cells(folder)
@@ -92,7 +92,7 @@ def test_interrupting_loses_at_most_the_cell_under_way(in_peace: Path, cache: Pa
         lines = until_next_cell(process)
         assert f"4 cells, {len(first)} finished before" in lines[0]
         process.kill()  # no chance to tidy up
-        process.wait(timeout=60)
+        process.wait(timeout=200)
     second = finished_cells(folder)
     assert len(first) < len(second) < 4 and first.items() <= second.items()
 
