@@ -26,12 +26,37 @@ def test_defaults_are_valid_and_overrides_reach_the_configuration() -> None:
     assert config.federation.clients == 12
 
 
-@pytest.mark.parametrize("group", ["attack", "defense", "threshold", "history", "training", "stream", "runtime"])
+NAMED = ("attack", "defense", "threshold", "history", "strategy")
+
+
+@pytest.mark.parametrize("group", [*NAMED, "training", "stream", "runtime", "local", "screening", "mode"])
 def test_every_option_of_a_group_composes(group: str) -> None:
+    """Each in the mode it is for; those that both know, in both."""
     for option in choices(group):
-        config = compose([f"{group}={option}"]).config
-        if group in ("attack", "defense", "threshold", "history"):
-            assert getattr(config, group).name == option
+        valid, refusals = [], []
+        for mode in ("stream", "update"):
+            try:
+                valid.append(compose([f"mode={mode}", f"{group}={option}"] if group != "mode" else [f"mode={option}"]))
+            except ConfigError as error:
+                refusals.append(str(error))
+        assert valid and all(sentence.startswith(f"{group}.name: {option} is for mode=") for sentence in refusals)
+        if group in NAMED:
+            assert all(getattr(composed.config, group).name == option for composed in valid)
+
+
+def test_the_mode_chooses_a_defence_and_the_user_another() -> None:
+    assert (compose([]).config.mode, compose([]).config.defense.name) == ("stream", "dsc")
+    update = compose(["mode=update"]).config
+    assert (update.mode, update.defense.name, update.strategy.name) == ("update", "md_screen", "fedavg")
+    assert compose(["defense=none", "mode=update", "strategy=krum"]).config.defense.name == "none"
+
+
+def test_the_table_of_attacks_and_defences() -> None:
+    study = compose_study(["experiment=update_mode", "compare.seeds=[4]"])
+    assert (len(study.rows), len(study.columns), len(study.runs)) == (11, 10, 110)
+    config = study.runs["Krum · ALIE"][4].config
+    assert (config.seed, config.mode, config.strategy.name, config.attack.name) == (4, "update", "krum", "alie")
+    assert study.baseline in study.runs
 
 
 def test_groups_are_the_folders_of_conf() -> None:
@@ -39,7 +64,7 @@ def test_groups_are_the_folders_of_conf() -> None:
     assert set(groups()) == folders
     expected = {"data", "model", "stream", "attack", "defense", "threshold", "history", "federation", "runtime"}
     assert expected <= folders
-    assert choices("defense") == ["at", "drop", "dsc", "frozen", "none"]
+    assert choices("defense") == ["at", "drop", "dsc", "frozen", "md_screen", "none"]
 
 
 def test_two_composed_runs_are_independent() -> None:
@@ -143,8 +168,8 @@ def test_sweeps_that_cannot_be_enumerated(override: str) -> None:
         (["~data"], ["data", "required"]),
         (["a.b=1", "c.d=2"], ["a.b", "unknown key"]),
         (["defense=drop", "defense.fooo=1"], ["defense.fooo", "name"]),
-        (["defense=dcs"], ["defense", "'dcs'", "at, drop, dsc, frozen, none"]),
-        (["defense=null"], ["defense", "'null'", "at, drop, dsc, frozen, none"]),
+        (["defense=dcs"], ["defense", "'dcs'", "at, drop, dsc, frozen, md_screen, none"]),
+        (["defense=null"], ["defense", "'null'", "at, drop, dsc, frozen, md_screen, none"]),
         (["data=5"], ["data", "'5'", "digits"]),
         (["experiment=smok"], ["experiment", "'smok'", "smoke"]),
         (["model=custom"], ["model.factory", "required"]),

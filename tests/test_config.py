@@ -86,7 +86,7 @@ def test_json_round_trip() -> None:
         ("attack.patch_size", 0, ["attack.patch_size", "1", "not 0"]),
         ("attack.target", -1, ["attack.target", "0", "not -1"]),
         ("attack", {"name": "trigger_only", "stop_error_rise": 0.1}, ["attack.stop_error_rise", "null"]),
-        ("defense.name", "dcs", ["defense.name", "'dcs'", "none, at, dsc, drop or frozen"]),
+        ("defense.name", "dcs", ["defense.name", "'dcs'", "none, at, dsc, drop, frozen or md_screen"]),
         ("stream.source", None, ["stream.source", "fresh or published_replay"]),
         ("federation.clients", ..., ["federation.clients", "required"]),
         ("data", ..., ["data:", "required"]),
@@ -167,3 +167,25 @@ def test_no_more_clients_a_round_than_there_are(clients: int, per_round: int) ->
     else:
         with pytest.raises(ConfigError, match=r"^federation\.clients"):
             RunConfig.parse(mapping)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"attack.name": "alie"}, ["attack.name: alie is for mode=update"]),
+        ({"defense.name": "md_screen"}, ["defense.name: md_screen is for mode=update"]),
+        ({"history.name": "lag_and_start"}, ["history.name: lag_and_start is for mode=update"]),
+        ({"mode": "update", "defense.name": "dsc"}, ["defense.name: dsc is for mode=stream"]),
+        ({"mode": "update", "attack.name": "noise"}, ["attack.name: noise is for mode=stream"]),
+        ({"mode": "update", "attack.stop_error_rise": 0.1}, ["attack.stop_error_rise: is for mode=stream"]),
+        ({"mode": "update", "stream.source": "published_replay"}, ["stream.source: published_replay is for"]),
+        (
+            {"mode": "update", "strategy": {"name": "bulyan"}},
+            ["bulyan needs 4 f + 3", "f = 1"],
+        ),
+    ],
+)
+def test_what_belongs_to_the_other_mode_is_refused(make_config: Any, changes: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config(changes)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
