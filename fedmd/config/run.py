@@ -10,6 +10,7 @@ from fedmd.config.attack import AttackConfig
 from fedmd.config.data import DataConfig, StreamConfig
 from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
 from fedmd.config.federation import FederationConfig, RuntimeConfig
+from fedmd.config.quarantine import AuditConfig, QuarantineConfig
 from fedmd.config.section import ConfigError, CountOrZero, Section
 from fedmd.config.training import ModelConfig, TrainingConfig
 
@@ -28,6 +29,8 @@ class RunConfig(Section):
     history: HistoryConfig
     federation: FederationConfig
     runtime: RuntimeConfig
+    quarantine: QuarantineConfig = QuarantineConfig()
+    audit: AuditConfig = AuditConfig()
 
     @model_validator(mode="after")
     def _history_was_taken(self) -> Self:

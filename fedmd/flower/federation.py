@@ -28,6 +28,7 @@ from fedmd.report.summary import summarise, write_summary
 from fedmd.report.tensorboard import EventWriter
 from fedmd.report.truth import Truth
 from fedmd.server.learner import OnlineLearner
+from fedmd.server.services import guarding, save_models
 from fedmd.server.session import RoundResult, run_session
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Numerics
@@ -62,8 +63,9 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
         strip: Strip | None = None
         poisoned_rounds: list[int] = []
         recorder = stack.enter_context(RunRecorder(folder))
+        guard = stack.enter_context(guarding(config, folder))
         events = stack.enter_context(EventWriter(folder)) if config.runtime.tensorboard else None
-        for result in run_session(config, learner, collect, coalition.phase):
+        for result in run_session(config, learner, collect, coalition.phase, guard):
             round = result.report.round
             if coalition.is_active(round):
                 poisoned_rounds.append(round)
@@ -73,6 +75,8 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
             if events is not None:
                 events.record(result.report)
             on_round(config, result.report)
+    if config.quarantine.name != "none":
+        save_models(learner, folder)
     truth = Truth(coalition.members, tuple(poisoned_rounds))
     truth.write(folder)
     write_figures(folder, strip, config.defense.detector, config.defense.stopping)

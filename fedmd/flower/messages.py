@@ -10,6 +10,7 @@ A request names the round and the clients the node answers for; the reply has on
 `run` is the whole configuration as JSON. Truth about poison is no part of any message.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -143,9 +144,9 @@ def read_batches(
         try:
             images, labels = _arrays(message, client)
             _check(images, labels, expected)
-            batches.append(StreamBatch(client, round, images, labels))
+            batches.append(StreamBatch(client, round, images, labels, _content(message, client)))
         except ValueError as error:
-            rejections.append(Rejection(client, str(error)))
+            rejections.append(Rejection(client, str(error), _content(message, client)))
     asked = {_HEADER, *(_batch_key(client) for client in clients)}
     if unasked := sorted(set(message.content) - asked):
         rejections.append(Rejection(clients[0], f"unexpected records {unasked[:3]} were ignored"[:200]))
@@ -177,6 +178,19 @@ def _arrays(message: Message, client: int) -> tuple[NDArray[np.uint8], NDArray[n
         return record["images"].numpy(), record["labels"].numpy()
     except Exception as error:  # NumPy's reader answers bad bytes with BadZipFile, TokenError, OverflowError, ...
         raise ValueError(f"an array cannot be read: {type(error).__name__}") from error
+
+
+def _content(message: Message, client: int) -> str | None:
+    """SHA-256 of what a client's record holds, as it came: names, declared types and shapes, bytes."""
+    record = message.content.array_records.get(_batch_key(client))
+    if record is None:
+        return None
+    digest = hashlib.sha256()
+    for name in sorted(record):
+        array = record[name]
+        digest.update(f"{name!r} {array.dtype!r} {array.shape!r} {array.stype!r} {len(array.data)} ".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def _check(images: NDArray[np.uint8], labels: NDArray[np.int64], expected: Expected) -> None:
