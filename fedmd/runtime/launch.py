@@ -36,7 +36,7 @@ def is_finished(cell: Cell) -> bool:
 def _decisive(config: Json) -> Json:
     """The settings that can change a result."""
     runtime = {key: value for key, value in config["runtime"].items() if key not in _NO_MATTER}
-    return {**config, "runtime": runtime}
+    return {**{key: value for key, value in config.items() if key != "audit"}, "runtime": runtime}
 
 
 def announce(cell: Cell, summary: Json) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fedmd import checkpoint
-from fedmd.audit import shelf, trail
+from fedmd.audit import requests, shelf, trail
 from fedmd.audit.chain import Position
 from fedmd.audit.entry import Entry
 from fedmd.config import QuarantineConfig, RunConfig
@@ -22,8 +22,8 @@ MODELS = "models.safetensors"
 def guarding(config: RunConfig, folder: Path) -> Iterator[Guard]:
     """The guard of a new run in `folder`. What the trail there knows of an earlier run becomes void, and stays."""
     store = shelf_in(folder, config.quarantine)
-    if config.quarantine.name != "none":
-        shelf.discard(shelf.contents(store.folder))
+    shelf.discard(shelf.contents(store.folder))
+    requests.settle(store.folder, requests.pending(store.folder))
     with trail.AuditTrail(folder / trail.FOLDER, rotate_bytes=config.audit.rotate_bytes) as recorded:
         if recorded.position != Position():
             recorded.rewind(Position(), "a new run in the same folder")
