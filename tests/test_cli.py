@@ -82,7 +82,7 @@ def test_cfg_of_a_sweep_prints_every_run(capsys: pytest.CaptureFixture[str]) -> 
         (("run", "data=digits", "federation.clients=900"), ["federation.clients", "900"]),
         (("run", "data=digits", "hydra.run.dir=/proc/no"), ["hydra.run.dir", "/proc/no"]),
         (("compare",), ["experiment", "smoke"]),
-        (("run", "quarantine.shift=0.9"), ["quarantine.shift", "0.5"]),
+        (("run", "quarantine=evidence", "quarantine.shift=0.9"), ["quarantine.shift", "0.5"]),
         (("audit",), ["fedmd audit", "RUN_DIR", "--verify"]),
         (("audit", "/no/such/run"), ["/no/such/run", "audit trail"]),
         (("audit", "x", "--export", "xml"), ["--export", "csv"]),

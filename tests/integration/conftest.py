@@ -40,7 +40,6 @@ CELLS: dict[str, list[str]] = {
     "attack none": ["attack=none"],
     "fraction zero": ["attack.fraction=0"],
     "other seed": ["seed=1"],
-    "quarantine": ["quarantine=evidence", "quarantine.shift=0.05", "quarantine.limit=0.1"],
     "sampled": ["federation.clients_per_round=2", "seed=2"],
     "broken": [f"seed={BROKEN_SEED}"],
 }

@@ -1,7 +1,6 @@
-"""What an operator asks of finished run folders: audit and quarantine, through the command line."""
+"""The trail of whole federations, and what `fedmd audit` makes of it."""
 
 import csv
-import json
 import shutil
 import sqlite3
 from pathlib import Path
@@ -80,33 +79,3 @@ def test_a_changed_trail_is_found(runs: Any, tmp_path: Path, capsys: pytest.Capt
     database.close()
     assert call("audit", folder, "--verify") == 1
     assert "BROKEN" in capsys.readouterr().out
-
-
-def test_quarantine(runs: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(runs.folders["quarantine"], folder)
-    entries = [r.entry for r in read_live(folder / "audit")]
-    caught = {e.client: e.round for e in entries if (e.kind, e.action) == ("quarantine", "quarantined")}
-    assert caught  # with so low a limit
-    client, since = next(iter(caught.items()))
-    kept = ROUNDS - since
-    assert call("quarantine", folder, "list") == 0
-    assert f"since round {since}" in capsys.readouterr().out
-    assert call("quarantine", folder, "show", client) == 0
-    assert capsys.readouterr().out.count("kept: round") == kept
-    before = (folder / "models.safetensors").read_bytes()
-    assert call("quarantine", folder, "replay", client) == 0
-    out = capsys.readouterr().out.splitlines()
-    assert len(out) == 2 + kept
-    assert (folder / "models.safetensors").read_bytes() == before
-    assert call("quarantine", folder, "replay", client, "--learn") == 0
-    assert (folder / "models.safetensors").read_bytes() != before
-    assert call("audit", folder, "--verify") == 0
-    replayed = [r.entry for r in read_live(folder / "audit") if r.entry.kind == "replay"]
-    assert len([e for e in replayed if e.action != "learned"]) == 2 * kept * BATCH
-    assert call("quarantine", folder, "release", client) == 0
-    assert call("quarantine", folder, "list") == 0
-    assert "asked for" in capsys.readouterr().out
-    for arguments in (("release", 99), ("replay", 99), ("show", 99), ("show",)):
-        assert call("quarantine", folder, *arguments) == 2
-    assert json.loads((folder / "summary.json").read_text()) == runs.summaries["quarantine"]
