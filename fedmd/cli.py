@@ -15,6 +15,8 @@ fedmd: federated streaming learning under accumulative poisoning, defended by Me
   fedmd run [-m] [--cfg] [KEY=VALUE ...]     one federation on Ray; -m sweeps over comma-separated values
   fedmd compare experiment=NAME [KEY=VALUE ...]   arms x seeds on one Ray instance; finished cells are skipped
   fedmd report PATH [--output FILE]          report.html of a run, a sweep or a comparison: one file, no network
+  fedmd audit RUN_DIR [--client ID] [--export csv] [--verify]     every message and verdict of a run
+  fedmd quarantine RUN_DIR list | show CLIENT | release CLIENT | replay CLIENT [--learn]
   fedmd --version
 
 Settings are Hydra overrides:
@@ -51,7 +53,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"fedmd {versions()['fedmd']}")
         return 0
-    commands = {"run": _run, "compare": _compare, "report": _report}
+    commands = {"run": _run, "compare": _compare, "report": _report, "audit": _audit, "quarantine": _quarantine}
     if arguments[0] not in commands:
         raise ConfigError(f"{arguments[0]!r} is not a command; commands: {', '.join(commands)}.")
     return commands[arguments[0]](arguments[1:])
@@ -87,6 +89,18 @@ def _report(arguments: list[str]) -> int:
     except (ReportError, OSError) as error:
         raise ConfigError(str(error)) from error
     return 0
+
+
+def _audit(arguments: list[str]) -> int:
+    from fedmd.console.audit import audit
+
+    return audit(arguments)
+
+
+def _quarantine(arguments: list[str]) -> int:
+    from fedmd.console.quarantine import quarantine
+
+    return quarantine(arguments)
 
 
 def _run(arguments: list[str]) -> int:

@@ -43,12 +43,16 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class StreamBatch:
-    """What one client sent in one round, after validation: uint8 images [n, C, H, W], int64 labels [n]."""
+    """What one client sent in one round, after validation: uint8 images [n, C, H, W], int64 labels [n].
+
+    `content` is the SHA-256 of the bytes it came as, where it came over a wire.
+    """
 
     client: int
     round: int
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    content: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -86,10 +90,11 @@ class Screened:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A client's message (or its absence) that the server did not use, and why."""
+    """A client's message (or its absence) that the server did not use, and why; `content` as of a StreamBatch."""
 
     client: int
     reason: str
+    content: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,8 @@ class RoundReport:
     (round, client, index) is a sample's id. `labels` [N] are the labels the clients claimed.
     `attack_success` is the share of stamped test images that the model takes for a backdoor's target, evaluated with
     the accuracy; None under other attacks. `wall_s` maps stage name to seconds; it is the only part that may differ
-    between two runs of one seed.
+    between two runs of one seed. `quarantined` are the clients whose messages were kept aside; each is among the
+    rejections too.
     """
 
     round: int
@@ -115,6 +121,7 @@ class RoundReport:
     bytes_received: int
     wall_s: dict[str, float] = field(default_factory=dict)
     attack_success: float | None = None
+    quarantined: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from fedmd.config.attack import AttackConfig
 from fedmd.config.data import DataConfig, PartitionConfig, ShiftConfig, SplitConfig, StreamConfig
 from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
 from fedmd.config.federation import FederationConfig, RuntimeConfig
+from fedmd.config.quarantine import AuditConfig, QuarantineConfig
 from fedmd.config.run import RunConfig
 from fedmd.config.section import ConfigError, Section
 from fedmd.config.training import BurnInConfig, ModelConfig, OnlineConfig, TrainingConfig
@@ -15,6 +16,7 @@ from fedmd.config.update import LocalConfig, ScreeningConfig, StrategyConfig
 
 __all__ = [
     "AttackConfig",
+    "AuditConfig",
     "BurnInConfig",
     "ConfigError",
     "DataConfig",
@@ -25,6 +27,7 @@ __all__ = [
     "ModelConfig",
     "OnlineConfig",
     "PartitionConfig",
+    "QuarantineConfig",
     "RunConfig",
     "RuntimeConfig",
     "ScreeningConfig",

@@ -11,6 +11,7 @@ from fedmd.config.data import DataConfig, StreamConfig
 from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
 from fedmd.config.federation import FederationConfig, RuntimeConfig
 from fedmd.config.mode import Mode, check_mode
+from fedmd.config.quarantine import AuditConfig, QuarantineConfig
 from fedmd.config.section import ConfigError, CountOrZero, Section
 from fedmd.config.training import ModelConfig, TrainingConfig
 from fedmd.config.update import LocalConfig, ScreeningConfig, StrategyConfig
@@ -38,6 +39,8 @@ class RunConfig(Section):
     local: LocalConfig = LocalConfig()
     strategy: StrategyConfig = StrategyConfig()
     screening: ScreeningConfig = ScreeningConfig()
+    quarantine: QuarantineConfig = QuarantineConfig()
+    audit: AuditConfig = AuditConfig()
 
     @model_validator(mode="after")
     def _history_was_taken(self) -> Self:

@@ -38,7 +38,8 @@ Observer = Callable[[RunConfig, RoundReport], None]
 class Rounds(Protocol):
     """What the two modes differ in, made from (grid, world, burn-in, numerics, exchange, the colluders' folder).
 
-    `run` tells every round's report to its argument as the round ends; `strip` is known after that.
+    `run` tells every round's report to its first argument as the round ends, and may leave records of its mode in the
+    run's folder; `strip` is known after that.
     """
 
     @property
@@ -53,7 +54,7 @@ class Rounds(Protocol):
     @property
     def strip(self) -> Strip | None: ...
 
-    def run(self, on_report: Callable[[RoundReport], None]) -> None: ...
+    def run(self, on_report: Callable[[RoundReport], None], folder: Path) -> None: ...
 
 
 _ROUNDS: dict[str, Callable[[Grid, World, BurnIn, Numerics, Exchange, Path], Rounds]] = {
@@ -94,7 +95,7 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
                 events.record(report)
             on_round(config, report)
 
-        rounds.run(finish)
+        rounds.run(finish, folder)
     truth = Truth(coalition.members, tuple(poisoned_rounds), coalition.poisoned_samples)
     truth.write(folder)
     settings = json.loads(config.to_json())

@@ -14,6 +14,7 @@ from fedmd.flower.messages import Expected
 from fedmd.flower.streaming import FlowerCollector
 from fedmd.flower.world import World
 from fedmd.server.learner import OnlineLearner
+from fedmd.server.services import guarding, save_models
 from fedmd.server.session import RoundResult, run_session
 from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
@@ -37,12 +38,16 @@ class StreamRounds:
         self._collect = FlowerCollector(grid, world.config, exchange, _expected(world.config, world.images))
         self._collect.connect()
 
-    def run(self, on_report: Callable[[RoundReport], None]) -> None:
-        """All rounds, in order."""
-        for result in run_session(self._world.config, self._learner, self._collect, self.coalition.phase):
-            if self.coalition.is_active(result.report.round):
-                self.strip = _strip(self._world, self.coalition, result) or self.strip
-            on_report(result.report)
+    def run(self, on_report: Callable[[RoundReport], None], folder: Path) -> None:
+        """All rounds, in order, each in the folder's audit trail before the model moves."""
+        config = self._world.config
+        with guarding(config, folder) as guard:
+            for result in run_session(config, self._learner, self._collect, self.coalition.phase, guard):
+                if self.coalition.is_active(result.report.round):
+                    self.strip = _strip(self._world, self.coalition, result) or self.strip
+                on_report(result.report)
+        if config.quarantine.name != "none":
+            save_models(self._learner, folder)
 
 
 def _expected(config: RunConfig, images: ImageSet) -> Expected:

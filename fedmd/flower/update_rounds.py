@@ -39,7 +39,7 @@ class UpdateRounds:
         most = world.config.local.samples or len(world.parts.stream)
         self._clients = ClientGrid(grid, nodes, exchange, self.server, most)
 
-    def run(self, on_report: Callable[[RoundReport], None]) -> None:
+    def run(self, on_report: Callable[[RoundReport], None], folder: Path) -> None:
         """All rounds, in order."""
         config = self._world.config
         session = UpdateSession(config, self._clients, self.server, self.coalition.phase, on_report)

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import update_bn
 from fedmd.attacks.backdoor import triggered_test
 from fedmd.config import RunConfig
 from fedmd.data.split import Split
-from fedmd.defense.detector import DETECTORS
+from fedmd.defense.detector import DETECTORS, score
 from fedmd.defense.history import build_history
 from fedmd.defense.pipeline import Pipeline, build_response
 from fedmd.defense.threshold import build_threshold
@@ -24,17 +24,23 @@ from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
 from fedmd.training.evaluate import accuracy
 from fedmd.training.online import make_optimizer, online_step
-from fedmd.types import ImageSet, Screened, StreamBatch
+from fedmd.types import ImageSet, Screened, StreamBatch, Verdicts
 
 
 @dataclass(frozen=True)
-class Learned:
-    """What one round's union batch of N samples did: who sent what, the verdicts, the loss (None: no step)."""
+class Judged:
+    """One round's union batch of N samples before the model moves: who sent what, and the verdicts."""
 
     clients: NDArray[np.int64]
     index: NDArray[np.int64]
     labels: NDArray[np.int64]
     screened: Screened
+
+
+@dataclass(frozen=True)
+class Learned(Judged):
+    """What the batch then did: the loss (None: no step)."""
+
     loss: float | None
     wall_s: dict[str, float]
 
@@ -73,8 +79,8 @@ class OnlineLearner:
             stopping=config.defense.stopping,
         )
 
-    def learn(self, batches: Sequence[StreamBatch]) -> Learned:
-        """Screen the union of `batches` (in the given order) and make one step on what is left of it."""
+    def judge(self, batches: Sequence[StreamBatch]) -> Judged:
+        """Screen the union of `batches` (in the given order); the model stays as it is."""
         union = ImageSet(
             np.concatenate([batch.images for batch in batches]),
             np.concatenate([batch.labels for batch in batches]),
@@ -85,27 +91,37 @@ class OnlineLearner:
         senders = torch.from_numpy(clients).to(self._numerics.device)
         with self._numerics.autocast():
             screened = self.pipeline.screen(self._numerics.images(x), y, senders)
+        index = np.concatenate([np.arange(len(batch)) for batch in batches]).astype(np.int64)
+        return Judged(clients, index, union.labels, screened)
+
+    def step(self, judged: Judged) -> Learned:
+        """One online step on what is left of a judged batch."""
         started = time.perf_counter()
         torch.manual_seed(seed_for(self._config.seed, "step", round=self.pipeline.steps))  # for models with dropout
         loss = online_step(
             self.model,
             self._optimizer,
-            screened.x,
-            screened.y,
+            judged.screened.x,
+            judged.screened.y,
             batchnorm="frozen" if self._config.training.online.batchnorm == "frozen" else "train",
             numerics=self._numerics,
         )
         if loss is not None:
             self._settle_batchnorm(self.model)
             self.pipeline.observe()
-        return Learned(
-            clients=clients,
-            index=np.concatenate([np.arange(len(batch)) for batch in batches]).astype(np.int64),
-            labels=union.labels,
-            screened=screened,
-            loss=loss,
-            wall_s={**self.pipeline.wall_s, "step": time.perf_counter() - started},
-        )
+        wall_s = {**self.pipeline.wall_s, "step": time.perf_counter() - started}
+        return Learned(judged.clients, judged.index, judged.labels, judged.screened, loss, wall_s)
+
+    def learn(self, batches: Sequence[StreamBatch]) -> Learned:
+        """Judge `batches` and make a step at once."""
+        return self.step(self.judge(batches))
+
+    def trusted_scores(self) -> NDArray[np.float64]:
+        """The detector's scores [m] of the trusted set under today's models; two forward passes."""
+        with self._numerics.autocast():
+            pipeline = self.pipeline
+            scores = score(pipeline.detector, pipeline.history.model, pipeline.current, *pipeline.trusted)
+        return scores.cpu().double().numpy()
 
     def _settle_batchnorm(self, model: nn.Module) -> None:
         """With batchnorm=trusted, running statistics come from the trusted set: no client has a say in them."""
@@ -124,3 +140,7 @@ class OnlineLearner:
             return None
         with self._numerics.autocast():
             return accuracy(self.model, *self._triggered)
+
+
+NO_IDS = np.zeros(0, np.int64)
+NO_VERDICTS = Verdicts(np.zeros(0), np.zeros(0), NO_IDS, NO_IDS, None)

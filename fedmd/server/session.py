@@ -1,26 +1,30 @@
 """A run from its first to its last round. Where batches come from is somebody else's business (`Collector`)."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
 from torch import nn
 
 from fedmd.config import RunConfig
 from fedmd.data.sampling import sample_clients
-from fedmd.server.learner import Learned, OnlineLearner
-from fedmd.types import Phase, Rejection, RoundReport, StreamBatch, Verdicts
+from fedmd.server.guard import Guard
+from fedmd.server.learner import NO_IDS, NO_VERDICTS, Learned, OnlineLearner
+from fedmd.types import Phase, Rejection, RoundReport, StreamBatch
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What came of asking a round's clients: valid batches in the order of their clients, and the rest."""
+    """What came of asking a round's clients: valid batches in the order of their clients, and the rest.
+
+    `nodes` maps clients to the fingerprint of the key of the node that answered for them, where nodes have keys.
+    """
 
     batches: tuple[StreamBatch, ...]
     rejections: tuple[Rejection, ...]
     bytes_received: int
+    nodes: Mapping[int, str] = field(default_factory=dict)
 
 
 class Collector(Protocol):
@@ -39,17 +43,32 @@ class RoundResult:
 
 
 def run_session(
-    config: RunConfig, learner: OnlineLearner, collect: Collector, phase_of: Callable[[int], Phase]
+    config: RunConfig,
+    learner: OnlineLearner,
+    collect: Collector,
+    phase_of: Callable[[int], Phase],
+    guard: Guard | None = None,
 ) -> Iterator[RoundResult]:
     """Yield one result a round. `phase_of` is asked after the round's batches have arrived.
 
+    `guard` keeps quarantined clients away from the model and records the round before the model moves; without one
+    config.quarantine is applied and nothing is recorded or kept.
+
     A round without a single valid batch makes no step and is reported like any other.
     """
+    guard = guard or Guard(config.quarantine)
     for round in range(config.stream.rounds):
         started = time.perf_counter()
         collected = collect(round, sample_clients(config, round), learner.model)
         transport_s = time.perf_counter() - started
-        learned = learner.learn(collected.batches) if collected.batches else None
+        started = time.perf_counter()
+        admitted = guard.admit(round, collected.batches, collected.rejections, collected.nodes)
+        admission_s = time.perf_counter() - started
+        judged = learner.judge(admitted.batches) if admitted.batches else None
+        started = time.perf_counter()
+        settled = guard.settle(admitted, judged, learner.pipeline.steps, learner.trusted_scores)
+        guard_s = admission_s + time.perf_counter() - started
+        learned = learner.step(settled.judged) if settled.judged else None
         started = time.perf_counter()
         due = is_evaluated(config, round)
         accuracy = learner.accuracy() if due else None
@@ -60,18 +79,20 @@ def run_session(
             phase=phase_of(round),
             accuracy=accuracy,
             loss=learned.loss if learned else None,
-            verdicts=learned.screened.verdicts if learned else _NO_VERDICTS,
-            clients=learned.clients if learned else _NO_IDS,
-            index=learned.index if learned else _NO_IDS,
-            labels=learned.labels if learned else _NO_IDS,
-            rejections=collected.rejections,
+            verdicts=learned.screened.verdicts if learned else NO_VERDICTS,
+            clients=learned.clients if learned else NO_IDS,
+            index=learned.index if learned else NO_IDS,
+            labels=learned.labels if learned else NO_IDS,
+            rejections=settled.rejections,
             bytes_received=collected.bytes_received,
             wall_s={
                 "transport": transport_s,
+                "guard": guard_s,
                 **(learned.wall_s if learned else {}),
                 "evaluation": evaluation_s,
             },
             attack_success=attack_success,
+            quarantined=settled.quarantined,
         )
         yield RoundResult(report, collected.batches, learned)
 
@@ -89,7 +110,3 @@ def _phase_ends(config: RunConfig, round: int) -> bool:
     if config.attack.stop_error_rise is not None and round >= stream.clean_rounds - 1:
         return True
     return round + 1 in (stream.clean_rounds, attack, attack + stream.trigger_rounds)
-
-
-_NO_IDS = np.zeros(0, np.int64)
-_NO_VERDICTS = Verdicts(np.zeros(0), np.zeros(0), _NO_IDS, _NO_IDS, None)

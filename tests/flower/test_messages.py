@@ -155,3 +155,14 @@ def test_info_round_trip(wire: SimpleNamespace) -> None:
 def test_a_bad_claim(values: dict[str, Any], reason: str, wire: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match=reason):
         read_info(wire.reply(config(**values)), 4)
+
+
+def test_content_is_the_hash_of_what_was_sent(wire: SimpleNamespace) -> None:
+    """The same for the same message, another for another, and also of what is refused."""
+    expected = Expected((1, 4, 4), 10, 3)
+    one, again = (read_batches(wire.reply(wire.honest(0, 1)), 5, [0, 1], expected)[0] for _ in range(2))
+    assert [batch.content for batch in one] == [batch.content for batch in again]
+    assert len({batch.content for batch in one}) == 2 and all(len(str(batch.content)) == 64 for batch in one)
+    narrow = Expected((1, 4, 4), 10, 2)
+    batches, refused = read_batches(wire.reply(wire.honest(0, 1)), 5, [0, 1], narrow)
+    assert batches == [] and [item.content for item in refused] == [batch.content for batch in one]

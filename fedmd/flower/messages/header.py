@@ -1,5 +1,6 @@
 """What all messages have in common: the protocol's header, who answers for whom, and the checks of a reply's head."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -104,6 +105,19 @@ def header_of(message: Message) -> ConfigRecord:
     if header is None:
         raise ValueError(f"the config record {HEADER!r} is missing")
     return header
+
+
+def content_hash(message: Message, key: str) -> str | None:
+    """SHA-256 of what the array record `key` holds, as it came: names, declared types and shapes, bytes."""
+    record = message.content.array_records.get(key)
+    if record is None:
+        return None
+    digest = hashlib.sha256()
+    for name in sorted(record):
+        array = record[name]
+        digest.update(f"{name!r} {array.dtype!r} {array.shape!r} {array.stype!r} {len(array.data)} ".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
 
 
 def _last_line(reason: str | None) -> str:

@@ -8,7 +8,16 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
-from fedmd.flower.messages.header import HEADER, MODEL, PROTOCOL, check_header, header_of, round_header, unasked
+from fedmd.flower.messages.header import (
+    HEADER,
+    MODEL,
+    PROTOCOL,
+    check_header,
+    content_hash,
+    header_of,
+    round_header,
+    unasked,
+)
 from fedmd.types import Rejection, StreamBatch
 
 STREAM = "train.stream"
@@ -66,9 +75,9 @@ def read_batches(
         try:
             images, labels = _arrays(message, client)
             _check(images, labels, expected)
-            batches.append(StreamBatch(client, round, images, labels))
+            batches.append(StreamBatch(client, round, images, labels, content_hash(message, _batch_key(client))))
         except ValueError as error:
-            rejections.append(Rejection(client, str(error)))
+            rejections.append(Rejection(client, str(error), content_hash(message, _batch_key(client))))
     rejections += unasked(message, {_batch_key(client) for client in clients}, clients[0])
     return batches, rejections
 

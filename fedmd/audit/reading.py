@@ -1,0 +1,169 @@
+"""Read a trail back, also while a server writes it; check its chain from the first record to the last."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedmd.audit.chain import GENESIS, Position, link
+from fedmd.audit.entry import Entry
+
+_REFUSE = "BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END"
+SCHEMA = (
+    "CREATE TABLE records (seq INTEGER PRIMARY KEY, body TEXT NOT NULL, hash TEXT NOT NULL)",
+    "CREATE TABLE head (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL, hash TEXT NOT NULL)",
+    f"CREATE TRIGGER no_update BEFORE UPDATE ON records {_REFUSE}",
+    f"CREATE TRIGGER no_delete BEFORE DELETE ON records {_REFUSE}",
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """An entry with its place in the chain and the time it was written (seconds since 1970, UTC)."""
+
+    seq: int
+    time: float
+    entry: Entry
+    hash: str
+
+
+@dataclass(frozen=True)
+class Intact:
+    """Every record from `first` to `head` is as it was written. `first` > 1: earlier files are kept elsewhere."""
+
+    files: int
+    first: int
+    head: Position
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The first record (its expected number) that is not as it was written, in which file, and what is wrong."""
+
+    file: str
+    seq: int
+    reason: str
+
+
+def trail_files(folder: Path) -> list[Path]:
+    """The files of the trail in `folder`, oldest first."""
+    return sorted(folder.glob("trail-*.sqlite"))
+
+
+def is_trail(file: Path) -> bool:
+    """Whether `file` has got its tables: a server may die just before."""
+    with _reading(file) as database:
+        return bool(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+
+
+def head_of(file: Path) -> Position:
+    """Behind the last record of `file`."""
+    with _reading(file) as database:
+        seq, last = database.execute("SELECT seq, hash FROM head").fetchone()
+        return Position(seq, last.decode())
+
+
+def find(folder: Path, seq: int) -> str | None:
+    """The hash of record `seq`; that of the beginning for 0; None if there is none."""
+    if seq == 0:
+        return GENESIS
+    for file in reversed(trail_files(folder)):
+        with _reading(file) as database:
+            if row := database.execute("SELECT hash FROM records WHERE seq = ?", (seq,)).fetchone():
+                return str(row[0].decode())
+    return None
+
+
+def is_void(folder: Path, seq: int) -> bool:
+    """Whether a later rewind declared record `seq` void."""
+    return any(start < seq < end for start, end in _void_ranges(trail_files(folder)))
+
+
+def read_live(folder: Path) -> Iterator[Record]:
+    """The records that count, in order: those that no rewind declared void, and no rewinds."""
+    files = trail_files(folder)
+    void = _void_ranges(files)
+    for file in files:
+        for record in _records(file):
+            if record.entry.kind != "rewind" and not any(start < record.seq < end for start, end in void):
+                yield record
+
+
+def verify(folder: Path) -> Intact | Broken:
+    """Recompute every hash of the trail in `folder`. Raises FileNotFoundError where there is no trail."""
+    files = trail_files(folder)
+    if not files:
+        raise FileNotFoundError(folder)
+    here = first = None
+    for file in files:
+        try:
+            with _reading(file) as database:
+                if here is None:
+                    here = _beginning(database)
+                    first = here.seq + 1
+                result = _check(database, here)
+        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+            result = Broken("", (here or Position()).seq + 1, f"the file cannot be read: {error}")
+        if isinstance(result, Broken):
+            return Broken(file.name, result.seq, result.reason)
+        here = result
+    assert here is not None and first is not None
+    return Intact(len(files), first, here)
+
+
+def _check(database: sqlite3.Connection, here: Position) -> Position | Broken:
+    """The place behind the last record of one file, which begins at `here`."""
+    schema = tuple(sql.decode() for (sql,) in database.execute("SELECT sql FROM sqlite_master ORDER BY rowid"))
+    if schema != SCHEMA:
+        return Broken("", here.seq + 1, "the tables or the triggers that protect them were changed")
+    for seq, body, digest in database.execute("SELECT seq, body, hash FROM records ORDER BY seq"):
+        expected = here.seq + 1
+        if seq != expected:
+            return Broken("", expected, f"the record is missing; {seq} follows")
+        if link(here.hash, body).encode() != digest:
+            return Broken("", expected, "its hash does not follow from its content and the record before")
+        if json.loads(body).get("seq") != seq:
+            return Broken("", expected, "it is not where it was written")
+        here = Position(seq, digest.decode())
+    heads = database.execute("SELECT seq, hash FROM head").fetchall()
+    if heads != [(here.seq, here.hash.encode())]:
+        return Broken("", here.seq + 1, "records are missing at the end")
+    if (problem := database.execute("PRAGMA integrity_check").fetchone()[0]) != b"ok":
+        return Broken("", here.seq + 1, f"the file is damaged: {problem.decode()}")
+    return here
+
+
+def _beginning(database: sqlite3.Connection) -> Position:
+    """Where the first file there is begins: at the chain's beginning, or where its first record says."""
+    row = database.execute("SELECT seq, body FROM records ORDER BY seq LIMIT 1").fetchone()
+    if row is None or row[0] == 1:
+        return Position()
+    return Position(int(row[0]) - 1, str(json.loads(row[1])["previous"]))
+
+
+def _void_ranges(files: list[Path]) -> list[tuple[int, int]]:
+    """(position, seq) of every rewind."""
+    ranges = []
+    for file in files:
+        with _reading(file) as database:
+            rewinds = "SELECT body FROM records WHERE json_extract(body, '$.kind') = 'rewind'"
+            for (body,) in database.execute(rewinds):
+                entry = json.loads(body)
+                ranges.append((entry["position"], entry["seq"]))
+    return ranges
+
+
+def _records(file: Path) -> Iterator[Record]:
+    with _reading(file) as database:
+        for seq, body, digest in database.execute("SELECT seq, body, hash FROM records ORDER BY seq"):
+            value = json.loads(body)
+            yield Record(seq, value["time"], Entry.of(value), digest.decode())
+
+
+def _reading(file: Path) -> closing[sqlite3.Connection]:
+    """A connection that cannot write; text comes as bytes, for a damaged file may hold anything."""
+    database = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
+    database.text_factory = bytes
+    return closing(database)

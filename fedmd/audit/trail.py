@@ -1,0 +1,140 @@
+"""The append-only trail of a run, durable before the model moves: SQLite files in `RUN/audit/`.
+
+SQLite, because one transaction a round is what the task asks for: after a kill -9 or a power cut a round is there as a
+whole or not at all (write-ahead log, synchronous=FULL: one fsync a round), a reader may look while the server writes,
+triggers refuse changes by mistake, and any SQLite can query it in twenty years. JSONL would need its own framing and
+recovery after a torn line; a Parquet file is unreadable until its footer is written, after the last round; LMDB is one
+more dependency, without a query language. Not for network file systems, whose locks the write-ahead log cannot trust.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fedmd.audit.chain import Position, canonical, link
+from fedmd.audit.entry import Entry
+from fedmd.audit.reading import SCHEMA, find, head_of, is_trail, is_void, trail_files
+
+FOLDER = "audit"
+
+
+class AuditTrail:
+    """Appends to the newest file of `folder`; begins a new one when that has more than `rotate_bytes`.
+
+    with AuditTrail(run_folder / FOLDER) as trail:
+        trail.append(entries)
+    """
+
+    def __init__(self, folder: Path, *, rotate_bytes: int = 2**28) -> None:
+        self.folder = folder
+        self._rotate_bytes = rotate_bytes
+        self._database: sqlite3.Connection | None = None
+
+    def __enter__(self) -> Self:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        files = trail_files(self.folder)
+        if not files:
+            self._open(self._named(1), Position())
+        elif is_trail(files[-1]):
+            self._connect(files[-1])
+        else:  # the server died while it began this file
+            self._open(files[-1], head_of(files[-2]) if len(files) > 1 else Position())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._finish()
+        self._database = None
+
+    @property
+    def position(self) -> Position:
+        """Behind the last record; what a checkpoint must remember."""
+        seq, last = self._connected.execute("SELECT seq, hash FROM head").fetchone()
+        return Position(int(seq), str(last))
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Add `entries` in one transaction: when this returns they are all on disk; if it raises, none is."""
+        if not entries:
+            return
+        if self._size() > self._rotate_bytes:
+            self._rotate()
+        with self._transaction():
+            self._insert(entries)
+
+    def rewind(self, position: Position, reason: str) -> None:
+        """Declare everything after `position` void, by one more record: nothing is ever deleted.
+
+        For a run that goes on from a checkpoint: it repeats the rounds after it, and they must not count twice.
+        Raises ValueError when `position` is none of this trail, or void itself.
+        """
+        if find(self.folder, position.seq) != position.hash:
+            raise ValueError(f"the trail in {self.folder} has no record {position.seq} with the expected hash")
+        if is_void(self.folder, position.seq):
+            raise ValueError(f"record {position.seq} was rewound past already")
+        self.append([Entry("rewind", "rewound", reason=reason, position=position.seq)])
+
+    @property
+    def _connected(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise RuntimeError("the trail is used inside `with AuditTrail(folder) as trail:`")
+        return self._database
+
+    def _rotate(self) -> None:
+        here, newest = self.position, trail_files(self.folder)[-1]
+        self._finish()
+        self._open(self._named(int(newest.stem.removeprefix("trail-")) + 1), here)
+
+    def _named(self, number: int) -> Path:
+        return self.folder / f"trail-{number:06d}.sqlite"
+
+    def _size(self) -> int:
+        """Bytes of the newest file, with what still waits in its write-ahead log."""
+        (pages,), (size,) = (self._connected.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
+        return int(pages) * int(size)
+
+    def _open(self, file: Path, start: Position) -> None:
+        """Begin `file`; tables, the place in the chain and the first record come in one transaction."""
+        self._connect(file)
+        with self._transaction():
+            for statement in SCHEMA:
+                self._connected.execute(statement)
+            self._connected.execute("INSERT INTO head VALUES (1, ?, ?)", (start.seq, start.hash))
+            if start.seq:
+                self._insert([Entry("rotation", "continued", previous=start.hash)])
+
+    def _connect(self, file: Path) -> None:
+        self._database = sqlite3.connect(file, isolation_level=None, timeout=30)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=FULL")
+
+    def _finish(self) -> None:
+        """Close the file as a plain one, that can be read from where nobody may write."""
+        self._connected.execute("PRAGMA busy_timeout = 0")
+        with suppress(sqlite3.OperationalError):  # somebody is reading: it stays as it is, no less durable
+            self._connected.execute("PRAGMA journal_mode = DELETE")
+        self._connected.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connected.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connected.execute("ROLLBACK")
+            raise
+        self._connected.execute("COMMIT")
+
+    def _insert(self, entries: Sequence[Entry]) -> None:
+        here, now = self.position, time.time()
+        rows, last = [], here.hash
+        for seq, entry in enumerate(entries, here.seq + 1):
+            text = canonical({"seq": seq, "time": now, **entry.body()})
+            last = link(last, text.encode())
+            rows.append((seq, text, last))
+        self._connected.executemany("INSERT INTO records VALUES (?, ?, ?)", rows)
+        self._connected.execute("UPDATE head SET seq = ?, hash = ?", (here.seq + len(rows), last))

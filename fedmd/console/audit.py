@@ -1,0 +1,55 @@
+"""`fedmd audit`: look into a run's trail, export it, check that nobody touched it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedmd.audit.overview import by_client, matching, of_client, write_csv
+from fedmd.audit.reading import Broken, Intact, read_live, trail_files, verify
+from fedmd.audit.trail import FOLDER
+from fedmd.config import ConfigError
+from fedmd.console.arguments import Arguments
+from fedmd.report.table import terminal
+
+USAGE = "RUN_DIR [--client ID] [--export csv] [--verify]"
+
+
+def audit(arguments: Sequence[str]) -> int:
+    """Exit code 1 when --verify finds the trail broken. Raises ConfigError for everything else that is wrong."""
+    parser = Arguments("fedmd audit", USAGE)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--client", type=int)
+    parser.add_argument("--export", choices=["csv"])
+    parser.add_argument("--verify", action="store_true")
+    options = parser.parse_args(arguments)
+    folder = trail_of(options.run)
+    if options.verify:
+        found = verify(folder)
+        print(_verdict(found))
+        return 1 if isinstance(found, Broken) else 0
+    records = matching(read_live(folder), options.client)
+    if options.export:
+        path = options.run / ("audit.csv" if options.client is None else f"audit-client-{options.client}.csv")
+        print(f"{write_csv(records, path)} records: {path}")
+        return 0
+    rows = by_client(records) if options.client is None else of_client(records, options.client)
+    if not rows:
+        print("the trail has no messages" if options.client is None else f"no messages of client {options.client}")
+        return 0
+    print(terminal(rows), end="")
+    return 0
+
+
+def trail_of(run: Path) -> Path:
+    """The folder of the trail of `run`. Raises ConfigError where there is none."""
+    folder = run / FOLDER
+    if not trail_files(folder):
+        raise ConfigError(f"{run}: this is no run folder with an audit trail.")
+    return folder
+
+
+def _verdict(found: Intact | Broken) -> str:
+    if isinstance(found, Broken):
+        return f"BROKEN at record {found.seq} in {found.file}: {found.reason}"
+    earlier = "" if found.first == 1 else f"; the {found.first - 1} before them are in files kept elsewhere"
+    count = found.head.seq - found.first + 1
+    return f"intact: {count} records in {found.files} files{earlier}\nhead: record {found.head.seq} {found.head.hash}"

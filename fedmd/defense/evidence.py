@@ -1,0 +1,77 @@
+"""Sequential evidence against a client, eq (9): an extension of ours, from the ranks of its samples' scores.
+
+Every round, a client's n scores are ranked among the m scores of the server's trusted samples under the same models.
+With U the number of pairs in which the client's sample scores higher (ties count half), r = U / (n m) estimates the
+chance that a sample of the client outranks a trusted one. For an honest client, exchangeable with the trusted set,
+
+    E r = 1/2,   Var r = (n + m + 1) / (12 n m)                                          (Mann and Whitney 1947)
+
+Against it stands r = 1/2 + shift. The log-likelihood ratio of the two, r taken as normal, is added up by Page's CUSUM
+(1954), which forgets what speaks for the client:
+
+    S <- max(0, S + shift (r - 1/2 - shift / 2) / Var r)      [nats]
+
+False alarms: exp(increment) has mean at most 1 for an honest client (the mean of uniform ranks is sub-Gaussian with
+this variance), so the mean number of rounds to a false alarm at a limit of h nats is at least exp(h) (Lorden 1971),
+whatever n is. Two things bend that. The trusted set is the same in every round, so its own luck, of standard deviation
+1 / sqrt(12 m) in r, stays; it is harmless while much smaller than shift / 2, that is for m >> 1 / (3 shift^2). And a
+client whose data simply are unlike the trusted ones (non-IID) has an r of its own: below 1/2 + shift / 2 the evidence
+still falls on average, though alarms come sooner; beyond that honesty is no defence. Ranks make no assumption on the
+scores' distribution or scale.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores = NDArray[np.float64]
+
+
+def outranking(scores: Scores, trusted: Scores) -> float:
+    """r = U / (n m), the share of pairs in which a score of `scores` [n] exceeds one of `trusted` [m]; ties half.
+
+    A NaN counts as larger than every number. Raises ValueError where either is empty.
+    """
+    if len(scores) == 0 or len(trusted) == 0:
+        raise ValueError("ranks need at least one score on either side")
+    ordered = np.sort(trusted)  # NaN sorts last
+    below = np.searchsorted(ordered, scores, side="left")
+    upto = np.searchsorted(ordered, scores, side="right")
+    return float((below + upto).mean() / (2 * len(trusted)))
+
+
+def increment(scores: Scores, trusted: Scores, shift: float) -> float:
+    """One round's log-likelihood ratio, in nats, of `scores` [n] being shifted by `shift` against being honest."""
+    n, m = len(scores), len(trusted)
+    variance = (n + m + 1) / (12 * n * m)
+    return shift * (outranking(scores, trusted) - 0.5 - shift / 2) / variance
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """`nats` by client; a client that is not named has none against it."""
+
+    nats: Mapping[int, float] = field(default_factory=dict)
+
+    def after(self, clients: NDArray[np.int64], scores: Scores, trusted: Scores, shift: float) -> "Evidence":
+        """With one more round's `scores` [N], sent by `clients` [N], ranked among `trusted` [m].
+
+        Where a model has diverged, so that `trusted` are no numbers, ranks say nothing and the evidence stays.
+        """
+        if not np.isfinite(trusted).all():
+            return self
+        added = {
+            int(client): max(0.0, self.of(int(client)) + increment(scores[clients == client], trusted, shift))
+            for client in np.unique(clients)
+        }
+        return Evidence({**self.nats, **added})
+
+    def of(self, client: int) -> float:
+        """What there is against `client`."""
+        return self.nats.get(client, 0.0)
+
+    def without(self, clients: frozenset[int]) -> "Evidence":
+        """A new beginning for `clients`."""
+        return Evidence({client: nats for client, nats in self.nats.items() if client not in clients})

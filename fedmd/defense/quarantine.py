@@ -1,0 +1,37 @@
+"""Who is learned from no longer, and since when: a pure state that one round's scores turn into the next."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmd.config import QuarantineConfig
+from fedmd.defense.evidence import Evidence, Scores
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """The evidence against every client, and the round in which each quarantined one was (`since`)."""
+
+    evidence: Evidence = field(default_factory=Evidence)
+    since: Mapping[int, int] = field(default_factory=dict)
+
+    def after(
+        self, round: int, clients: NDArray[np.int64], scores: Scores, trusted: Scores, config: QuarantineConfig
+    ) -> "Quarantine":
+        """With the `scores` [N] of `round`, sent by `clients` [N]; who passes the limit is in from this round on."""
+        evidence = self.evidence.after(clients, scores, trusted, config.shift)
+        caught = {client: round for client in evidence.nats if evidence.of(client) > config.limit}
+        return Quarantine(evidence, {**caught, **self.since})
+
+    def served(self, round: int, config: QuarantineConfig) -> frozenset[int]:
+        """The clients whose time is over when `round` begins."""
+        if config.rounds is None:
+            return frozenset()
+        return frozenset(client for client, since in self.since.items() if round > since + config.rounds)
+
+    def without(self, clients: frozenset[int]) -> "Quarantine":
+        """`clients` are out, and begin anew."""
+        since = {client: round for client, round in self.since.items() if client not in clients}
+        return replace(self, evidence=self.evidence.without(clients), since=since)

@@ -1,0 +1,138 @@
+"""What stands between a round's messages and the model: quarantine, and the audit trail that is written first."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedmd.audit import requests
+from fedmd.audit.entry import Entry
+from fedmd.audit.shelf import Shelf, discard
+from fedmd.audit.stream_round import StreamRound, stream_entries
+from fedmd.audit.trail import AuditTrail
+from fedmd.config import QuarantineConfig
+from fedmd.defense.quarantine import Quarantine
+from fedmd.server.learner import NO_VERDICTS, Judged
+from fedmd.types import Action, Rejection, Screened, StreamBatch
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A round's messages, sorted: `batches` go on to be judged, those `aside` do not."""
+
+    round: int
+    batches: tuple[StreamBatch, ...]
+    aside: tuple[StreamBatch, ...]
+    rejections: tuple[Rejection, ...]
+    nodes: Mapping[int, str]
+    released: Mapping[int, str]
+    requests: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What may be learned (None: nothing was there to judge), and what became of the others."""
+
+    judged: Judged | None
+    rejections: tuple[Rejection, ...]
+    quarantined: tuple[int, ...]
+
+
+class Guard:
+    """Keeps what quarantined clients send on the `shelf`; tells the `trail` everything before the model moves.
+
+    Without a shelf their batches are dropped, without a trail nothing is recorded. `quarantine` is all its state.
+    """
+
+    def __init__(
+        self, config: QuarantineConfig | None = None, *, trail: AuditTrail | None = None, shelf: Shelf | None = None
+    ) -> None:
+        self.quarantine = Quarantine()
+        self._config = config or QuarantineConfig()
+        self._trail = trail
+        self._shelf = shelf
+
+    def admit(
+        self,
+        round: int,
+        batches: Sequence[StreamBatch],
+        rejections: Sequence[Rejection] = (),
+        nodes: Mapping[int, str] | None = None,
+    ) -> Admitted:
+        """Release whose time is over or whom an operator let go, then take the quarantined clients' batches out.
+
+        `nodes` maps clients to the fingerprint of the key of the node that answered for them, where nodes have keys.
+        """
+        released = dict.fromkeys(self.quarantine.served(round, self._config), "its time is over")
+        asked = requests.pending(self._shelf.folder) if self._shelf is not None else frozenset()
+        released |= dict.fromkeys(asked & set(self.quarantine.since), "released by an operator")
+        self.quarantine = self.quarantine.without(frozenset(released))
+        aside = tuple(batch for batch in batches if batch.client in self.quarantine.since)
+        heard = tuple(batch for batch in batches if batch.client not in self.quarantine.since)
+        return Admitted(round, heard, aside, tuple(rejections), nodes or {}, released, asked)
+
+    def settle(
+        self, admitted: Admitted, judged: Judged | None, version: int, trusted: Callable[[], NDArray[np.float64]]
+    ) -> Settled:
+        """Weigh the evidence, keep aside, record. When this returns, everything about the round is on disk.
+
+        `version` counts the online steps of the model that judged; `trusted` returns the detector's scores of the
+        trusted set under it, and is only called, and paid for, when evidence is asked for.
+        """
+        round, before = admitted.round, self.quarantine
+        if self._config.name == "evidence" and judged is not None:
+            scores = judged.screened.verdicts.before
+            self.quarantine = before.after(round, judged.clients, scores, trusted(), self._config)
+        caught = frozenset(self.quarantine.since) - frozenset(before.since)
+        aside = {client: self._reason(client) for client in sorted({*caught, *(b.client for b in admitted.aside)})}
+        for batch in (*admitted.batches, *admitted.aside):
+            if batch.client in aside and self._shelf is not None:
+                self._shelf.put(batch.client, round, _tensors(batch))
+        evicted = self._shelf.surplus() if self._shelf is not None and aside else []
+        if self._trail is not None:
+            told = StreamRound(
+                round,
+                version,
+                admitted.batches,
+                judged.screened.verdicts if judged else NO_VERDICTS,
+                admitted.aside,
+                admitted.rejections,
+                aside,
+                self.quarantine.evidence.nats,
+                admitted.nodes,
+            )
+            events = [Entry("quarantine", "released", round, c, reason=r) for c, r in sorted(admitted.released.items())]
+            nats = self.quarantine.evidence.of
+            events += [Entry("quarantine", "quarantined", round, c, evidence=nats(c)) for c in sorted(caught)]
+            events += [Entry("quarantine", "evicted", k.round, k.client, reason="the shelf is full") for k in evicted]
+            self._trail.append([*stream_entries(told), *events])
+        discard(evicted)
+        if self._shelf is not None:
+            requests.settle(self._shelf.folder, admitted.requests)
+        rejections = [*admitted.rejections, *(Rejection(client, aside[client]) for client in aside)]
+        return Settled(
+            None if judged is None else _without(judged, caught),
+            tuple(sorted(rejections, key=lambda rejection: rejection.client)),
+            tuple(aside),
+        )
+
+    def _reason(self, client: int) -> str:
+        return f"in quarantine since round {self.quarantine.since[client]}"
+
+
+def _tensors(batch: StreamBatch) -> dict[str, torch.Tensor]:
+    return {"images": torch.from_numpy(batch.images.copy()), "labels": torch.from_numpy(batch.labels.copy())}
+
+
+def _without(judged: Judged, clients: frozenset[int]) -> Judged:
+    """`judged` with every sample of `clients` rejected; the very same object when there are none."""
+    if not clients:
+        return judged
+    out = np.isin(judged.clients, sorted(clients))
+    screened, verdicts = judged.screened, judged.screened.verdicts
+    staying = torch.from_numpy(~out[verdicts.actions != Action.REJECTED]).to(screened.x.device)
+    actions = np.where(out, int(Action.REJECTED), verdicts.actions)
+    kept = Screened(screened.x[staying], screened.y[staying], replace(verdicts, actions=actions))
+    return replace(judged, screened=kept)

@@ -1,0 +1,76 @@
+"""The shelf: what is put there comes back, and the oldest goes first."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedmd.audit import requests
+from fedmd.audit.shelf import Shelf, contents, discard
+from fedmd.checkpoint import CheckpointError
+
+TENSORS = {"images": torch.arange(48, dtype=torch.uint8).reshape(3, 1, 4, 4), "labels": torch.tensor([1, 0, 2])}
+
+
+def places(shelf: Shelf) -> list[tuple[int, int]]:
+    return [(kept.client, kept.round) for kept in contents(shelf.folder)]
+
+
+def test_what_is_put_comes_back(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, max_rounds=9, max_bytes=10**6)
+    shelf.put(7, 12, TENSORS)
+    (kept,) = contents(tmp_path)
+    assert (kept.client, kept.round, kept.bytes) == (7, 12, kept.path.stat().st_size)
+    back = kept.load()
+    assert list(back) == list(TENSORS) and all(torch.equal(back[name], TENSORS[name]) for name in TENSORS)
+    assert not shelf.surplus()
+    shelf.put(7, 12, TENSORS)  # a round that is repeated after a crash
+    assert places(shelf) == [(7, 12)]
+
+
+def test_a_damaged_file_is_no_batch(tmp_path: Path) -> None:
+    Shelf(tmp_path, max_rounds=9, max_bytes=10**6).put(7, 12, TENSORS)
+    (kept,) = contents(tmp_path)
+    kept.path.write_bytes(kept.path.read_bytes()[:40])
+    with pytest.raises(CheckpointError):
+        kept.load()
+
+
+def test_rounds_are_bounded(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, max_rounds=2, max_bytes=10**6)
+    for client, round in ((1, 3), (2, 3), (1, 9), (2, 11)):
+        shelf.put(client, round, TENSORS)
+    surplus = shelf.surplus()
+    assert [(kept.client, kept.round) for kept in surplus] == [(1, 3), (2, 3)]
+    discard(surplus)
+    discard(surplus)  # deleting again after a crash is no error
+    assert places(shelf) == [(1, 9), (2, 11)] and not shelf.surplus()
+
+
+@pytest.mark.parametrize(("room", "left"), [(0, 0), (1, 1), (2.5, 2), (9, 4)])
+def test_bytes_are_bounded(tmp_path: Path, room: float, left: int) -> None:
+    Shelf(tmp_path, max_rounds=1, max_bytes=1).put(0, 0, TENSORS)
+    (one,) = contents(tmp_path)
+    shelf = Shelf(tmp_path, max_rounds=99, max_bytes=int(room * one.bytes) or 1)
+    for round in (1, 2, 3):
+        shelf.put(0, round, TENSORS)
+    discard(shelf.surplus())
+    assert places(shelf) == [(0, round) for round in range(4 - left, 4)]
+
+
+def test_strange_files_are_left_alone(tmp_path: Path) -> None:
+    for name in ("client-x/round-000001.safetensors", "client-1/round-x.safetensors", "client-1/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert contents(tmp_path) == [] and contents(tmp_path / "nowhere") == []
+
+
+def test_requests(tmp_path: Path) -> None:
+    folder = tmp_path / "quarantine"
+    assert requests.pending(folder) == frozenset()
+    for client in (3, 12, 3):
+        requests.request_release(folder, client)
+    (folder / "release-x").touch()
+    assert requests.pending(folder) == {3, 12}
+    requests.settle(folder, [3, 99])
+    assert requests.pending(folder) == {12}

@@ -1,0 +1,166 @@
+"""Evidence against its exact distribution, published run lengths and SciPy; quarantine as a pure state."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
+
+from fedmd.config import QuarantineConfig
+from fedmd.defense.evidence import Evidence, increment, outranking
+from fedmd.defense.quarantine import Quarantine
+
+CONFIG = QuarantineConfig(name="evidence", shift=0.2, limit=5.0)
+scores = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12).map(np.array)
+
+
+@settings(deadline=None)
+@given(scores, scores)
+def test_outranking_is_mann_whitney(sent: np.ndarray, trusted: np.ndarray) -> None:
+    statistic = mannwhitneyu(sent, trusted).statistic
+    assert outranking(sent, trusted) == pytest.approx(statistic / (len(sent) * len(trusted)))
+
+
+def test_outranking_by_hand() -> None:
+    trusted = np.array([1.0, 2.0, 3.0, 4.0])
+    assert outranking(np.array([2.5]), trusted) == 0.5
+    assert outranking(np.array([2.0]), trusted) == 1.5 / 4  # a tie counts half
+    assert outranking(np.array([9.0, 0.0]), trusted) == 0.5
+    assert outranking(np.array([np.nan, np.inf]), trusted) == 1.0  # what is no number is as strange as can be
+    for empty in ((np.zeros(0), trusted), (trusted, np.zeros(0))):
+        with pytest.raises(ValueError, match="at least one"):
+            outranking(*empty)
+
+
+def test_increment_is_the_normal_log_likelihood_ratio() -> None:
+    rng = np.random.default_rng(0)
+    sent, trusted = rng.normal(0.5, 1, 20), rng.normal(0, 1, 50)
+    r, sd = outranking(sent, trusted), math.sqrt(71 / (12 * 20 * 50))
+
+    def log_density(mean: float) -> float:
+        return -((r - mean) ** 2) / (2 * sd**2)
+
+    assert increment(sent, trusted, 0.2) == pytest.approx(log_density(0.7) - log_density(0.5))
+
+
+@lru_cache
+def counts(n: int, m: int) -> tuple[int, ...]:
+    """How many of the orders of n + m scores have U = 0, 1, ..., n m (Mann and Whitney's recursion)."""
+    if n == 0 or m == 0:
+        return (1,)
+    total = [0] * (n * m + 1)
+    for u, count in enumerate(counts(n - 1, m)):  # the largest score is one of the n: it beats all m
+        total[u + m] += count
+    for u, count in enumerate(counts(n, m - 1)):
+        total[u] += count
+    return tuple(total)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (1, 30), (2, 3), (5, 5), (10, 20), (20, 10), (25, 40)])
+@pytest.mark.parametrize("shift", [0.05, 0.2, 0.5])
+def test_an_honest_clients_likelihood_ratio_has_mean_at_most_1(n: int, m: int, shift: float) -> None:
+    """Exactly, over all orders: what the bound on false alarms rests on."""
+    orders = counts(n, m)
+    trusted = np.arange(m) + 0.5
+    variance = (n + m + 1) / (12 * n * m)
+    mean = sum(
+        count * math.exp(shift * (u / (n * m) - 0.5 - shift / 2) / variance) for u, count in enumerate(orders)
+    ) / math.comb(n + m, n)
+    assert mean <= 1 + 1e-12
+    every = [np.full(n, float(place)) for place in range(m + 1)]  # U = n * place
+    for sent in every:
+        expected = shift * (sent[0] / m - 0.5 - shift / 2) / variance
+        assert increment(sent, trusted, shift) == pytest.approx(expected)
+
+
+def run_lengths(draw_trusted: bool, limit: float, runs: int, n: int, m: int, above: float = 0.0) -> np.ndarray:
+    """Rounds to the first alarm, of `runs` clients at once, capped at 3000; scores uniform, shifted by `above`."""
+    rng = np.random.default_rng(7)
+    lengths = np.full(runs, 3000)
+    for run in range(runs):
+        evidence, trusted = Evidence(), np.sort(rng.random(m))
+        for round in range(3000):
+            if draw_trusted:
+                trusted = rng.random(m)
+            sent = rng.random(n) + above
+            evidence = evidence.after(np.full(n, 4), sent, trusted, 0.2)
+            if evidence.of(4) > limit:
+                lengths[run] = round + 1
+                break
+    return lengths
+
+
+@pytest.mark.parametrize("draw_trusted", [True, False])
+def test_rounds_to_a_false_alarm(draw_trusted: bool) -> None:
+    """Lorden's bound: exp(limit) on average. Capping at 3000 only lowers the mean. One trusted set or fresh ones."""
+    lengths = run_lengths(draw_trusted, limit=4.0, runs=24, n=4, m=100)
+    assert lengths.mean() > math.exp(4.0)
+    assert lengths.min() < 3000  # the bound is one of a test that does alarm
+
+
+def test_rounds_to_detection() -> None:
+    """Uniform scores moved up by a quarter: r = 1 - 0.75^2 / 2 = 0.72, found within a few rounds of 10 samples."""
+    lengths = run_lengths(False, limit=10.0, runs=30, n=10, m=200, above=0.25)
+    r, variance = 1 - 0.75**2 / 2, 211 / (12 * 10 * 200)
+    per_round = 0.2 * (r - 0.6) / variance
+    assert lengths.max() < 60
+    assert lengths.mean() == pytest.approx(10 / per_round, rel=0.5)  # Wald: limit / drift, plus the overshoot
+
+
+def test_a_tolerated_shift_never_adds_up() -> None:
+    """r = 0.55, half of what is tolerated: an unlike but honest client, whose evidence falls on average."""
+    lengths = run_lengths(False, limit=25.0, runs=6, n=10, m=2000, above=1 - math.sqrt(2 * 0.45))
+    assert (lengths == 3000).all()
+
+
+def test_evidence_is_kept_per_client() -> None:
+    trusted = np.linspace(0, 1, 50)
+    clients = np.array([3, 3, 8, 8])
+    sent = np.array([2.0, 2.0, -1.0, -1.0])
+    evidence = Evidence({5: 1.5}).after(clients, sent, trusted, 0.2)
+    assert evidence.of(3) == pytest.approx(increment(sent[:2], trusted, 0.2)) and evidence.of(3) > 0
+    assert evidence.of(8) == 0.0 and evidence.of(5) == 1.5 and evidence.of(6) == 0.0
+    twice = evidence.after(clients, sent, trusted, 0.2)
+    assert twice.of(3) == pytest.approx(2 * evidence.of(3))
+    assert twice.without(frozenset({3})).of(3) == 0.0 and twice.without(frozenset({3})).of(5) == 1.5
+
+
+def test_a_diverged_model_proves_nothing() -> None:
+    before = Evidence({1: 2.0})
+    assert before.after(np.array([1]), np.array([np.nan]), np.full(9, np.nan), 0.2) == before
+
+
+def test_ranks_do_not_see_the_scale() -> None:
+    rng = np.random.default_rng(1)
+    sent, trusted = rng.normal(size=30), rng.normal(size=60)
+    assert increment(np.exp(sent), np.exp(trusted), 0.1) == increment(sent, trusted, 0.1)
+
+
+# -- quarantine -----------------------------------------------------------------------------------------------------
+
+TRUSTED = np.linspace(0, 1, 100)
+HIGH, LOW = np.full(10, 2.0), np.full(10, -1.0)
+
+
+def after(state: Quarantine, round: int, client: int, sent: np.ndarray) -> Quarantine:
+    return state.after(round, np.full(len(sent), client), sent, TRUSTED, CONFIG)
+
+
+def test_past_the_limit_a_client_is_in_and_stays() -> None:
+    state = after(Quarantine(), 0, 1, LOW)
+    assert not state.since
+    state = after(after(state, 1, 2, HIGH), 2, 3, HIGH)
+    assert state.since == {2: 1, 3: 2}
+    assert after(state, 3, 2, LOW).since == {2: 1, 3: 2}
+    free = state.without(frozenset({2}))
+    assert free.since == {3: 2} and free.evidence.of(2) == 0 and free.evidence.of(3) > 0
+
+
+def test_time_served() -> None:
+    state = after(Quarantine(), 4, 1, HIGH)
+    config = QuarantineConfig(name="evidence", rounds=3)
+    assert [sorted(state.served(round, config)) for round in range(5, 10)] == [[], [], [], [1], [1]]
+    assert not state.served(10**6, CONFIG)
