@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from logging import getLogger
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ from torch.optim.swa_utils import update_bn
 
 from fedmd.config import RunConfig
 from fedmd.data.split import Split
-from fedmd.defense.detector import DETECTORS
+from fedmd.defense.detector import DETECTORS, Detector, check_detector
+from fedmd.defense.drift import ROUNDS, DriftMonitor
 from fedmd.defense.history import build_history
 from fedmd.defense.pipeline import Pipeline, build_response
 from fedmd.defense.threshold import build_threshold
@@ -23,7 +25,9 @@ from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
 from fedmd.training.evaluate import accuracy
 from fedmd.training.online import make_optimizer, online_step
-from fedmd.types import ImageSet, Screened, StreamBatch
+from fedmd.types import Drift, ImageSet, Screened, StreamBatch
+
+log = getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class OnlineLearner:
         self._classes = images.classes
         self._numerics = numerics
         self.model = model_for(config.model, images, config.seed)
+        check_detector(config.defense.detector, self.model)
         self.model.load_state_dict(burn_in.final)
         numerics.place(self.model)
         if (momentum := config.training.online.batchnorm_momentum) is not None:
@@ -67,7 +72,10 @@ class OnlineLearner:
             trusted=(numerics.images(self._trusted[0]), self._trusted[1]),
             detector=DETECTORS[config.defense.detector],
             stopping=config.defense.stopping,
+            rivals=rivals_of(config),
+            monitor=monitor_of(config, len(split.trusted)),
         )
+        self._warned = False
 
     def learn(self, batches: Sequence[StreamBatch]) -> Learned:
         """Screen the union of `batches` (in the given order) and make one step on what is left of it."""
@@ -81,6 +89,7 @@ class OnlineLearner:
         senders = torch.from_numpy(clients).to(self._numerics.device)
         with self._numerics.autocast():
             screened = self.pipeline.screen(self._numerics.images(x), y, senders)
+        self._warn(screened.verdicts.drift)
         started = time.perf_counter()
         torch.manual_seed(seed_for(self._config.seed, "step", round=self.pipeline.steps))  # for models with dropout
         loss = online_step(
@@ -89,6 +98,7 @@ class OnlineLearner:
             screened.x,
             screened.y,
             batchnorm="frozen" if self._config.training.online.batchnorm == "frozen" else "train",
+            clip_norm=self._config.defense.clip_norm if self._config.defense.name == "clip" else None,
             numerics=self._numerics,
         )
         if loss is not None:
@@ -103,6 +113,18 @@ class OnlineLearner:
             wall_s={**self.pipeline.wall_s, "step": time.perf_counter() - started},
         )
 
+    def _warn(self, drift: Drift | None) -> None:
+        """Say so when drift starts; once a run, as `metrics.jsonl` has every round of it."""
+        if drift is not None and not self._warned:
+            self._warned = True
+            log.warning(
+                "threshold drift: over the last rounds (at most %d) %.1f %% of what was judged is above the threshold, "
+                "which promised %.1f %%; either somebody attacks, or the stream is no longer like the trusted set",
+                ROUNDS,
+                100 * drift.rate,
+                100 * drift.promised,
+            )
+
     def _settle_batchnorm(self, model: nn.Module) -> None:
         """With batchnorm=trusted, running statistics come from the trusted set: no client has a say in them."""
         if self._config.training.online.batchnorm == "trusted":
@@ -113,3 +135,14 @@ class OnlineLearner:
         """Share of the test set the current model gets right."""
         with self._numerics.autocast():
             return accuracy(self.model, self._test_x, self._test_y)
+
+
+def rivals_of(config: RunConfig) -> dict[str, Detector]:
+    """Every detector that stands beside the discrepancy in the report; none where defense.rivals is off."""
+    return {name: rival for name, rival in DETECTORS.items() if name != "discrepancy" and config.defense.rivals}
+
+
+def monitor_of(config: RunConfig, trusted: int) -> DriftMonitor | None:
+    """A monitor where a promise is made, and acted upon."""
+    promised = config.threshold.name == "quantile" and config.defense.name in ("dsc", "drop")
+    return DriftMonitor(config.threshold.fpr, trusted) if promised else None

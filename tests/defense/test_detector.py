@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedmd.defense.detector import DETECTORS, Answers, ask, pooled, pooled_reference
+from fedmd.defense.answers import Answers, ask
+from fedmd.defense.detector import DETECTORS, alarms, check_detector, pooled, pooled_reference
 
 
 def answers() -> Answers:

@@ -103,7 +103,7 @@ def test_a_report_names_every_sample(federation: Build) -> None:
         assert np.array_equal(report.labels, np.concatenate([batch.labels for batch in batches]))
         assert len(report.verdicts.before) == 4 * len(batches)
         assert report.bytes_received == 10 * len(batches)
-        assert set(report.wall_s) == {"transport", "screening", "correction", "step", "evaluation"}
+        assert set(report.wall_s) == {"transport", "screening", "rivals", "correction", "step", "evaluation"}
         assert result.learned is not None
         kept = report.verdicts.actions != Action.REJECTED
         assert result.learned.screened.y.tolist() == report.labels[kept].tolist()
