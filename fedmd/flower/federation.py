@@ -61,7 +61,7 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
         startup_s = time.perf_counter() - began
         strip: Strip | None = None
         poisoned_rounds: list[int] = []
-        recorder = stack.enter_context(RunRecorder(folder))
+        recorder = stack.enter_context(RunRecorder(folder, list(learner.pipeline.rivals)))
         events = stack.enter_context(EventWriter(folder)) if config.runtime.tensorboard else None
         for result in run_session(config, learner, collect, coalition.phase):
             round = result.report.round

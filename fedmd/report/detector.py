@@ -8,7 +8,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 DISCREPANCY = "Memorization discrepancy"
-NAMES = {"discrepancy": DISCREPANCY, "historical_loss": "Historical loss", "current_loss": "Current loss"}
+NAMES = {
+    "discrepancy": DISCREPANCY,
+    "historical_loss": "Historical loss",
+    "current_loss": "Current loss",
+    "confidence": "Lack of confidence",
+    "pixel_distance": "Pixel distance",
+    "kernel_density": "Negative log kernel density",
+    "lid": "Local intrinsic dimensionality",
+    "mahalanobis": "Mahalanobis distance",
+}
+NO_NATS = {NAMES[detector] for detector in ("confidence", "pixel_distance", "lid", "mahalanobis")}
 GROUPS = {"per_client": ["round", "client"], "batch_mean": ["round"]}
 LABELS = {"per_client": "threshold (client mean)", "batch_mean": "threshold (batch mean)"}
 NOTES = {
@@ -20,6 +30,21 @@ NOTES = {
 def detector_name(detector: str) -> str:
     """`Historical loss` for historical_loss."""
     return NAMES.get(detector, "Detector's score")
+
+
+def unit_of(name: str) -> str:
+    """`nats` for a score that is a logarithm; empty for the others, whose numbers have no unit."""
+    return "" if name in NO_NATS else "nats"
+
+
+def with_unit(name: str) -> str:
+    """`Historical loss (nats)`, for an axis."""
+    return f"{name} ({unit_of(name)})" if unit_of(name) else name
+
+
+def amount(value: float, name: str) -> str:
+    """`0.123 nats` of the score `name`."""
+    return f"{value:.3g} {unit_of(name)}".rstrip()
 
 
 def threshold_label(stopping: str) -> str:

@@ -7,13 +7,13 @@ import numpy as np
 
 from fedmd.report.detection import client_detection, sample_detection
 from fedmd.report.files import SUMMARY, read_json, strict, write_json
-from fedmd.report.recorder import mean_or_none, read_metrics, read_verdicts
+from fedmd.report.recorder import mean_or_none, read_metrics, read_verdicts, recorded_rivals
 from fedmd.report.statistics import difference
 from fedmd.report.truth import Truth
 from fedmd.types import Action, Json, Phase
 
 SCHEMA_VERSION = 1
-STAGES = ("total", "startup", "attack", "screening", "correction", "step", "evaluation", "transport")
+STAGES = ("total", "startup", "attack", "screening", "rivals", "correction", "step", "evaluation", "transport")
 
 
 def summarise(
@@ -92,9 +92,11 @@ def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
     """{detection, defense} over all samples of the run, the poisoned ones told by `truth`.
 
     detection.sample and .client score the discrepancy, detection.detector what the defence held against its
-    threshold; the two are the same unless the defence uses another detector.
+    threshold; the two are the same unless the defence uses another detector. detection.rivals.NAME scores the other
+    detectors, sample by sample.
     """
-    verdicts = read_verdicts(folder, ["round", "client", "discrepancy", "before", "steps", "action"])
+    rivals = recorded_rivals(folder)
+    verdicts = read_verdicts(folder, ["round", "client", "discrepancy", "before", "steps", "action", *rivals])
     rounds, clients = verdicts["round"].to_numpy(np.int64), verdicts["client"].to_numpy(np.int64)
     discrepancy, scores = (verdicts[column].to_numpy(np.float64) for column in ("discrepancy", "before"))
     poisoned = truth.mask(rounds, clients)
@@ -107,6 +109,7 @@ def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
                 "sample": sample_detection(scores, poisoned),
                 "client": client_detection(scores, clients, truth.malicious_clients),
             },
+            "rivals": {name: sample_detection(verdicts[name].to_numpy(np.float64), poisoned) for name in rivals},
         },
         "defense": {
             "name": defense_name,

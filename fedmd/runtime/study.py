@@ -13,6 +13,7 @@ from fedmd.report.comparison import CAPTION, ArmInfo, compare, comparison_table
 from fedmd.report.files import COMPARISON, cell_folder, write_json, write_text
 from fedmd.report.page.write import write_report
 from fedmd.report.progress import round_line
+from fedmd.report.rivals import ARMS_CAPTION, comparison_rows
 from fedmd.report.summary import read_summary
 from fedmd.report.table import latex, markdown, terminal
 from fedmd.runtime.launch import is_finished
@@ -47,8 +48,9 @@ def run_study(study: Study) -> None:
     comparison = compare(summaries, arm_infos(study), baseline=study.baseline, frozen=study.frozen)
     rows = comparison_table(comparison)
     write_json(study.folder / COMPARISON, comparison)
-    write_text(study.folder / "table.md", markdown(rows, CAPTION))
-    write_text(study.folder / "table.tex", latex(rows, CAPTION))
+    tables = [(rows, CAPTION), *([(rivals, ARMS_CAPTION)] if (rivals := comparison_rows(comparison)) else [])]
+    write_text(study.folder / "table.md", "\n".join(markdown(*table) for table in tables))
+    write_text(study.folder / "table.tex", "\n".join(latex(*table) for table in tables))
     print(f"\n{terminal(rows, CAPTION)}\nfolder: {study.folder}", flush=True)
     print(f"report: {write_report(study.folder)}", flush=True)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedmd.defense.answers import Answers, ask
-from fedmd.defense.detector import DETECTORS, alarms, check_detector, pooled, pooled_reference
+from fedmd.defense.detector import DETECTORS, pooled, pooled_reference
 
 
 def answers() -> Answers:

@@ -40,6 +40,7 @@ def test_one_line_a_round_with_known_numbers(tmp_path, round_report, record):
         "accuracy": 0.75,
         "loss": 1.0,
         "threshold": 0.25,
+        "threshold_drift": None,
         "samples": 4,
         "clients": 2,
         "corrected_share": 0.5,
