@@ -29,7 +29,8 @@ def test_help(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) ->
     assert call(*arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    for word in ("fedmd run", "fedmd compare", "-m", "--cfg", "hydra.run.dir", "at, clip, drop, dsc, frozen, none, trim"):
+    defenses = "at, clip, drop, dsc, frozen, none, trim"
+    for word in ("fedmd run", "fedmd compare", "-m", "--cfg", "hydra.run.dir", defenses):
         assert word in out
 
 

@@ -16,7 +16,8 @@ from scipy.stats import betabinom, norm
 from fedmd.types import Drift
 
 ROUNDS = 10
-ALPHA = 1e-3  # of a window of exchangeable traffic; windows overlap, so a run sees fewer than its rounds suggest
+ALPHA = 1e-4  # of one window of exchangeable traffic; a run has as many windows as rounds, and means of skewed scores
+# have heavier tails than the normal ones of `pooled_calibration`
 
 
 def drift(alarms: int, judged: int, *, promised: float, calibration: float) -> Drift | None:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from fedmd.config import ModelConfig
 from fedmd.defense.answers import TrustedSet, ask, has_features, penultimate
 from fedmd.models import build_model
-from fedmd.config import ModelConfig
 
 
 class Counting(nn.Module):
@@ -36,7 +36,9 @@ def test_features_are_the_input_of_the_last_linear_layer_of_the_same_pass() -> N
 
 def test_features_of_every_model_we_ship() -> None:
     for name, width, size in (("resnet_small", 4, 16), ("cnn", 2, 32)):
-        model = build_model(ModelConfig(name=name, width=width), channels=1, classes=3, image_size=(8, 8), seed=0).eval()
+        model = build_model(
+            ModelConfig(name=name, width=width), channels=1, classes=3, image_size=(8, 8), seed=0
+        ).eval()
         with penultimate(model) as features:
             logits = model(torch.rand(5, 1, 8, 8))
         caught = features(5)

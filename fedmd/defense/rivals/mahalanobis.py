@@ -17,8 +17,10 @@ def mahalanobis(answers: Answers) -> Tensor:
     sample is left out of its own mean and of Σ, whose shrinkage stays that of the whole set.
     """
     compared = features(answers)
-    if compared is None or not bool(torch.cat([compared.values, compared.trusted]).isfinite().all()):
+    if compared is None or len(compared.trusted) < 2:
         return unmeasured(answers)
+    if not bool(torch.cat([compared.values, compared.trusted]).isfinite().all()):
+        return unmeasured(answers)  # a model has diverged
     from sklearn.covariance import ledoit_wolf  # slow to import, and only needed here
 
     residuals = compared.residuals()

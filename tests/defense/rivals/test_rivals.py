@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import mahalanobis as scipy_mahalanobis
 from sklearn.covariance import ledoit_wolf
@@ -29,7 +29,11 @@ def data(seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def answers(
-    features: Tensor, labels: Tensor, reference: tuple[Tensor, Tensor, Tensor], x: Tensor | None = None, own: bool = False
+    features: Tensor,
+    labels: Tensor,
+    reference: tuple[Tensor, Tensor, Tensor],
+    x: Tensor | None = None,
+    own: bool = False,
 ) -> Answers:
     x_ref, y_ref, f_ref = reference
     logits = torch.zeros(len(labels), CLASSES)
@@ -191,6 +195,7 @@ def test_a_reference_that_is_missing_is_said() -> None:
         DETECTORS["pixel_distance"](given_answers)
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.permutations(range(12)))
 def test_the_order_of_samples_does_not_matter(seed: int, order: list[int]) -> None:
     x, labels, features = data(seed, 12)
