@@ -24,7 +24,7 @@ RIVALS = {"lid": [1.0, 2.0, 3.0, 4.0], "confidence": [0.9, 0.1, 0.8, 0.2], "maha
 
 
 def finished(folder, defense="drop", detector="lid", seed=0):
-    """Samples 2 and 3, client 1's, are poisoned: lid finds both, confidence one of each, mahalanobis measures nothing."""
+    """Samples 2 and 3, client 1's, are poisoned: lid finds both, mahalanobis measures nothing."""
     truth = Truth((1,), (0,))
     truth.write(folder)
     config = {"defense": {"name": defense, "detector": detector}}
