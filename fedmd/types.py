@@ -1,5 +1,6 @@
 """The frozen records that rooms hand each other. No Flower, no Hydra, no behaviour beyond derived values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal
@@ -59,12 +60,22 @@ class StreamBatch:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """The share of judgements above a calibrated threshold, which is not the one it promised on clean traffic."""
+
+    rate: float
+    promised: float
+
+
+@dataclass(frozen=True)
 class Verdicts:
     """One verdict per sample of a screened batch; every array has shape [N], in the order of the batch.
 
     `before` and `after` are the detector's score (nats) of the sample as it arrived and as it was learned from; NaN
     where a defence does not measure it. The score is the discrepancy, unless the defence uses another detector:
     then `discrepancy` holds that too. `steps` counts correction steps. `threshold` is the score's, as in force.
+    `rivals` are the scores [N] of other detectors by name, for the report only; NaN where one has nothing to look at.
+    `drift` is set while the latest rounds break the threshold's promise.
     """
 
     before: NDArray[np.float64]
@@ -73,6 +84,8 @@ class Verdicts:
     actions: NDArray[np.int64]  # values of Action
     threshold: float | None
     discrepancy: NDArray[np.float64] | None = None
+    rivals: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    drift: Drift | None = None
 
     def share(self, action: Action) -> float:
         """Share of the samples that got `action`; 0 for an empty batch."""

@@ -64,7 +64,7 @@ def test_groups_are_the_folders_of_conf() -> None:
     assert set(groups()) == folders
     expected = {"data", "model", "stream", "attack", "defense", "threshold", "history", "federation", "runtime"}
     assert expected <= folders
-    assert choices("defense") == ["at", "drop", "dsc", "frozen", "md_screen", "none"]
+    assert choices("defense") == ["at", "clip", "drop", "dsc", "frozen", "md_screen", "none", "trim"]
 
 
 def test_two_composed_runs_are_independent() -> None:
@@ -168,8 +168,8 @@ def test_sweeps_that_cannot_be_enumerated(override: str) -> None:
         (["~data"], ["data", "required"]),
         (["a.b=1", "c.d=2"], ["a.b", "unknown key"]),
         (["defense=drop", "defense.fooo=1"], ["defense.fooo", "name"]),
-        (["defense=dcs"], ["defense", "'dcs'", "at, drop, dsc, frozen, md_screen, none"]),
-        (["defense=null"], ["defense", "'null'", "at, drop, dsc, frozen, md_screen, none"]),
+        (["defense=dcs"], ["defense", "'dcs'", "at, clip, drop, dsc, frozen, md_screen, none, trim"]),
+        (["defense=null"], ["defense", "'null'", "at, clip, drop, dsc, frozen, md_screen, none, trim"]),
         (["data=5"], ["data", "'5'", "digits"]),
         (["experiment=smok"], ["experiment", "'smok'", "smoke"]),
         (["model=custom"], ["model.factory", "required"]),

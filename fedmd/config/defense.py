@@ -1,8 +1,8 @@
 """Settings of the defence: what is measured, against what, and what is done about it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedmd.config.section import Count, NonNegative, Positive, Section, Share
 
@@ -11,15 +11,29 @@ class DefenseConfig(Section):
     """What happens to a batch before the server learns from it; md_screen is for mode=update, see `ScreeningConfig`.
 
     `detector` and `stopping` are for name=dsc and drop: what is held against the threshold, and over what it is
-    averaged first (nothing, a client's message, the round's whole batch).
+    averaged first (nothing, a client's message, the round's whole batch). name=trim ranks by `detector`, which is the
+    current loss there unless told. `rivals` has every sample scored by every detector, for the report.
     """
 
-    name: Literal["none", "at", "dsc", "drop", "frozen", "md_screen"]
+    name: Literal["none", "at", "dsc", "drop", "clip", "trim", "frozen", "md_screen"]
     step_size: Positive = 0.02
     radius: Share = 0.2
     max_steps: Count = 10
     stopping: Literal["per_sample", "per_client", "batch_mean"] = "per_sample"
-    detector: Literal["discrepancy", "historical_loss", "current_loss"] = "discrepancy"
+    detector: Literal[
+        "discrepancy", "historical_loss", "current_loss", "confidence",
+        "pixel_distance", "kernel_density", "lid", "mahalanobis",
+    ] = "discrepancy"  # fmt: skip
+    clip_norm: Positive = 1.0
+    trim_share: Share = 0.2
+    rivals: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trims_by_loss(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("name") == "trim":
+            return {"detector": "current_loss", **values}
+        return values
 
 
 class ThresholdConfig(Section):

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedmd.defense.detector import Answers, Detector, Stopping, discrepancy, pooled, score
+from fedmd.defense.answers import Answers, Reference, ask, penultimate
+from fedmd.defense.detector import Detector, Stopping, discrepancy, pooled
 from fedmd.training.mode import evaluating
 
 # logits [n, K] of the samples numbered [n] -> scalar, summed over them
@@ -57,6 +58,7 @@ def correct(
     before: Tensor | None = None,
     clients: Tensor | None = None,
     detector: Detector = discrepancy,
+    reference: Callable[[], Reference] | None = None,
 ) -> Correction:
     """Eq (6): pull samples back until their discrepancy is at or below ``threshold``.
 
@@ -74,6 +76,7 @@ def correct(
         before: the score of ``x`` [N] where the caller has measured it already; measured here if None.
         clients: client ids [N], for "per_client".
         detector: what is held against the threshold; anything but the discrepancy is an extension of ours.
+        reference: the trusted set, for detectors that compare with it.
 
     The paper's idea is per sample, its code stops on the batch mean; hence the two names. We take the
     gradient of the summed loss, the code that of the mean: same sign. A sample whose discrepancy is NaN is
@@ -91,17 +94,18 @@ def correct(
     _check(x, y, step_size=step_size, radius=radius, max_steps=max_steps)
     x, y = x.detach(), y.long()
     if before is None:
-        before = score(detector, historical, current, x, y)
+        before = detector(ask(historical, current, x, y, reference))
     after = before.clone()
 
     def go_on(moved: Tensor, logits: Tensor, index: Tensor) -> Tensor:
-        after[index] = detector(Answers(historical(moved), logits, y[index]))
+        caught = features(len(moved))  # of the pass that made these logits
+        after[index] = detector(Answers(historical(moved), logits, y[index], moved, caught, reference))
         return (pooled(after, stopping, clients) > threshold)[index]
 
     def loss(logits: Tensor, index: Tensor) -> Tensor:
         return F.cross_entropy(logits, y[index], reduction="sum")
 
-    with evaluating(current, historical):
+    with evaluating(current, historical), penultimate(current) as features:
         corrected, steps = _descend(
             current,
             x,

@@ -1,31 +1,22 @@
 """How suspicious a sample looks: the paper's discrepancy, and other scores of the same two models' answers.
 
-A detector is a pure function of logits, so that one forward pass of each model serves all of them; larger means more
-suspicious.
+A detector is a pure function of `Answers`, so that one forward pass of each model serves all of them; larger means
+more suspicious. Those of `fedmd.defense.rivals` compare with the server's trusted set.
 
 [MD23] Zhu et al., Exploring Model Dynamics for Accumulative Poisoning Discovery, ICML 2023.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedmd.config import ConfigError
+from fedmd.defense.answers import Answers, has_features
 from fedmd.defense.discrepancy import discrepancy_from_logits
-from fedmd.training.mode import evaluating
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the models say to N samples: `historical` and `current` logits [N, K], and the claimed labels [N]."""
-
-    historical: Tensor
-    current: Tensor
-    labels: Tensor
-
+from fedmd.defense.rivals import kernel_density, lid, mahalanobis, pixel_distance
 
 Detector = Callable[[Answers], Tensor]
 Stopping = Literal["per_sample", "per_client", "batch_mean"]
@@ -50,27 +41,33 @@ def current_loss(answers: Answers) -> Tensor:
     return F.cross_entropy(answers.current.float(), answers.labels, reduction="none")
 
 
+def confidence(answers: Answers) -> Tensor:
+    """1 - max_k p_current,k(x) [N]: what the current model is unsure of; ignores the labels.
+
+    The baseline of Hendrycks & Gimpel, ICLR 2017.
+    """
+    return 1 - answers.current.float().softmax(dim=1).amax(dim=1)
+
+
+FEATURE_DETECTORS: dict[str, Detector] = {"kernel_density": kernel_density, "lid": lid, "mahalanobis": mahalanobis}
+
 DETECTORS: dict[str, Detector] = {
     "discrepancy": discrepancy,
     "historical_loss": historical_loss,
     "current_loss": current_loss,
+    "confidence": confidence,
+    "pixel_distance": pixel_distance,
+    **FEATURE_DETECTORS,
 }
 
 
-@torch.no_grad()
-def score(detector: Detector, historical: nn.Module, current: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """`detector` on samples `x` [N, C, H, W] with labels `y` [N], models in eval mode; N = 0 runs neither."""
-    return detector(ask(historical, current, x, y))
-
-
-@torch.no_grad()
-def ask(historical: nn.Module, current: nn.Module, x: Tensor, y: Tensor) -> Answers:
-    """Both models' answers to `x` [N, C, H, W] in eval mode; their train/eval flags come back."""
-    if len(x) == 0:
-        nothing = torch.zeros(0, 1, device=x.device)
-        return Answers(nothing, nothing, y)
-    with evaluating(historical, current):
-        return Answers(historical(x), current(x), y)
+def check_detector(name: str, model: nn.Module) -> None:
+    """Raise `ConfigError` where the detector looks at penultimate features and `model` has none."""
+    if name in FEATURE_DETECTORS and not has_features(model):
+        others = ", ".join(other for other in DETECTORS if other not in FEATURE_DETECTORS)
+        raise ConfigError(
+            f"defense.detector: {name} needs the input of a torch.nn.Linear and the model has none; allowed: {others}."
+        )
 
 
 def pooled(scores: Tensor, stopping: Stopping, clients: Tensor | None = None) -> Tensor:
@@ -88,6 +85,18 @@ def pooled(scores: Tensor, stopping: Stopping, clients: Tensor | None = None) ->
     _, member = torch.unique(clients, return_inverse=True)  # type: ignore[no-untyped-call]
     belongs = F.one_hot(member).to(scores.dtype)  # a dense sum repeats bit for bit on a GPU, index_add_ does not
     return ((scores[:, None] * belongs).sum(dim=0) / belongs.sum(dim=0))[member]
+
+
+def alarms(suspicious: Tensor, stopping: Stopping, clients: Tensor | None = None) -> tuple[int, int]:
+    """How many judgements were alarms, and how many there were: of samples, of clients' messages, or of the batch."""
+    if stopping == "per_sample" or len(suspicious) == 0:
+        return int(suspicious.sum()), len(suspicious)
+    if stopping == "batch_mean":
+        return int(suspicious[0]), 1
+    if clients is None:
+        raise ValueError("clients must name each sample's client for stopping='per_client'")
+    senders, accused = clients.unique(), clients[suspicious].unique()  # type: ignore[no-untyped-call]
+    return len(accused), len(senders)
 
 
 def pooled_reference(scores: Tensor, stopping: Stopping, clients: Tensor | None, n: int, draws: int = 500) -> Tensor:

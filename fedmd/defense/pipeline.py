@@ -7,8 +7,9 @@ for x, y in stream:
     pipeline.observe()
 """
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from fedmd.config import DefenseConfig
+from fedmd.defense.answers import Reference, TrustedSet, ask
 from fedmd.defense.correction import adversarial_correct, correct
-from fedmd.defense.detector import DETECTORS, Detector, Stopping, ask, discrepancy, pooled, pooled_reference, score
+from fedmd.defense.detector import DETECTORS, Detector, Stopping, alarms, discrepancy, pooled, pooled_reference
+from fedmd.defense.drift import DriftMonitor
 from fedmd.defense.history import History
 from fedmd.defense.threshold import Threshold
 from fedmd.types import Action, Screened, Verdicts
@@ -28,7 +31,7 @@ from fedmd.types import Action, Screened, Verdicts
 class Suspects:
     """A batch as a response sees it: `x` [N, C, H, W], `y` [N], the score `before` [N], and who is `suspicious` [N].
 
-    `clients` [N] are the senders, None where the caller knows of none.
+    `clients` [N] are the senders, None where the caller knows of none. `reference` gives the trusted set.
     """
 
     current: nn.Module
@@ -39,6 +42,7 @@ class Suspects:
     suspicious: Tensor
     threshold: float
     clients: Tensor | None
+    reference: Callable[[], Reference] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,19 @@ def drop(suspects: Suspects) -> Answer:
     return Answer(suspects.x, actions, torch.zeros_like(actions), suspects.before)
 
 
+def trim(config: DefenseConfig, suspects: Suspects) -> Answer:
+    """Reject the share `trim_share` of the batch that scores highest, threshold or not: by current loss, loss trimming.
+
+    Shen & Sanghavi, Learning with Bad Training Data via Iterative Trimmed Loss Minimization, ICML 2019: of N samples
+    learn from the floor((1 - share) N) of the smallest loss. NaN counts as the largest, of equals the earlier stay.
+    """
+    n = len(suspects.before)
+    kept = math.floor(round((1 - config.trim_share) * n, 9))  # the round keeps 0.9 * 10 from becoming 8
+    actions = torch.full((n,), Action.REJECTED, dtype=torch.int64, device=suspects.x.device)
+    actions[suspects.before.argsort(stable=True)[:kept]] = Action.ACCEPTED
+    return Answer(suspects.x, actions, torch.zeros_like(actions), suspects.before)
+
+
 def discrepancy_aware(config: DefenseConfig, suspects: Suspects) -> Answer:
     """DSC, eq (6): pull back what is above the threshold, then learn from it."""
     correction = correct(
@@ -85,6 +102,7 @@ def discrepancy_aware(config: DefenseConfig, suspects: Suspects) -> Answer:
         before=suspects.before,
         clients=suspects.clients,
         detector=DETECTORS[config.detector],
+        reference=suspects.reference,
     )
     actions = torch.where(correction.steps > 0, Action.CORRECTED, Action.ACCEPTED)
     return Answer(correction.x, actions, correction.steps, correction.after)
@@ -109,8 +127,10 @@ def build_response(config: DefenseConfig) -> Response:
     """The response a configuration asks for."""
     responses: dict[str, Response] = {
         "none": accept,
+        "clip": accept,  # what is clipped is the step that follows
         "frozen": reject,
         "drop": drop,
+        "trim": partial(trim, config),
         "dsc": partial(discrepancy_aware, config),
         "at": partial(adversarial, config),
     }
@@ -121,7 +141,8 @@ class Pipeline:
     """Discrepancy, threshold and response in a row. `current` is the model being trained, watched in place.
 
     `trusted` are the server's own clean samples [n, C, H, W] and labels [n], for thresholds that need them.
-    `detector` and `stopping` say what is held against the threshold (see `fedmd.defense.detector`).
+    `detector` and `stopping` say what is held against the threshold (see `fedmd.defense.detector`). `rivals` are
+    detectors whose scores go with the verdicts and change nothing; `monitor` watches a calibrated threshold's promise.
     """
 
     def __init__(
@@ -134,6 +155,8 @@ class Pipeline:
         trusted: tuple[Tensor, Tensor],
         detector: Detector = discrepancy,
         stopping: Stopping = "per_sample",
+        rivals: Mapping[str, Detector] | None = None,
+        monitor: DriftMonitor | None = None,
     ) -> None:
         self.current = current
         self.history = history
@@ -142,6 +165,8 @@ class Pipeline:
         self.trusted = trusted
         self.detector = detector
         self.stopping = stopping
+        self.rivals = rivals or {}
+        self.monitor = monitor
         self.steps = 0
         self.wall_s = {"screening": 0.0, "correction": 0.0}  # of the latest batch
 
@@ -153,12 +178,20 @@ class Pipeline:
         """
         started = time.perf_counter()
         historical = self.history.model
-        answers = ask(historical, self.current, x, y)
+        trusted = TrustedSet(historical, self.current, *self.trusted)
+        answers = ask(historical, self.current, x, y, lambda: trusted.reference)
         before = self.detector(answers)
-        threshold = self.threshold(self.steps, lambda: self._reference(historical, clients, len(x)))
+        threshold = self.threshold(self.steps, lambda: self._reference(trusted, clients, len(x)))
         suspicious = pooled(before, self.stopping, clients) > threshold
+        drift = None
+        if self.monitor is not None and math.isfinite(threshold):
+            drift = self.monitor.observe(*alarms(suspicious, self.stopping, clients), samples=len(x))
         measured = time.perf_counter()
-        answer = self.response(Suspects(self.current, historical, x, y, before, suspicious, threshold, clients))
+        rivals = {name: rival(answers).cpu().double().numpy() for name, rival in self.rivals.items()}
+        rivalled = time.perf_counter()
+        answer = self.response(
+            Suspects(self.current, historical, x, y, before, suspicious, threshold, clients, answers.reference)
+        )
         verdicts = Verdicts(
             before=before.cpu().double().numpy(),
             after=answer.after.cpu().double().numpy(),
@@ -166,15 +199,18 @@ class Pipeline:
             actions=answer.actions.long().cpu().numpy(),
             threshold=threshold if np.isfinite(threshold) else None,
             discrepancy=None if self.detector is discrepancy else discrepancy(answers).cpu().double().numpy(),
+            rivals=rivals,
+            drift=drift,
         )
         keep = answer.actions != Action.REJECTED
         kept = (answer.x, y) if bool(keep.all()) else (answer.x[keep], y[keep])
-        self.wall_s = {"screening": measured - started, "correction": time.perf_counter() - measured}
+        self.wall_s = {"screening": measured - started, "correction": time.perf_counter() - rivalled}
+        if self.rivals:
+            self.wall_s["rivals"] = rivalled - measured
         return Screened(*kept, verdicts)
 
-    def _reference(self, historical: nn.Module, clients: Tensor | None, n: int) -> Tensor:
-        trusted = score(self.detector, historical, self.current, *self.trusted)
-        return pooled_reference(trusted, self.stopping, clients, n)
+    def _reference(self, trusted: TrustedSet, clients: Tensor | None, n: int) -> Tensor:
+        return pooled_reference(self.detector(trusted.answers), self.stopping, clients, n)
 
     def observe(self) -> None:
         """Tell the history and the threshold that the current model made one more online step."""

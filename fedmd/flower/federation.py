@@ -39,7 +39,7 @@ class Rounds(Protocol):
     """What the two modes differ in, made from (grid, world, burn-in, numerics, exchange, the colluders' folder).
 
     `run` tells every round's report to its first argument as the round ends, and may leave records of its mode in the
-    run's folder; `strip` is known after that.
+    run's folder; `strip` is known after that. `rivals` are the detectors whose scores the verdicts will have besides.
     """
 
     @property
@@ -50,6 +50,9 @@ class Rounds(Protocol):
 
     @property
     def burn_in_attack_success(self) -> float | None: ...
+
+    @property
+    def rivals(self) -> list[str]: ...
 
     @property
     def strip(self) -> Strip | None: ...
@@ -83,7 +86,7 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
         coalition = rounds.coalition  # as an observer: it knows when the colluders act
         startup_s = time.perf_counter() - began
         poisoned_rounds: list[int] = []
-        recorder = stack.enter_context(RunRecorder(folder))
+        recorder = stack.enter_context(RunRecorder(folder, rounds.rivals))
         events = stack.enter_context(EventWriter(folder)) if config.runtime.tensorboard else None
 
         def finish(report: RoundReport) -> None:

@@ -35,6 +35,7 @@ class StreamRounds:
         self.burn_in_attack_success = self._learner.attack_success()
         self.coalition = coalition_of(world, folder)
         self.strip: Strip | None = None
+        self.rivals = list(self._learner.pipeline.rivals)
         self._collect = FlowerCollector(grid, world.config, exchange, _expected(world.config, world.images))
         self._collect.connect()
 

@@ -34,6 +34,7 @@ class UpdateRounds:
         self.burn_in_attack_success = self.server.attack_success()
         self.coalition = update_coalition_of(world, folder)
         self.strip: Strip | None = None  # no image travels
+        self.rivals: list[str] = []
         nodes = Nodes(grid, world.config, exchange.folder)
         nodes.connect()
         most = world.config.local.samples or len(world.parts.stream)

@@ -15,7 +15,16 @@ NAMES = {
     "discrepancy": DISCREPANCY,
     "historical_loss": "Historical loss",
     "current_loss": "Current loss",
+    "confidence": "Lack of confidence",
+    "pixel_distance": "Pixel distance",
+    "kernel_density": "Negative log kernel density",
+    "lid": "Local intrinsic dimensionality",
+    "mahalanobis": "Mahalanobis distance",
     "limit_factor": LIMIT_FACTOR,
+}
+UNITS = {  # where it is not nats
+    LIMIT_FACTOR: "factor",
+    **{NAMES[detector]: "" for detector in ("confidence", "pixel_distance", "lid", "mahalanobis")},
 }
 GROUPS = {"per_client": ["round", "client"], "batch_mean": ["round"]}
 LABELS = {"per_client": "threshold (client mean)", "batch_mean": "threshold (batch mean)"}
@@ -31,8 +40,18 @@ def detector_name(detector: str) -> str:
 
 
 def unit_of(name: str) -> str:
-    """The unit of the score called `name`."""
-    return "factor" if name == LIMIT_FACTOR else "nats"
+    """The unit of the score called `name`: `nats` for a logarithm; empty for a number without one."""
+    return UNITS.get(name, "nats")
+
+
+def with_unit(name: str) -> str:
+    """`Historical loss (nats)`, for an axis."""
+    return f"{name} ({unit_of(name)})" if unit_of(name) else name
+
+
+def amount(value: float, name: str) -> str:
+    """`0.123 nats` of the score `name`."""
+    return f"{value:.3g} {unit_of(name)}".rstrip()
 
 
 def detector_setting(config: Json) -> str:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fedmd.report.detector import unit_of
+from fedmd.report.detector import with_unit
 from fedmd.report.figures import BLACK, BLUE, DPI, LOG_RATIO, LOG_SPAN, VERMILLION, plain_log_ticks
 from fedmd.report.truth import Truth
 from fedmd.types import PHASES
@@ -42,7 +42,7 @@ def distribution_figure(verdicts: pd.DataFrame, truth: Truth, name: str) -> Figu
         axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes[-1].xaxis.set_major_formatter("{x:g}")
     axes[-1].set_xlim(edges[0], edges[-1])
-    axes[-1].set_xlabel(f"{name} ({unit_of(name)})")
+    axes[-1].set_xlabel(with_unit(name))
     drawn = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from fedmd.report.detector import detector_name, threshold_label, unit_of
+from fedmd.report.detector import detector_name, threshold_label, with_unit
 from fedmd.report.files import TRUTH
 from fedmd.report.recorder import read_metrics, read_verdicts
 from fedmd.report.strip import write_strip
@@ -76,7 +76,7 @@ def score_figure(verdicts: pd.DataFrame, truth: Truth, name: str, threshold: str
     if np.isfinite(thresholds).any():
         axis.step(rounds, thresholds, where="mid", color=BLACK, linestyle="--", label=threshold)
         drawn.append(thresholds)
-    axis.set_ylabel(f"{name} ({unit_of(name)})")
+    axis.set_ylabel(with_unit(name))
     values = np.concatenate([item.ravel() for item in drawn])
     positive = values[np.isfinite(values) & (values > 0)]
     if not np.isfinite(values).any():

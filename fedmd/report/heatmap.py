@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from fedmd.report.detector import unit_of
+from fedmd.report.detector import with_unit
 from fedmd.report.figures import BLACK, DPI, LOG_RATIO, VERMILLION, plain_log_ticks, shade_phases, single_axis
 from fedmd.report.truth import Truth
 
@@ -62,7 +62,7 @@ def heat_map_figure(verdicts: pd.DataFrame, truth: Truth, name: str) -> Figure:
         extent=(first, last, len(clients) - 0.5, -0.5),
     )
     bar: Any = figure.colorbar(image, pad=0.02)
-    bar.set_label(f"Mean {name.lower()} ({unit_of(name)})", labelpad=8)
+    bar.set_label(f"Mean {with_unit(name).lower()}", labelpad=8)
     bar.solids.set_rasterized(True)
     bar.outline.set_visible(False)
     if isinstance(norm, LogNorm):

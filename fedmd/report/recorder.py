@@ -1,6 +1,8 @@
 """The audit trail of a run: `metrics.jsonl`, one line a round, and `verdicts.parquet`, one row a sample."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -37,14 +39,16 @@ class RunRecorder:
     """Writes every round to disk as it ends, and keeps none of it in memory.
 
     Both files are valid after the `with` block, also when an exception ended it. Opening starts the record
-    of the folder afresh; an old `summary.json`, which says that a run has finished, goes first.
+    of the folder afresh; an old `summary.json`, which says that a run has finished, goes first. `rivals` names the
+    other detectors whose scores get a column each.
 
         with RunRecorder(folder) as recorder:
             recorder.record(report)
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rivals: Sequence[str] = ()) -> None:
         self.folder = folder
+        self._schema = with_rivals(rivals)
         self._metrics: TextIO | None = None
         self._verdicts: Any = None  # pq.ParquetWriter, which has no type stubs
 
@@ -52,7 +56,7 @@ class RunRecorder:
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in (SUMMARY, TRUTH, *DERIVED):
             (self.folder / stale).unlink(missing_ok=True)
-        self._verdicts = pq.ParquetWriter(self.folder / VERDICTS, SCHEMA, compression="zstd")
+        self._verdicts = pq.ParquetWriter(self.folder / VERDICTS, self._schema, compression="zstd")
         self._metrics = (self.folder / METRICS).open("w", encoding="utf-8")
         return self
 
@@ -76,7 +80,7 @@ class RunRecorder:
         """
         if self._metrics is None:
             raise RuntimeError("record() belongs inside `with RunRecorder(folder) as recorder:`")
-        table, line = verdict_table(report), dumps(round_metrics(report))
+        table, line = verdict_table(report, self._schema), dumps(round_metrics(report))
         self._verdicts.write_table(table, row_group_size=max(1, table.num_rows))
         self._metrics.write(line + "\n")
         self._metrics.flush()
@@ -86,7 +90,8 @@ def round_metrics(report: RoundReport) -> Json:
     """One line of metrics.jsonl. `wall_s` comes last: two runs of a seed are equal without that one key.
 
     Shares and steps are means over all samples of the round, discrepancies (nats) over the measured ones;
-    None where there are none. `clients` counts the clients whose samples arrived.
+    None where there are none. `clients` counts the clients whose samples arrived. `threshold_drift` is {rate, promised}
+    in rounds in which the threshold's promise is broken.
     """
     verdicts = report.verdicts
     return {
@@ -96,6 +101,7 @@ def round_metrics(report: RoundReport) -> Json:
         "attack_success": report.attack_success,
         "loss": report.loss,
         "threshold": verdicts.threshold,
+        "threshold_drift": None if verdicts.drift is None else asdict(verdicts.drift),
         "samples": len(verdicts.before),
         "clients": len(np.unique(report.clients)),
         "discrepancy": discrepancy_statistics(
@@ -125,11 +131,16 @@ def mean_or_none(values: NDArray[Any]) -> float | None:
     return float(np.mean(values)) if len(values) else None
 
 
-def verdict_table(report: RoundReport) -> pa.Table:
-    """The round's verdicts as a table of SCHEMA with N rows."""
+def with_rivals(rivals: Sequence[str]) -> pa.Schema:
+    """SCHEMA and a column for each of `rivals`: its score, NaN where unmeasured."""
+    return pa.schema([*SCHEMA, *((name, pa.float64()) for name in rivals)])
+
+
+def verdict_table(report: RoundReport, schema: pa.Schema = SCHEMA) -> pa.Table:
+    """The round's verdicts as a table of `schema` with N rows."""
     verdicts = report.verdicts
     lengths = {len(a) for a in (report.clients, report.index, report.labels, verdicts.before, verdicts.after)}
-    lengths |= {len(verdicts.steps), len(verdicts.actions)}
+    lengths |= {len(verdicts.steps), len(verdicts.actions), *map(len, verdicts.rivals.values())}
     if len(lengths) != 1:
         raise ValueError(f"round {report.round}: arrays of the report differ in length: {sorted(lengths)}")
     (n,) = lengths
@@ -145,8 +156,9 @@ def verdict_table(report: RoundReport) -> pa.Table:
         "threshold": pa.array([verdicts.threshold] * n, pa.float64()),
         "steps": verdicts.steps,
         "action": dictionary(verdicts.actions, ACTIONS),
+        **{name: verdicts.rivals.get(name, np.full(n, np.nan)) for name in schema.names[len(SCHEMA) :]},
     }
-    return pa.table(columns, schema=SCHEMA)
+    return pa.table(columns, schema=schema)
 
 
 def dictionary(codes: NDArray[np.int64], names: tuple[str, ...]) -> pa.DictionaryArray:
@@ -158,6 +170,11 @@ def read_metrics(folder: Path) -> list[Json]:
     """The lines of metrics.jsonl, one a round."""
     with (folder / METRICS).open(encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+def recorded_rivals(folder: Path) -> list[str]:
+    """The rivals that have a column in verdicts.parquet; none in files from before there were any."""
+    return [name for name in pq.read_schema(folder / VERDICTS).names if name not in SCHEMA.names]
 
 
 def read_verdicts(folder: Path, columns: list[str] | None = None) -> pd.DataFrame:

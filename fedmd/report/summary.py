@@ -7,14 +7,15 @@ import numpy as np
 
 from fedmd.report.detection import client_detection, flagged_rates, sample_detection
 from fedmd.report.files import SUMMARY, read_json, strict, write_json
-from fedmd.report.recorder import mean_or_none, read_metrics, read_verdicts
+from fedmd.report.recorder import mean_or_none, read_metrics, read_verdicts, recorded_rivals
 from fedmd.report.statistics import difference
 from fedmd.report.truth import Truth
 from fedmd.types import Action, Json, Phase
 
 SCHEMA_VERSION = 1
 STAGES = (
-    "total", "startup", "attack", "local_training", "screening", "correction", "step", "evaluation", "transport",
+    "total", "startup", "attack", "local_training", "screening", "rivals", "correction", "step", "evaluation",
+    "transport",
 )  # fmt: skip
 
 
@@ -104,9 +105,12 @@ def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
 
     detection.sample and .client score the discrepancy, detection.detector what the defence held against its
     threshold; the two are the same unless the defence uses another detector. detection.flagged has the shares of the
-    poisoned (tpr) and of the clean (fpr) that the defence corrected or rejected.
+    poisoned (tpr) and of the clean (fpr) that the defence corrected or rejected. detection.rivals.NAME scores the
+    other detectors, sample by sample.
     """
-    verdicts = read_verdicts(folder, ["round", "client", "index", "discrepancy", "before", "steps", "action"])
+    rivals = recorded_rivals(folder)
+    columns = ["round", "client", "index", "discrepancy", "before", "steps", "action", *rivals]
+    verdicts = read_verdicts(folder, columns)
     clients = verdicts["client"].to_numpy(np.int64)
     discrepancy, scores = (verdicts[column].to_numpy(np.float64) for column in ("discrepancy", "before"))
     poisoned = truth.of(verdicts)
@@ -120,6 +124,7 @@ def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
                 "client": client_detection(scores, clients, truth.malicious_clients),
             },
             "flagged": flagged_rates(actions, scores, poisoned),
+            "rivals": {name: sample_detection(verdicts[name].to_numpy(np.float64), poisoned) for name in rivals},
         },
         "defense": {
             "name": defense_name,

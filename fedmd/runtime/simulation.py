@@ -22,6 +22,7 @@ from flwr.app import ConfigRecordValues, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
+from fedmd.defense.detector import check_detector
 from fedmd.flower.client_app import app as client_app
 from fedmd.flower.federation import Observer, print_round, serve
 from fedmd.flower.world import build_world
@@ -87,7 +88,7 @@ def _check(config: RunConfig) -> None:
     if config.runtime.tensorboard and not tensorboard_is_installed():
         raise ConfigError("runtime.tensorboard: needs the package tensorboard; pip install 'fedmd[tensorboard]'.")
     world = build_world(config)
-    model_for(config.model, world.images, config.seed)
+    check_detector(config.defense.detector, model_for(config.model, world.images, config.seed))
     world.streams.batch(0, 0)
 
 

@@ -15,6 +15,7 @@ from fedmd.report.crossed import CROSSED_CAPTION, crossed_tables
 from fedmd.report.files import COMPARISON, cell_folder, write_json, write_text
 from fedmd.report.page.write import write_report
 from fedmd.report.progress import round_line
+from fedmd.report.rivals import ARMS_CAPTION, comparison_rows
 from fedmd.report.summary import read_summary
 from fedmd.report.table import latex, markdown, terminal
 from fedmd.runtime.launch import is_finished
@@ -52,8 +53,9 @@ def run_study(study: Study) -> None:
     crossed = crossed_tables(comparison)
     tables = [(rows, CROSSED_CAPTION) for rows in crossed.values()] or [(comparison_table(comparison), CAPTION)]
     write_json(study.folder / COMPARISON, comparison)
-    write_text(study.folder / "table.md", "\n".join(markdown(*table) for table in tables))
-    write_text(study.folder / "table.tex", "\n".join(latex(*table) for table in tables))
+    rivals = [(rows, ARMS_CAPTION)] if (rows := comparison_rows(comparison)) else []
+    write_text(study.folder / "table.md", "\n".join(markdown(*table) for table in tables + rivals))
+    write_text(study.folder / "table.tex", "\n".join(latex(*table) for table in tables + rivals))
     print("\n" + "\n".join(terminal(*table) for table in tables) + f"\nfolder: {study.folder}", flush=True)
     print(f"report: {write_report(study.folder)}", flush=True)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from logging import getLogger
 
 import numpy as np
 import torch
@@ -14,7 +15,9 @@ from torch.optim.swa_utils import update_bn
 from fedmd.attacks.backdoor import triggered_test
 from fedmd.config import RunConfig
 from fedmd.data.split import Split
-from fedmd.defense.detector import DETECTORS, score
+from fedmd.defense.answers import TrustedSet
+from fedmd.defense.detector import DETECTORS, Detector, check_detector
+from fedmd.defense.drift import ROUNDS, DriftMonitor
 from fedmd.defense.history import build_history
 from fedmd.defense.pipeline import Pipeline, build_response
 from fedmd.defense.threshold import build_threshold
@@ -24,7 +27,9 @@ from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
 from fedmd.training.evaluate import accuracy
 from fedmd.training.online import make_optimizer, online_step
-from fedmd.types import ImageSet, Screened, StreamBatch, Verdicts
+from fedmd.types import Drift, ImageSet, Screened, StreamBatch, Verdicts
+
+log = getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,7 @@ class OnlineLearner:
         self._classes = images.classes
         self._numerics = numerics
         self.model = model_for(config.model, images, config.seed)
+        check_detector(config.defense.detector, self.model)
         self.model.load_state_dict(burn_in.final)
         numerics.place(self.model)
         if (momentum := config.training.online.batchnorm_momentum) is not None:
@@ -77,7 +83,10 @@ class OnlineLearner:
             trusted=(numerics.images(self._trusted[0]), self._trusted[1]),
             detector=DETECTORS[config.defense.detector],
             stopping=config.defense.stopping,
+            rivals=rivals_of(config),
+            monitor=monitor_of(config, len(split.trusted)),
         )
+        self._warned = False
 
     def judge(self, batches: Sequence[StreamBatch]) -> Judged:
         """Screen the union of `batches` (in the given order); the model stays as it is."""
@@ -91,6 +100,7 @@ class OnlineLearner:
         senders = torch.from_numpy(clients).to(self._numerics.device)
         with self._numerics.autocast():
             screened = self.pipeline.screen(self._numerics.images(x), y, senders)
+        self._warn(screened.verdicts.drift)
         index = np.concatenate([np.arange(len(batch)) for batch in batches]).astype(np.int64)
         return Judged(clients, index, union.labels, screened)
 
@@ -104,6 +114,7 @@ class OnlineLearner:
             judged.screened.x,
             judged.screened.y,
             batchnorm="frozen" if self._config.training.online.batchnorm == "frozen" else "train",
+            clip_norm=self._config.defense.clip_norm if self._config.defense.name == "clip" else None,
             numerics=self._numerics,
         )
         if loss is not None:
@@ -120,8 +131,20 @@ class OnlineLearner:
         """The detector's scores [m] of the trusted set under today's models; two forward passes."""
         with self._numerics.autocast():
             pipeline = self.pipeline
-            scores = score(pipeline.detector, pipeline.history.model, pipeline.current, *pipeline.trusted)
+            scores = pipeline.detector(TrustedSet(pipeline.history.model, pipeline.current, *pipeline.trusted).answers)
         return scores.cpu().double().numpy()
+
+    def _warn(self, drift: Drift | None) -> None:
+        """Say so when drift starts; once a run, as `metrics.jsonl` has every round of it."""
+        if drift is not None and not self._warned:
+            self._warned = True
+            log.warning(
+                "threshold drift: over the last rounds (at most %d) %.1f %% of what was judged is above the threshold, "
+                "which promised %.1f %%; either somebody attacks, or the stream is no longer like the trusted set",
+                ROUNDS,
+                100 * drift.rate,
+                100 * drift.promised,
+            )
 
     def _settle_batchnorm(self, model: nn.Module) -> None:
         """With batchnorm=trusted, running statistics come from the trusted set: no client has a say in them."""
@@ -144,3 +167,14 @@ class OnlineLearner:
 
 NO_IDS = np.zeros(0, np.int64)
 NO_VERDICTS = Verdicts(np.zeros(0), np.zeros(0), NO_IDS, NO_IDS, None)
+
+
+def rivals_of(config: RunConfig) -> dict[str, Detector]:
+    """Every detector that stands beside the discrepancy in the report; none where defense.rivals is off."""
+    return {name: rival for name, rival in DETECTORS.items() if name != "discrepancy" and config.defense.rivals}
+
+
+def monitor_of(config: RunConfig, trusted: int) -> DriftMonitor | None:
+    """A monitor where a promise is made, and acted upon."""
+    promised = config.threshold.name == "quantile" and config.defense.name in ("dsc", "drop")
+    return DriftMonitor(config.threshold.fpr, trusted) if promised else None

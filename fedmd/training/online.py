@@ -23,12 +23,14 @@ def online_step(
     y: Tensor,
     *,
     batchnorm: Literal["train", "frozen"] = "train",
+    clip_norm: float | None = None,
     numerics: Numerics = FLOAT32,
 ) -> float | None:
     """θ <- θ - SGD(∇_θ CE), CE the batch-mean cross-entropy of `x` [N, C, H, W] and `y` [N] in train mode.
 
     Leaves the model in that mode. With batchnorm="frozen" the batch-norm layers use their running statistics
-    and keep them (their weights still learn); so it is for a batch of one sample, which has no variance.
+    and keep them (their weights still learn); so it is for a batch of one sample, which has no variance. With
+    `clip_norm` a gradient of a larger L2 norm, over all parameters together, is scaled down to it before momentum.
 
     Returns:
         The loss before the step, or None for an empty batch, on which no step is made.
@@ -44,5 +46,7 @@ def online_step(
     with numerics.autocast():
         loss = cross_entropy(model(x), y)
     torch.autograd.backward(loss)
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     return loss.item()

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedmd.defense.detector import DETECTORS, Answers, ask, pooled, pooled_reference
+from fedmd.config import ConfigError
+from fedmd.defense.answers import Answers, ask
+from fedmd.defense.detector import DETECTORS, alarms, check_detector, pooled, pooled_reference
 
 
 def answers() -> Answers:
@@ -64,3 +66,21 @@ def test_asking_leaves_the_models_as_they_were() -> None:
     assert all(model.training for model in models)
     for model, state in zip(models, before, strict=True):
         assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in state.items())
+
+
+@pytest.mark.parametrize("name", ["kernel_density", "lid", "mahalanobis"])
+def test_a_feature_detector_needs_a_linear_layer(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^defense.detector: {name} needs .* allowed: discrepancy, "):
+        check_detector(name, nn.Conv2d(1, 2, 3))
+    check_detector(name, nn.Linear(2, 2))
+    check_detector("pixel_distance", nn.Conv2d(1, 2, 3))
+
+
+def test_alarms_are_counted_by_what_is_judged() -> None:
+    suspicious, clients = torch.tensor([True, True, False, False, True]), torch.tensor([4, 4, 7, 7, 9])
+    assert alarms(suspicious, "per_sample", clients) == (3, 5)
+    assert alarms(suspicious, "per_client", clients) == (2, 3)
+    assert alarms(torch.ones(5, dtype=torch.bool), "batch_mean") == (1, 1)
+    assert alarms(torch.zeros(0, dtype=torch.bool), "batch_mean") == (0, 0)
+    with pytest.raises(ValueError, match="clients"):
+        alarms(suspicious, "per_client")

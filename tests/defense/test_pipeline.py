@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedmd.config import DefenseConfig
-from fedmd.defense.detector import DETECTORS
+from fedmd.defense.answers import Reference, ask
+from fedmd.defense.detector import DETECTORS, Detector
+from fedmd.defense.drift import DriftMonitor
 from fedmd.defense.history import LagHistory, SnapshotHistory
 from fedmd.defense.pipeline import Pipeline, build_response
 from fedmd.types import Action, Screened
@@ -231,6 +233,129 @@ def test_a_plain_pytorch_loop(batch: tuple[Tensor, Tensor]) -> None:
     assert measured[0] == 0  # the two models are one
     assert all(value > 0 for value in measured[1:])
     assert guard.steps == 3
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.0, 24), (0.2, 19), (0.25, 18), (0.5, 12), (1.0, 0)])
+def test_trim_leaves_out_the_largest_losses(batch: tuple[Tensor, Tensor], share: float, kept: int) -> None:
+    x, y = batch
+    logits = net(0).eval()(x).detach().double()
+    loss = [-math.log(float(logits[i].softmax(0)[y[i]])) for i in range(N)]
+    smallest = sorted(sorted(range(N), key=lambda i: loss[i])[:kept])
+    screened = pipeline("trim", 0.0, trim_share=share).screen(x.clone(), y)
+    assert [i for i, action in enumerate(screened.verdicts.actions) if action == Action.ACCEPTED] == smallest
+    assert torch.equal(screened.x, x[smallest]) and torch.equal(screened.y, y[smallest])
+    assert np.allclose(screened.verdicts.before, loss, rtol=1e-4)  # the detector of trim is the current loss
+
+
+def test_trim_by_another_detector_and_of_samples_without_a_score(batch: tuple[Tensor, Tensor]) -> None:
+    x, y = batch
+    screened = pipeline("trim", 0.0, trim_share=0.5, detector="discrepancy").screen(x, y)
+    before = naive_discrepancy(net(7), net(0), x)
+    rejected = screened.verdicts.actions == Action.REJECTED
+    assert set(np.flatnonzero(rejected)) == set(before.argsort(descending=True)[: N // 2].tolist())
+    x = x.clone()
+    x[3] = math.nan
+    assert pipeline("trim", 0.0, trim_share=1 / N).screen(x, y).verdicts.actions[3] == Action.REJECTED
+
+
+@pytest.mark.parametrize("name", ["pixel_distance", "kernel_density", "lid", "mahalanobis", "confidence"])
+def test_a_rival_as_the_detector(batch: tuple[Tensor, Tensor], name: str) -> None:
+    """Its threshold comes from trusted scores with each sample left out, and DSC follows it in its own passes."""
+    x, y = batch
+    seen: list[Tensor] = []
+
+    def rule(step: int, trusted: Callable[[], Tensor]) -> float:
+        seen.append(trusted())
+        return float(seen[-1].median())
+
+    guard = pipeline("dsc", rule, detector=name, step_size=0.05)
+    guard.trusted = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(5)), torch.arange(40) % 5
+    verdicts = (screened := guard.screen(x.clone(), y)).verdicts
+    first = ask(net(7), net(0), *guard.trusted)
+    assert first.x is not None
+    reference = Reference(first.x, first.labels, first.features)
+    fresh = ask(net(7), net(0), x, y, lambda: reference)
+    assert np.allclose(verdicts.before, DETECTORS[name](fresh), rtol=1e-4)
+    if name == "pixel_distance":  # a sample that is part of its own mean is nearer to it by (n - 1) / n, n = 8
+        assert torch.allclose(seen[0] * 7 / 8, DETECTORS[name](ask(net(7), net(0), *guard.trusted, lambda: reference)))
+    assert verdicts.threshold is not None
+    assert ((verdicts.before > verdicts.threshold) == (verdicts.steps > 0)).all()
+    after = DETECTORS[name](ask(net(7), net(0), screened.x, y, lambda: reference))
+    assert np.allclose(verdicts.after, after, rtol=1e-3, atol=1e-4)
+
+
+def counted(calls: dict[str, int], name: str) -> Callable[[nn.Module, object], None]:
+    def count(module: nn.Module, inputs: object) -> None:
+        calls[name] = calls.get(name, 0) + 1
+
+    return count
+
+
+@pytest.mark.parametrize(
+    ("rule", "rivals", "passes"),
+    [
+        (lambda step, trusted: 1.0, {}, {"current": 1, "historical": 1}),
+        (lambda step, trusted: 1.0, DETECTORS, {"current": 2, "historical": 1}),
+        (lambda step, trusted: float(trusted().median()), {}, {"current": 2, "historical": 2}),
+        (lambda step, trusted: float(trusted().median()), DETECTORS, {"current": 2, "historical": 2}),
+    ],
+)
+def test_forward_passes(
+    batch: tuple[Tensor, Tensor],
+    rule: Callable[..., float],
+    rivals: dict[str, Detector],
+    passes: dict[str, int],
+) -> None:
+    """The trusted set is asked only where somebody wants it, and once however many detectors do."""
+    guard, calls = pipeline("none", rule), dict[str, int]()
+    guard.rivals = rivals
+    guard.current.register_forward_pre_hook(counted(calls, "current"))
+    guard.history.model.register_forward_pre_hook(counted(calls, "historical"))
+    guard.screen(*batch)
+    assert calls == passes
+
+
+@pytest.mark.parametrize("name", ["none", "drop", "dsc"])
+def test_rivals_watch_and_change_nothing(batch: tuple[Tensor, Tensor], name: str) -> None:
+    x, y = batch
+    alone, watched = (pipeline(name, lambda step, trusted: float(trusted().median())) for _ in range(2))
+    watched.rivals = {key: rival for key, rival in DETECTORS.items() if key != "discrepancy"}
+    plain, scored = alone.screen(x.clone(), y), watched.screen(x.clone(), y)
+    assert torch.equal(plain.x, scored.x) and plain.verdicts.threshold == scored.verdicts.threshold
+    for part in ("before", "after", "steps", "actions"):
+        assert np.array_equal(getattr(plain.verdicts, part), getattr(scored.verdicts, part))
+    assert plain.verdicts.rivals == {} and set(scored.verdicts.rivals) == set(watched.rivals)
+    assert all(scores.shape == (N,) and np.isfinite(scores).all() for scores in scored.verdicts.rivals.values())
+    assert set(watched.wall_s) == {"screening", "rivals", "correction"} and "rivals" not in alone.wall_s
+
+
+def test_feature_rivals_of_a_model_without_a_linear_layer_measure_nothing(batch: tuple[Tensor, Tensor]) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 5, 8), nn.Flatten())
+    guard = Pipeline(
+        model, SnapshotHistory(model), lambda step, trusted: 1.0, build_response(DefenseConfig(name="none")),
+        trusted=batch, rivals=DETECTORS,
+    )  # fmt: skip
+    rivals = guard.screen(*batch).verdicts.rivals
+    unmeasured = {name for name, scores in rivals.items() if np.isnan(scores).all()}
+    assert unmeasured == {"kernel_density", "lid", "mahalanobis"}
+    assert all(np.isfinite(scores).all() for name, scores in rivals.items() if name not in unmeasured)
+
+
+def test_the_monitor_counts_messages_where_messages_are_judged(batch: tuple[Tensor, Tensor]) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    class Listening(DriftMonitor):
+        def observe(self, alarms: int, judged: int, samples: int) -> None:
+            seen.append((alarms, judged, samples))
+
+    clients = torch.arange(N) % 3
+    for stopping in ("per_sample", "per_client", "batch_mean"):
+        guard = pipeline("drop", -1.0, stopping=stopping)
+        guard.monitor = Listening(0.1, 9)
+        guard.screen(*batch, clients)
+        guard.threshold = lambda step, trusted: math.inf  # no promise: nothing to watch
+        guard.screen(*batch, clients)
+    assert seen == [(N, N, N), (3, 3, N), (1, 1, N)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

@@ -44,6 +44,24 @@ def test_run_and_sweep(small: list[str], cache: Path, runs: Any, metrics: Metric
     assert times(tmp_path) == before
 
 
+def test_drift_of_the_threshold_is_said_and_kept(small: list[str], cache: Path, tmp_path: Path) -> None:
+    """Everybody poisons with a large radius, and a rival is the detector."""
+    others = [setting for setting in small if not setting.startswith(("defense", "threshold"))]
+    arguments = [*others, "defense=drop", "defense.detector=pixel_distance", "threshold.fpr=0.1"]
+    arguments += ["attack.fraction=1", "attack.radius=1", f"runtime.cache_dir={cache}", "hydra.run.dir=run"]
+    done = subprocess.run([FEDMD, "run", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).count("threshold drift: over the last rounds") == 1
+    rounds = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rounds[0]["threshold_drift"] is None
+    last = rounds[-1]["threshold_drift"]
+    assert last["promised"] == 0.1 and last["rate"] > 0.4
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Threshold drift in" in page and "Pixel distance (the defence&#39;s)" in page
+    rivals = json.loads((tmp_path / "run" / "summary.json").read_text())["detection"]["rivals"]
+    assert rivals["pixel_distance"]["auroc"] > 0.9
+
+
 def test_compare_and_resume(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     arguments = ["compare", "experiment=smoke", "compare.seeds=[0]", "hydra.sweep.dir=study", "runtime.device=cpu"]

@@ -75,10 +75,11 @@ SCHEMA = {
     "rounds": None,
     "clients": None,
     "malicious_clients": None,
-    "detection": {"sample", "client", "detector", "flagged"},
+    "detection": {"sample", "client", "detector", "flagged", "rivals"},
     "defense": {"name", "corrected_share", "rejected_share", "mean_steps"},
     "wall_s": {
-        *("total", "startup", "attack", "local_training", "screening", "correction", "step", "evaluation", "transport")
+        *("total", "startup", "attack", "local_training", "screening", "rivals", "correction", "step"),
+        *("evaluation", "transport"),
     },
     "bytes_received": None,
     "seed": None,
@@ -135,6 +136,11 @@ def test_verdicts_agree_with_the_summary_and_the_rounds(runs: Any, metrics: Metr
     scores = table["before"].to_numpy()
     pairs = [(p > c) + 0.5 * (p == c) for p in scores[poisoned] for c in scores[~poisoned]]
     assert summary["detection"]["sample"]["auroc"] == pytest.approx(np.mean(pairs))
+    assert set(summary["detection"]["rivals"]) >= {"current_loss", "confidence", "pixel_distance", "lid", "mahalanobis"}
+    for name, quality in summary["detection"]["rivals"].items():
+        values = table[name].to_numpy()
+        pairs = [(p > c) + 0.5 * (p == c) for p in values[poisoned] for c in values[~poisoned]]
+        assert quality["auroc"] == pytest.approx(np.mean(pairs))
     assert summary["defense"]["corrected_share"] == pytest.approx((table["action"] == "corrected").mean())
     assert summary["defense"]["corrected_share"] > 0
     assert summary["defense"]["mean_steps"] == pytest.approx(table["steps"].mean())

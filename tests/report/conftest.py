@@ -13,7 +13,7 @@ from fedmd.report.files import cell_folder, read_json, write_json
 from fedmd.report.recorder import RunRecorder
 from fedmd.report.summary import summarise, write_summary
 from fedmd.report.truth import Truth
-from fedmd.types import Action, Json, Phase, Rejection, RoundReport, Strip, Verdicts
+from fedmd.types import Action, Drift, Json, Phase, Rejection, RoundReport, Strip, Verdicts
 
 
 def make_round(
@@ -30,6 +30,8 @@ def make_round(
     wall_s: dict[str, float] | None = None,
     discrepancy: Sequence[float] | None = None,
     attack_success: float | None = None,
+    rivals: dict[str, Sequence[float]] | None = None,
+    drift: Drift | None = None,
 ) -> RoundReport:
     """A round of len(before) samples, two a client unless `clients` says otherwise."""
     n = len(before)
@@ -41,6 +43,8 @@ def make_round(
         actions=np.array([Action.ACCEPTED] * n if actions is None else actions, np.int64),
         threshold=threshold,
         discrepancy=None if discrepancy is None else np.array(discrepancy, np.float64),
+        rivals={name: np.array(values, np.float64) for name, values in (rivals or {}).items()},
+        drift=drift,
     )
     return RoundReport(
         round=number,
@@ -60,7 +64,7 @@ def make_round(
 
 def make_record(folder: Path, *reports: RoundReport) -> Path:
     """`folder` with the rounds recorded in it."""
-    with RunRecorder(folder) as recorder:
+    with RunRecorder(folder, list(reports[0].verdicts.rivals) if reports else ()) as recorder:
         for report in reports:
             recorder.record(report)
     return folder

@@ -42,6 +42,7 @@ def test_one_line_a_round_with_known_numbers(tmp_path, round_report, record):
         "attack_success": 0.125,
         "loss": 1.0,
         "threshold": 0.25,
+        "threshold_drift": None,
         "samples": 4,
         "clients": 2,
         "corrected_share": 0.5,

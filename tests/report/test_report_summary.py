@@ -76,6 +76,7 @@ def test_an_attacked_run_with_known_answers(attacked):
         "startup": 4.0,
         "attack": 2.0,
         "screening": None,
+        "rivals": None,
         "correction": None,
         "step": 6.5,
         "evaluation": None,

@@ -104,7 +104,7 @@ def test_a_report_names_every_sample(federation: Build) -> None:
         assert np.array_equal(report.labels, np.concatenate([batch.labels for batch in batches]))
         assert len(report.verdicts.before) == 4 * len(batches)
         assert report.bytes_received == 10 * len(batches)
-        assert set(report.wall_s) == {"transport", "guard", "screening", "correction", "step", "evaluation"}
+        assert set(report.wall_s) == {"transport", "guard", "screening", "rivals", "correction", "step", "evaluation"}
         assert result.learned is not None
         kept = report.verdicts.actions != Action.REJECTED
         assert result.learned.screened.y.tolist() == report.labels[kept].tolist()
@@ -209,6 +209,67 @@ def test_a_run_survives_a_diverged_model(federation: Build) -> None:
     assert len(results) == 6
     assert np.isnan(results[-1].report.verdicts.before).all()
     assert results[-1].report.verdicts.threshold is None
+
+
+def test_clipping_bounds_the_servers_step(federation: Build) -> None:
+    """Without momentum a step is at most lr * clip_norm long, and with a small bound exactly that."""
+    system = federation({"defense": {"name": "clip", "clip_norm": 1e-3}, "training.online.momentum": 0.0})
+    before = torch.cat([p.detach().flatten().clone() for p in system.learner.model.parameters()])
+    result = next(run_session(system.config, system.learner, system, system.coalition.phase))
+    after = torch.cat([p.detach().flatten() for p in system.learner.model.parameters()])
+    assert float((after - before).double().norm()) == pytest.approx(0.02 * 1e-3, rel=0.02)  # float32 weights
+    assert set(result.report.verdicts.actions) == {Action.ACCEPTED}
+
+
+def test_every_sample_is_scored_by_every_detector_unless_told(federation: Build) -> None:
+    expected = {
+        "historical_loss",
+        "current_loss",
+        "confidence",
+        "pixel_distance",
+        "kernel_density",
+        "lid",
+        "mahalanobis",
+    }
+    watched, alone = federation().run(), federation({"defense": {"name": "none", "rivals": False}}).run()
+    for result, plain in zip(watched, alone, strict=True):
+        assert set(result.report.verdicts.rivals) == expected and plain.report.verdicts.rivals == {}
+        assert all(len(scores) == 20 for scores in result.report.verdicts.rivals.values())
+        assert np.array_equal(result.report.verdicts.before, plain.report.verdicts.before)
+        assert (result.report.loss, result.report.accuracy) == (plain.report.loss, plain.report.accuracy)
+
+
+DROP = {
+    "defense": {"name": "drop", "detector": "pixel_distance"},
+    "threshold": {"name": "quantile", "fpr": 0.2},
+    "stream.batch_size": 20,
+}
+
+
+def darken(system: Federation) -> Federation:
+    """The server's trusted images are no longer like the stream."""
+    x, y = system.learner.pipeline.trusted
+    system.learner.pipeline.trusted = (0.2 * x, y)
+    return system
+
+
+def test_drift_is_warned_of_once_and_reported_in_every_round(federation: Build, caplog: Any) -> None:
+    results = darken(federation(DROP)).run()
+    drifted = [result.report.verdicts.drift for result in results]
+    assert all(drift is not None and drift.promised == 0.2 and drift.rate > 0.9 for drift in drifted)
+    warnings = [record.getMessage() for record in caplog.records if "threshold drift" in record.getMessage()]
+    assert len(warnings) == 1 and "promised 20.0 %" in warnings[0]
+
+
+def test_no_warning_without_drift(federation: Build, caplog: Any) -> None:
+    results = federation(DROP).run()
+    assert 0 < np.mean([result.report.verdicts.share(Action.REJECTED) for result in results]) < 0.5
+    assert all(result.report.verdicts.drift is None for result in results) and not caplog.records
+
+
+def test_no_warning_where_the_threshold_is_not_in_force(federation: Build, caplog: Any) -> None:
+    results = darken(federation({**DROP, "defense": {"name": "none", "detector": "pixel_distance"}})).run()
+    assert all(result.report.verdicts.drift is None for result in results) and not caplog.records
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

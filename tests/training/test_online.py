@@ -54,6 +54,27 @@ def test_left_over_gradients_do_not_count() -> None:
     assert all(torch.equal(a, b) for a, b in zip(clean.parameters(), dirty.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("clip_norm", [1e-3, 0.5, 1e6])
+def test_a_clipped_step_by_hand(clip_norm: float) -> None:
+    """theta - lr * g * min(1, c / ||g||), ||g|| over all parameters; momentum sees the clipped gradient."""
+    model = net()
+    reference, velocity = copy.deepcopy(model).train(), None
+    optimizer = make_optimizer(model, SETTINGS)
+    for seed in range(2):
+        x, y = batch(seed=seed)
+        online_step(model, optimizer, x, y, clip_norm=clip_norm)
+        gradients = torch.autograd.grad(cross_entropy(reference(x), y), list(reference.parameters()))
+        norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients))
+        assert norm > 0.5 or clip_norm != 0.5  # so that 0.5 clips and 1e6 does not
+        gradients = tuple(g * min(1.0, clip_norm / norm) for g in gradients)
+        velocity = gradients if velocity is None else [0.9 * v + g for v, g in zip(velocity, gradients, strict=True)]
+        with torch.no_grad():
+            for parameter, v in zip(reference.parameters(), velocity, strict=True):
+                parameter -= 0.05 * v
+    for key, value in reference.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[key], value)
+
+
 def statistics(model: nn.Module) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in model.state_dict().items() if key.endswith(STATISTICS)}
 

@@ -7,13 +7,15 @@ from fedmd.report.crossed import CROSSED_CAPTION, crossed_tables
 from fedmd.report.page.arms_blocks import accuracy_blocks, curve_blocks
 from fedmd.report.page.cards import comparison_cards, sweep_cards
 from fedmd.report.page.content import Block, Note, Page, Section, Table
-from fedmd.report.page.evidence import Arms, Evidence
+from fedmd.report.page.evidence import Arms, Evidence, Run
 from fedmd.report.page.pictures import strip_pictures
 from fedmd.report.page.run_blocks import score_blocks
 from fedmd.report.page.run_page import attack_success, footer
 from fedmd.report.page.settings import settings_section
+from fedmd.report.rivals import ARMS_CAPTION, arm_rows, comparison_rows
 from fedmd.report.statistics import mean_interval
 from fedmd.report.table import Cell, Estimate, percent, plain
+from fedmd.types import Json
 
 MEASURES = {
     "burn-in": ("accuracy", "burn_in"),
@@ -42,7 +44,7 @@ def arms_page(evidence: Evidence, title: str, details: int) -> Page:
     sections = [
         Section("table", "Results", result_blocks(evidence)),
         Section("accuracy", "Accuracy over rounds", accuracy_blocks(evidence.arms)),
-        Section("detection", "Detection", curve_blocks(evidence.arms)),
+        Section("detection", "Detection", [*curve_blocks(evidence.arms), *rival_tables(evidence)]),
         arms_section(evidence.arms, details),
     ]
     if runs:
@@ -90,10 +92,26 @@ def sweep_rows(arms: Arms) -> list[dict[str, Cell]]:
         summaries = {seed: run.summary for seed, run in runs.items()}
         columns = MEASURES | (ATTACK_SUCCESS if succeeds else {})
         cells = {name: percent(mean_interval(column(summaries, list(runs), path))) for name, path in columns.items()}
-        detection = intervals([run["detection"] for run in summaries.values()], summaries, list(runs), ("detection",))
-        auroc = plain(detector_auroc(detection))
+        auroc = plain(detector_auroc(detection_intervals(runs)))
         rows.append({"arm": arm, "runs": str(len(runs)), **cells, "AUROC": auroc})
     return rows
+
+
+def detection_intervals(runs: Mapping[int, Run]) -> Json:
+    """Means and intervals of everything under `detection` over the seeds of an arm."""
+    summaries = {seed: run.summary for seed, run in runs.items()}
+    return intervals([one["detection"] for one in summaries.values()], summaries, list(runs), ("detection",))
+
+
+def rival_tables(evidence: Evidence) -> list[Block]:
+    """Arms by detectors, where the runs have rivals."""
+    comparison = evidence.comparison
+    rows = (
+        comparison_rows(comparison)
+        if comparison
+        else arm_rows({arm: detection_intervals(runs) for arm, runs in evidence.arms.items()})
+    )
+    return [Table.of(rows, ARMS_CAPTION)] if rows else []
 
 
 def arms_section(arms: Arms, details: int) -> Section:

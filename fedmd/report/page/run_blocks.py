@@ -13,7 +13,7 @@ from fedmd.report.curves import (
     roc_points,
 )
 from fedmd.report.detection import sample_detection
-from fedmd.report.detector import DISCREPANCY, held_scores, threshold_label, threshold_note, unit_of
+from fedmd.report.detector import DISCREPANCY, amount, held_scores, threshold_label, threshold_note
 from fedmd.report.distribution import distribution_figure
 from fedmd.report.figures import accuracy_figure, score_figure
 from fedmd.report.heatmap import client_means, heat_map_figure
@@ -74,8 +74,8 @@ def groups(run: Run) -> str:
     """Medians of clean and poisoned samples, and the range of the thresholds, in words."""
     verdicts = run.verdicts[np.isfinite(run.verdicts["before"])]
     poisoned = run.truth.of(verdicts)
-    clean, unit = verdicts["before"][~poisoned].median(), unit_of(run.detector)
-    parts = [f"Median {run.detector.lower()} of clean samples {clean:.3g} {unit}"]
+    clean = amount(verdicts["before"][~poisoned].median(), run.detector)
+    parts = [f"Median {run.detector.lower()} of clean samples {clean}"]
     if poisoned.any():
         parts.append(f"of poisoned ones {verdicts['before'][poisoned].median():.3g}")
     thresholds = verdicts["threshold"].dropna()
@@ -94,8 +94,8 @@ def clients_words(run: Run) -> str:
     good = means[~means.index.isin(malicious)].mean()
     names = ", ".join(map(str, malicious)) if len(malicious) <= 12 else f"{len(malicious)} of {len(means)}"
     return (
-        f"Malicious (▲): {names}, mean {bad:.3g} {unit_of(run.detector)} over the run; honest clients {good:.3g}. "
-        "Dashed boxes are the rounds in which malicious clients poison."
+        f"Malicious (▲): {names}, mean {amount(bad, run.detector)} over the run; honest clients {good:.3g}. Dashed "
+        "boxes are the rounds in which malicious clients poison."
     )
 
 

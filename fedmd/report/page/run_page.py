@@ -6,6 +6,7 @@ from fedmd.report.page.evidence import Run, detector_of
 from fedmd.report.page.pictures import strip_pictures
 from fedmd.report.page.run_blocks import accuracy_plot, detection_blocks, score_blocks
 from fedmd.report.page.settings import settings_section
+from fedmd.report.rivals import RUN_CAPTION, run_rows
 from fedmd.report.table import MISSING, Estimate, Row, cell_text
 from fedmd.types import Json
 
@@ -24,7 +25,7 @@ def run_sections(run: Run) -> list[Section]:
     return [
         Section("accuracy", "Accuracy", accuracy or [Note("The rounds' metrics are no longer in the folder.")]),
         Section("discrepancy", run.detector, score_blocks(run, "discrepancy")),
-        Section("detection", "Detection", [*detection_blocks(run, "detection"), detection_table(run.summary)]),
+        Section("detection", "Detection", [*detection_blocks(run, "detection"), *detection_numbers(run)]),
         Section("images", "Images", images),
         Section("numbers", "Numbers", [cost_table(run.summary), *([rounds_table(run)] if run.metrics else [])]),
         settings_section([run]),
@@ -104,6 +105,25 @@ def detection_table(summary: Json) -> Table:
     clients = {name: Estimate(score["client"]["auroc"]) for name, score in scores.items()}
     rows.append({"measure": "AUROC, clients (by their mean)", **clients})
     return Table.of(rows, "How well a score tells poisoned from clean; 1 is perfect, AUROC 0.5 is chance")
+
+
+def detection_numbers(run: Run) -> list[Block]:
+    """The tables, and a note where the threshold did not keep its promise."""
+    blocks: list[Block] = [detection_table(run.summary)]
+    if rows := run_rows(run.summary):
+        blocks.append(Table.of(rows, RUN_CAPTION))
+    drifted = [row for row in run.metrics if row.get("threshold_drift")]
+    if drifted:
+        promised = 100 * drifted[0]["threshold_drift"]["promised"]
+        rates = [100 * row["threshold_drift"]["rate"] for row in drifted]
+        blocks.append(
+            Note(
+                f"Threshold drift in {len(drifted)} rounds from round {drifted[0]['round']} on: {min(rates):.1f} to "
+                f"{max(rates):.1f} % of what was judged lay above the threshold, which promised {promised:.1f} % of "
+                "clean traffic. Either somebody attacks, or the stream is no longer like the trusted set."
+            )
+        )
+    return blocks
 
 
 def own_detection(summary: Json) -> Json:

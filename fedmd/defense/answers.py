@@ -1,0 +1,121 @@
+"""What the two models say to a batch: the one record that every detector judges by."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedmd.training.mode import evaluating
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The server's m trusted samples `x` [m, C, H, W], their `labels` [m] and `features` [m, d] under today's model."""
+
+    x: Tensor
+    labels: Tensor
+    features: Tensor | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """N samples: `historical` and `current` logits [N, K], the claimed `labels` [N], and what rivals look at besides.
+
+    x: the samples themselves [N, C, H, W].
+    features: the current model's penultimate features [N, d]; None where it has no `nn.Linear`.
+    reference: what to compare with, only called, and paid for, by detectors that do.
+    own: these samples are the reference themselves, in its order; then each is judged by the others.
+    """
+
+    historical: Tensor
+    current: Tensor
+    labels: Tensor
+    x: Tensor | None = None
+    features: Tensor | None = None
+    reference: Callable[[], Reference] | None = None
+    own: bool = False
+
+
+@torch.no_grad()
+def ask(
+    historical: nn.Module,
+    current: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    reference: Callable[[], Reference] | None = None,
+) -> Answers:
+    """Both models' answers to `x` [N, C, H, W], one forward pass each, in eval mode; their train/eval flags come back.
+
+    N = 0 runs neither.
+    """
+    if len(x) == 0:
+        nothing = torch.zeros(0, 1, device=x.device)
+        return Answers(nothing, nothing, y, x, None, reference)
+    with evaluating(historical, current):
+        earlier = historical(x)
+        logits, features = look(current, x)
+    return Answers(earlier, logits, y, x, features, reference)
+
+
+class TrustedSet:
+    """The trusted samples under today's two models; each is asked once, and only if somebody wants to know."""
+
+    def __init__(self, historical: nn.Module, current: nn.Module, x: Tensor, y: Tensor) -> None:
+        self._historical = historical
+        self._current = current
+        self._x = x
+        self._y = y
+
+    @cached_property
+    def answers(self) -> Answers:
+        """For the scores that a threshold is made of."""
+        with torch.no_grad(), evaluating(self._historical):
+            earlier = self._historical(self._x)
+        logits, features = self._looked
+        return Answers(earlier, logits, self._y, self._x, features, lambda: self.reference, own=True)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """For detectors that compare samples with these; asks the current model only."""
+        return Reference(self._x, self._y, self._looked[1])
+
+    @cached_property
+    def _looked(self) -> tuple[Tensor, Tensor | None]:
+        with torch.no_grad(), evaluating(self._current):
+            return look(self._current, self._x)
+
+
+def look(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Logits [N, K] and penultimate features [N, d] of `x`, of one forward pass in the mode `model` is in."""
+    with penultimate(model) as features:
+        return model(x), features(len(x))
+
+
+@contextmanager
+def penultimate(model: nn.Module) -> Iterator[Callable[[int], Tensor | None]]:
+    """A function that gives the penultimate features [n, d] of the latest forward pass of `model`, detached.
+
+    They are the input of the last `nn.Linear` to run, caught on its way. The function is told n, the size of the
+    batch, and gives None where no such layer has run or its input is not of n samples.
+    """
+    latest: Tensor | None = None
+
+    def keep(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        nonlocal latest
+        latest = inputs[0].detach() if inputs else None
+
+    hooks = [layer.register_forward_pre_hook(keep) for layer in model.modules() if isinstance(layer, nn.Linear)]
+    try:
+        yield lambda n: latest.flatten(1) if latest is not None and latest.dim() > 1 and len(latest) == n else None
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def has_features(model: nn.Module) -> bool:
+    """Whether `penultimate` can find anything in `model`."""
+    return any(isinstance(layer, nn.Linear) for layer in model.modules())
