@@ -11,6 +11,7 @@ from fedmd.config.federation import FederationConfig, RuntimeConfig
 from fedmd.config.run import RunConfig
 from fedmd.config.section import ConfigError, Section
 from fedmd.config.training import BurnInConfig, ModelConfig, OnlineConfig, TrainingConfig
+from fedmd.config.update import LocalConfig, StrategyConfig
 
 __all__ = [
     "AttackConfig",
@@ -20,6 +21,7 @@ __all__ = [
     "DefenseConfig",
     "FederationConfig",
     "HistoryConfig",
+    "LocalConfig",
     "ModelConfig",
     "OnlineConfig",
     "PartitionConfig",
@@ -28,6 +30,7 @@ __all__ = [
     "Section",
     "ShiftConfig",
     "SplitConfig",
+    "StrategyConfig",
     "StreamConfig",
     "ThresholdConfig",
     "TrainingConfig",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ValidationError, model_validator
 
@@ -12,11 +12,17 @@ from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
 from fedmd.config.federation import FederationConfig, RuntimeConfig
 from fedmd.config.section import ConfigError, CountOrZero, Section
 from fedmd.config.training import ModelConfig, TrainingConfig
+from fedmd.config.update import LocalConfig, StrategyConfig
 
 
 class RunConfig(Section):
-    """One federation from burn-in to its last round. Same config, same numbers."""
+    """One federation from burn-in to its last round. Same config, same numbers.
 
+    mode=stream: clients send samples, the server learns online. mode=update (an extension): clients train, the server
+    aggregates what they learned; `local` and `strategy` are for that mode.
+    """
+
+    mode: Literal["stream", "update"] = "stream"
     seed: CountOrZero
     data: DataConfig
     model: ModelConfig
@@ -28,6 +34,8 @@ class RunConfig(Section):
     history: HistoryConfig
     federation: FederationConfig
     runtime: RuntimeConfig
+    local: LocalConfig = LocalConfig()
+    strategy: StrategyConfig = StrategyConfig()
 
     @model_validator(mode="after")
     def _history_was_taken(self) -> Self:

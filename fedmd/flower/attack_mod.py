@@ -6,16 +6,14 @@ the coalition's. For everybody else it is transparent: `attack.fraction=0` is an
 
 import tempfile
 import time
-from functools import lru_cache
 from pathlib import Path
 
-import torch
 from flwr.app import Context, Message
 from flwr.clientapp.typing import ClientAppCallable
-from torch import nn
 
 from fedmd.attacks.blackboard import Blackboard
 from fedmd.attacks.coalition import Coalition
+from fedmd.flower.client_model import client_model, fix_threads
 from fedmd.flower.exchange import fetch_model
 from fedmd.flower.messages import (
     INFO,
@@ -27,8 +25,6 @@ from fedmd.flower.messages import (
     stream_reply,
 )
 from fedmd.flower.world import World, world_of
-from fedmd.models import model_for
-from fedmd.training.device import resolve_device
 
 
 def collusion(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -36,7 +32,9 @@ def collusion(message: Message, context: Context, call_next: ClientAppCallable) 
     reply = call_next(message, context)
     request = read_request(message)
     world = world_of(request.run)
-    coalition = coalition_of(world, _folder(request, context))
+    if world.config.mode == "update":  # an info query: there everybody wants the model
+        return reply
+    coalition = coalition_of(world, meeting_place(request, context))
     if message.metadata.message_type == INFO:
         clients, _ = read_info(reply, world.config.federation.clients)
         wants_model = any(client in coalition.members for client in clients)
@@ -44,8 +42,8 @@ def collusion(message: Message, context: Context, call_next: ClientAppCallable) 
     if not coalition.is_active(request.round) or not set(request.clients) & set(coalition.members):
         return reply
     started = time.perf_counter()
-    torch.set_num_threads(max(1, int(world.config.runtime.client_cpus)))  # whatever OMP_NUM_THREADS says: it repeats
-    model = _model(request.run)
+    fix_threads(request.run)
+    model = client_model(request.run)
     fetch_model(request, model)
     batches = [
         coalition.poison(batch, model) if batch.client in coalition.members else batch
@@ -61,15 +59,8 @@ def coalition_of(world: World, folder: Path) -> Coalition:
     return Coalition(world.config, world.streams, own_data, Blackboard(folder))
 
 
-def _folder(request: Request, context: Context) -> Path:
+def meeting_place(request: Request, context: Context) -> Path:
     """The shared folder of a simulation; on a machine of its own, a colluder works alone in a temporary one."""
     if request.exchange:
         return Path(request.exchange)
     return Path(tempfile.gettempdir()) / f"fedmd-coalition-{context.run_id}-{context.node_id}"
-
-
-@lru_cache(maxsize=2)
-def _model(run: str) -> nn.Module:
-    world = world_of(run)
-    device = resolve_device("auto" if world.config.runtime.client_gpus > 0 else "cpu")
-    return model_for(world.config.model, world.images, world.config.seed).to(device)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Protocol
 
 from flwr.app import ArrayRecord
-from torch import nn
+from torch import Tensor, nn
 
 from fedmd import checkpoint
 from fedmd.flower.messages import Request
@@ -81,9 +81,13 @@ def _sweep() -> None:
 
 def fetch_model(request: Request, model: nn.Module) -> None:
     """Load the published model into `model`. Raises ValueError when the request carries none."""
+    model.load_state_dict(fetch_state(request))
+
+
+def fetch_state(request: Request) -> dict[str, Tensor]:
+    """The published model's state dict. Raises ValueError when the request carries none."""
     if request.model is not None:
-        model.load_state_dict(request.model.to_torch_state_dict())
-    elif request.model_file:
-        model.load_state_dict(checkpoint.load(Path(request.model_file))[0])
-    else:
-        raise ValueError("the request carries no model")
+        return request.model.to_torch_state_dict()
+    if request.model_file:
+        return checkpoint.load(Path(request.model_file))[0]
+    raise ValueError("the request carries no model")

@@ -5,6 +5,7 @@ from functools import lru_cache
 
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
+from fedmd.data.local import LocalData
 from fedmd.data.shift import cached_shift, withheld
 from fedmd.data.sources import load_images
 from fedmd.data.split import Split, split
@@ -20,6 +21,11 @@ class World:
     images: ImageSet
     parts: Split
     streams: ClientStreams
+
+    @property
+    def local(self) -> LocalData:
+        """What each client trains on in mode=update."""
+        return LocalData(self.config, self.images, self.streams)
 
 
 def build_world(config: RunConfig) -> World:

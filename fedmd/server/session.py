@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from fedmd.config import RunConfig
-from fedmd.seeding import numpy_generator
+from fedmd.data.sampling import sample_clients
 from fedmd.server.learner import Learned, OnlineLearner
 from fedmd.types import Phase, Rejection, RoundReport, StreamBatch, Verdicts
 
@@ -38,15 +38,6 @@ class RoundResult:
     learned: Learned | None
 
 
-def sample_clients(config: RunConfig, round: int) -> tuple[int, ...]:
-    """The clients asked in `round`, ascending; a function of seed and round only."""
-    federation = config.federation
-    drawn = numpy_generator(config.seed, "clients", round=round).choice(
-        federation.clients, federation.sampled_clients, replace=False
-    )
-    return tuple(sorted(int(client) for client in drawn))
-
-
 def run_session(
     config: RunConfig, learner: OnlineLearner, collect: Collector, phase_of: Callable[[int], Phase]
 ) -> Iterator[RoundResult]:
@@ -60,8 +51,7 @@ def run_session(
         transport_s = time.perf_counter() - started
         learned = learner.learn(collected.batches) if collected.batches else None
         started = time.perf_counter()
-        due = (round + 1) % config.runtime.evaluate_every == 0 or round + 1 == config.stream.rounds
-        accuracy = learner.accuracy() if due or _phase_ends(config, round) else None
+        accuracy = learner.accuracy() if is_evaluated(config, round) else None
         evaluation_s = time.perf_counter() - started
         report = RoundReport(
             round=round,
@@ -81,6 +71,12 @@ def run_session(
             },
         )
         yield RoundResult(report, collected.batches, learned)
+
+
+def is_evaluated(config: RunConfig, round: int) -> bool:
+    """Whether the model is tested after `round`."""
+    due = (round + 1) % config.runtime.evaluate_every == 0 or round + 1 == config.stream.rounds
+    return due or _phase_ends(config, round)
 
 
 def _phase_ends(config: RunConfig, round: int) -> bool:

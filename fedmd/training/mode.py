@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
@@ -23,3 +24,15 @@ def evaluating(*models: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+
+
+@contextmanager
+def batch_normalising(model: nn.Module) -> Iterator[None]:
+    """Like `evaluating`, but batch-norm layers normalise by the batch at hand, as in training.
+
+    A forward pass then moves their running statistics, unless copies are put in their place.
+    """
+    with evaluating(model):
+        for module in model.modules():
+            module.training = isinstance(module, _BatchNorm)
+        yield

@@ -13,9 +13,10 @@ from fedmd.attacks.blackboard import Blackboard
 from fedmd.attacks.coalition import Coalition
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
+from fedmd.data.sampling import sample_clients
 from fedmd.flower.world import World, build_world
 from fedmd.server.learner import OnlineLearner
-from fedmd.server.session import Collected, RoundResult, run_session, sample_clients
+from fedmd.server.session import Collected, RoundResult, run_session
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Numerics
 from fedmd.types import Action, Rejection, StreamBatch

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedmd.training.mode import evaluating
+from fedmd.training.mode import batch_normalising, evaluating
 
 
 def mixed_model() -> nn.Sequential:
@@ -64,3 +64,11 @@ def test_running_statistics_do_not_move_inside() -> None:
         model(torch.randn(8, 3))
     assert torch.equal(model[0].running_mean, torch.zeros(3))
     assert int(model[0].num_batches_tracked) == 0
+
+
+def test_only_batch_norm_trains_inside_batch_normalising() -> None:
+    model = mixed_model()
+    before = flags(model)
+    with batch_normalising(model):
+        assert flags(model) == [False, False, True, False, False, False]
+    assert flags(model) == before

@@ -1,0 +1,77 @@
+"""The accumulative attack in update space, eq (4) after [AP21]: what the colluders add to an honest update.
+
+    accumulative round:   Δ = Δ_honest − η λ ∇_θ S,   S = cos(−g_tri, g_val),   ‖∇_θ S‖ clipped at 10
+    trigger round:        Δ = Δ_honest + η' g_tri
+
+g are gradients of the batch-mean cross-entropy, all parameters flattened into one vector, with the model in train
+mode. Lowering S turns g_tri towards g_val, so that ascent on the trigger batch also ascends the validation loss.
+
+Where we differ: the published code moves one model by −λ ∇S and +0.01 g_tri, λ = 0.08, without clients or an
+honest gradient. Ours is a client's update (an extension): η and η' / 0.01 are the attack's strength, 1 by default,
+and the sum is no longer than an honest update (`bounded`). Of train mode we take what makes gradients differ, batch
+norm by the batch's own statistics; dropout stays off, so that a push is a function of its arguments.
+
+[AP21] Pang et al., Accumulative Poisoning Attacks on Real-time Data, NeurIPS 2021.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from fedmd.attacks.gradients import Tensors, detached_parameters, folded, normalised, pull
+from fedmd.training.mode import batch_normalising, evaluating
+
+GRADIENT_CLIP = 10.0
+
+
+def accumulative_push(
+    model: nn.Module, x_tri: Tensor, y_tri: Tensor, x_val: Tensor, y_val: Tensor, *, rate: float = 0.08
+) -> Tensor:
+    """−λ ∇_θ S at θ_t = ``model``, ∇_θ S clipped: [d], parameters() flattened. All colluders share one.
+
+    With c = cos(g_tri, g_val) = −S, ∇c = H_tri s_tri + H_val s_val: two Hessian-vector products with the fixed
+    vectors of `folded`, taken of the whole vectors. Parameters, buffers and flags of the model stay as they are.
+
+    Args:
+        x_tri, y_tri: trigger batch [N, C, H, W] and labels [N]; clean samples, nothing is crafted in pixel space.
+        x_val, y_val: the attacker's validation batch [M, C, H, W] and labels [M].
+        rate: λ.
+    """
+    parameters = detached_parameters(model)
+    trigger = _gradient(model, parameters, x_tri, y_tri, create_graph=True)
+    validation = _gradient(model, parameters, x_val, y_val, create_graph=True)
+    g_tri, g_val = (_flat(trigger),), (_flat(validation),)
+    s_tri, s_val = folded(g_tri, normalised(g_val))[0], folded(g_val, normalised(g_tri))[0]
+    vectors = _split(s_tri, trigger) + _split(s_val, validation)
+    uphill = _flat(pull(trigger + validation, vectors, tuple(parameters.values())))  # ∇c = −∇S
+    return rate * bounded(uphill, GRADIENT_CLIP)
+
+
+def trigger_push(model: nn.Module, x_tri: Tensor, y_tri: Tensor, *, rate: float = 0.01) -> Tensor:
+    """η' g_tri at θ_t = ``model``: [d], parameters() flattened. Arguments as in `accumulative_push`; rate: η'."""
+    return rate * _flat(_gradient(model, detached_parameters(model), x_tri, y_tri, create_graph=False))
+
+
+def bounded(update: Tensor, norm: float) -> Tensor:
+    """``update`` if it is no longer than ``norm``, else shortened to that L2 norm, direction kept."""
+    length = float(torch.linalg.vector_norm(update))
+    return update * (norm / length) if length > norm else update
+
+
+def _gradient(model: nn.Module, parameters: dict[str, Tensor], x: Tensor, y: Tensor, *, create_graph: bool) -> Tensors:
+    """g(x) at ``parameters``, one tensor each. A single sample has no batch statistics: eval mode then."""
+    copies = {name: buffer.clone() for name, buffer in model.named_buffers()}  # these take the running statistics
+    mode = batch_normalising if len(x) > 1 else evaluating
+    with mode(model), torch.enable_grad():
+        loss = F.cross_entropy(functional_call(model, parameters | copies, (x.detach(),)), y.long())
+        return torch.autograd.grad(loss, tuple(parameters.values()), create_graph=create_graph, materialize_grads=True)
+
+
+def _flat(tensors: Tensors) -> Tensor:
+    return torch.cat([t.detach().reshape(-1) for t in tensors])
+
+
+def _split(vector: Tensor, like: Tensors) -> Tensors:
+    parts = torch.split(vector, [t.numel() for t in like])
+    return tuple(part.view_as(t) for part, t in zip(parts, like, strict=True))

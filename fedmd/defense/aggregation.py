@@ -1,0 +1,54 @@
+"""Robust aggregation of flat updates that Flower does not have: norm clipping, centered clipping, FLTrust.
+
+Every kernel takes the clients' updates Δ_i = θ_i − θ_t as `updates` [n, d], floating, finite, n >= 1.
+"""
+
+import torch
+from torch import Tensor
+
+
+def clip_norms(updates: Tensor, bound: float | None = None) -> Tensor:
+    """min(1, M / ‖Δ_i‖) · Δ_i [n, d]: no client moves the model by more than M.
+
+    Sun et al., Can You Really Backdoor Federated Learning?, 2019 (arXiv 1911.07963), without its optional noise. Their
+    M is a constant; None takes the median of the round's norms, which needs no tuning and is ours to answer for.
+    """
+    norms = torch.linalg.vector_norm(updates, dim=1)
+    limit = norms.quantile(0.5) if bound is None else torch.as_tensor(bound, dtype=updates.dtype, device=updates.device)
+    return updates * _shrink(norms, limit)[:, None]
+
+
+def centered_clipping(updates: Tensor, centre: Tensor, radius: float | None = None, iterations: int = 3) -> Tensor:
+    """v ← v + (1/n) Σ_i (Δ_i − v) · min(1, τ / ‖Δ_i − v‖), `iterations` times from v = `centre` [d]; the last v [d].
+
+    Karimireddy, He and Jaggi, Learning from History for Byzantine Robust Optimization, ICML 2021: `centre` is the
+    aggregate of the round before. τ = `radius`; None takes the median of ‖Δ_i − centre‖, which is ours.
+    """
+    limit = None if radius is None else torch.as_tensor(radius, dtype=updates.dtype, device=updates.device)
+    for _ in range(iterations):
+        away = updates - centre
+        norms = torch.linalg.vector_norm(away, dim=1)
+        limit = norms.quantile(0.5) if limit is None else limit
+        centre = centre + (away * _shrink(norms, limit)[:, None]).mean(dim=0)
+    return centre
+
+
+def fltrust(updates: Tensor, reference: Tensor) -> Tensor:
+    """Σ_i TS_i · (‖Δ_0‖ / ‖Δ_i‖) Δ_i / Σ_j TS_j with TS_i = max(0, cos(Δ_i, Δ_0)), and Δ_0 = `reference` [d]; [d].
+
+    Cao et al., FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping, NDSS 2021: Δ_0 is the server's own
+    update, trained on its trusted (root) set. Zero where no client agrees with the server at all.
+    """
+    norms = torch.linalg.vector_norm(updates, dim=1)
+    size = torch.linalg.vector_norm(reference)
+    products = updates @ reference
+    trust = torch.where(products > 0, products / (norms * size), 0.0)
+    if not bool(trust.sum() > 0):
+        return torch.zeros_like(reference)
+    scale = torch.where(norms > 0, size / norms, 0.0)
+    return (trust * scale) @ updates / trust.sum()
+
+
+def _shrink(norms: Tensor, limit: Tensor) -> Tensor:
+    """min(1, limit / norm) per client; 1 for an update of norm zero."""
+    return torch.where(norms > limit, limit / norms, 1.0)

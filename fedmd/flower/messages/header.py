@@ -1,0 +1,112 @@
+"""What all messages have in common: the protocol's header, who answers for whom, and the checks of a reply's head."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from fedmd.types import Rejection
+
+PROTOCOL = 1
+INFO = "query.info"
+HEADER, MODEL = "fedmd", "model"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A server's request as a client reads it. `model` is None for a node that did not subscribe to it."""
+
+    run: str
+    round: int
+    clients: tuple[int, ...]
+    exchange: str
+    model_file: str
+    model: ArrayRecord | None
+    proximal_mu: float = 0.0  # of mode=update, for FedProx
+
+
+def info_request(run: str, exchange: str = "") -> RecordDict:
+    """Ask a node which clients it answers for and whether it wants the model."""
+    return RecordDict({HEADER: ConfigRecord({"protocol": PROTOCOL, "run": run, "exchange": exchange})})
+
+
+def info_reply(clients: Sequence[int], *, wants_model: bool) -> RecordDict:
+    """A node's answer to `info_request`."""
+    return RecordDict({HEADER: ConfigRecord({"clients": list(clients), "wants_model": wants_model})})
+
+
+def read_info(message: Message, clients: int) -> tuple[tuple[int, ...], bool]:
+    """The clients a node claims and its wish for the model. Raises ValueError with a reason."""
+    header = header_of(message)
+    claimed: object = header.get("clients")
+    wants_model = header.get("wants_model")
+    if not isinstance(claimed, list) or not all(type(client) is int and 0 <= client < clients for client in claimed):
+        raise ValueError(f"clients must be a list of ids below {clients}")
+    if len(set(claimed)) != len(claimed):
+        raise ValueError("a client is claimed twice")
+    if not isinstance(wants_model, bool):
+        raise ValueError("wants_model must be a boolean")
+    return tuple(cast(list[int], claimed)), wants_model
+
+
+def round_header(run: str, round: int, clients: Sequence[int], exchange: str, model_file: str) -> ConfigRecord:
+    """The head of a round's request, of either mode."""
+    return ConfigRecord(
+        {
+            "protocol": PROTOCOL,
+            "run": run,
+            "round": round,
+            "clients": list(clients),
+            "exchange": exchange,
+            "model_file": model_file,
+        }
+    )
+
+
+def read_request(message: Message) -> Request:
+    """A client's view of any request. Raises ValueError when the protocol differs."""
+    header = header_of(message)
+    if header.get("protocol") != PROTOCOL:
+        raise ValueError(f"protocol {header.get('protocol')!r} is not {PROTOCOL}: server and client differ in version")
+    return Request(
+        run=str(header["run"]),
+        round=cast(int, header.get("round", 0)),
+        clients=tuple(cast(list[int], header.get("clients", []))),
+        exchange=str(header.get("exchange", "")),
+        model_file=str(header.get("model_file", "")),
+        model=message.content.array_records.get(MODEL),
+        proximal_mu=cast(float, header.get("proximal_mu", 0.0)),
+    )
+
+
+def check_header(message: Message, round: int) -> ConfigRecord:
+    """The head of a node's reply to a request of `round`. Raises ValueError with a reason when it is none."""
+    if message.has_error():
+        raise ValueError(f"the node answered with error {message.error.code}: {_last_line(message.error.reason)}")
+    header = header_of(message)
+    if header.get("protocol") != PROTOCOL:
+        raise ValueError(f"protocol must be {PROTOCOL}")
+    if type(header.get("round")) is not int or header["round"] != round:
+        raise ValueError(f"the answer is for round {header.get('round')!r}, not {round}"[:200])
+    return header
+
+
+def unasked(message: Message, asked: set[str], client: int) -> list[Rejection]:
+    """A note on records beside the header and those `asked` for; booked on `client`."""
+    extra = sorted(set(message.content) - asked - {HEADER})
+    return [Rejection(client, f"unexpected records {extra[:3]} were ignored"[:200])] if extra else []
+
+
+def header_of(message: Message) -> ConfigRecord:
+    """The record with the protocol's own fields. Raises ValueError when there is none."""
+    header = message.content.config_records.get(HEADER)
+    if header is None:
+        raise ValueError(f"the config record {HEADER!r} is missing")
+    return header
+
+
+def _last_line(reason: str | None) -> str:
+    """What a traceback ends with, fit for a terminal; the lines before differ from run to run (pids, addresses)."""
+    lines = [line.strip() for line in (reason or "no reason given").splitlines() if line.strip()]
+    return "".join(character for character in lines[-1] if character.isprintable())[-300:] if lines else ""

@@ -1,0 +1,103 @@
+"""Samples on their way up, in mode=stream, and how the server checks them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from numpy.typing import NDArray
+
+from fedmd.flower.messages.header import HEADER, MODEL, PROTOCOL, check_header, header_of, round_header, unasked
+from fedmd.types import Rejection, StreamBatch
+
+STREAM = "train.stream"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a valid batch looks like: sample shape (C, H, W), number of classes, most samples a client may send."""
+
+    shape: tuple[int, int, int]
+    classes: int
+    max_samples: int
+
+
+def stream_request(
+    run: str, round: int, clients: Sequence[int], exchange: str, model_file: str = "", model: ArrayRecord | None = None
+) -> RecordDict:
+    """Ask a node for the batches of `clients`; the model by file name or in the message, for subscribers only."""
+    header = round_header(run, round, clients, exchange, model_file)
+    return RecordDict({HEADER: header} if model is None else {HEADER: header, MODEL: model})
+
+
+def stream_reply(round: int, batches: Sequence[StreamBatch]) -> RecordDict:
+    """A node's answer to `stream_request`."""
+    header = ConfigRecord({"protocol": PROTOCOL, "round": round, "clients": [batch.client for batch in batches]})
+    records = RecordDict({HEADER: header})
+    for batch in batches:
+        records[_batch_key(batch.client)] = ArrayRecord({"images": Array(batch.images), "labels": Array(batch.labels)})
+    return records
+
+
+def read_own_batches(message: Message) -> list[StreamBatch]:
+    """The batches of a reply this process has just made itself (the attack mod's view; not validated)."""
+    header = header_of(message)
+    return [
+        StreamBatch(client, cast(int, header["round"]), *_arrays(message, client))
+        for client in cast(list[int], header["clients"])
+    ]
+
+
+def read_batches(
+    message: Message, round: int, clients: Sequence[int], expected: Expected
+) -> tuple[list[StreamBatch], list[Rejection]]:
+    """Everything valid in a node's reply, and the reason for everything that is not. Never raises.
+
+    One client's bad batch does not cost the other clients of its node theirs.
+    """
+    try:
+        check_header(message, round)
+    except ValueError as error:
+        return [], [Rejection(client, str(error)) for client in clients]
+    batches: list[StreamBatch] = []
+    rejections: list[Rejection] = []
+    for client in clients:
+        try:
+            images, labels = _arrays(message, client)
+            _check(images, labels, expected)
+            batches.append(StreamBatch(client, round, images, labels))
+        except ValueError as error:
+            rejections.append(Rejection(client, str(error)))
+    rejections += unasked(message, {_batch_key(client) for client in clients}, clients[0])
+    return batches, rejections
+
+
+def _batch_key(client: int) -> str:
+    return f"batch.{client}"
+
+
+def _arrays(message: Message, client: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    record = message.content.array_records.get(_batch_key(client))
+    if record is None or set(record) != {"images", "labels"}:
+        raise ValueError("there is no batch with images and labels")
+    try:
+        return record["images"].numpy(), record["labels"].numpy()
+    except Exception as error:  # NumPy's reader answers bad bytes with BadZipFile, TokenError, OverflowError, ...
+        raise ValueError(f"an array cannot be read: {type(error).__name__}") from error
+
+
+def _check(images: NDArray[np.uint8], labels: NDArray[np.int64], expected: Expected) -> None:
+    """What was really sent, whatever it was declared as. Bytes cannot be out of range, infinite or NaN."""
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        raise ValueError(f"images must be uint8, not {getattr(images, 'dtype', type(images).__name__)}")
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64:
+        raise ValueError(f"labels must be int64, not {getattr(labels, 'dtype', type(labels).__name__)}")
+    if images.ndim != 4 or images.shape[1:] != expected.shape:
+        raise ValueError(f"images must have shape [n, {', '.join(map(str, expected.shape))}], not {list(images.shape)}")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"labels must have shape [{len(images)}], not {list(labels.shape)}")
+    if not 1 <= len(labels) <= expected.max_samples:
+        raise ValueError(f"a batch must have 1 to {expected.max_samples} samples, not {len(labels)}")
+    if labels.min() < 0 or labels.max() >= expected.classes:
+        raise ValueError(f"labels must be between 0 and {expected.classes - 1}")

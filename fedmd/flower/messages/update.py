@@ -1,0 +1,149 @@
+"""Trained models on their way up, in mode=update, and how the server checks them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from fedmd.flower.messages.header import HEADER, MODEL, PROTOCOL, check_header, header_of, round_header, unasked
+from fedmd.types import Rejection
+
+UPDATE = "train.update"
+
+
+@dataclass(frozen=True)
+class ClientUpdate:
+    """What one client learned: its trained model's tensors, on how many samples, and in how many seconds."""
+
+    client: int
+    arrays: ArrayRecord
+    examples: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ExpectedUpdate:
+    """What a valid update looks like: shape and dtype of every tensor, and the most samples a client may claim."""
+
+    tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[np.generic]]]
+    max_examples: int
+
+
+def update_request(
+    run: str,
+    round: int,
+    clients: Sequence[int],
+    exchange: str,
+    proximal_mu: float,
+    model_file: str = "",
+    model: ArrayRecord | None = None,
+) -> RecordDict:
+    """Ask a node to train the models of `clients`; the server's model by file name or in the message."""
+    header = round_header(run, round, clients, exchange, model_file)
+    header["proximal_mu"] = proximal_mu
+    return RecordDict({HEADER: header} if model is None else {HEADER: header, MODEL: model})
+
+
+def narrow(message: Message, clients: Sequence[int]) -> None:
+    """Make a request, in place, one for `clients` only (the attack mod's way to speak for the others)."""
+    header_of(message)["clients"] = list(clients)
+
+
+def update_reply(round: int, updates: Sequence[ClientUpdate]) -> RecordDict:
+    """A node's answer to `update_request`."""
+    header = ConfigRecord(
+        {
+            "protocol": PROTOCOL,
+            "round": round,
+            "clients": [update.client for update in updates],
+            "examples": [update.examples for update in updates],
+            "seconds": [update.seconds for update in updates],
+        }
+    )
+    records = RecordDict({HEADER: header})
+    for update in updates:
+        records[_key(update.client)] = update.arrays
+    return records
+
+
+def read_own_updates(message: Message) -> list[ClientUpdate]:
+    """The updates of a reply this process has just made itself (the attack mod's view; not validated)."""
+    header = header_of(message)
+    columns = (cast(list[float], header[name]) for name in ("clients", "examples", "seconds"))
+    return [
+        ClientUpdate(int(client), message.content.array_records[_key(int(client))], int(examples), seconds)
+        for client, examples, seconds in zip(*columns, strict=True)
+    ]
+
+
+def read_updates(
+    message: Message, round: int, clients: Sequence[int], expected: ExpectedUpdate
+) -> tuple[list[ClientUpdate], list[Rejection]]:
+    """Everything valid in a node's reply, and the reason for everything that is not. Never raises.
+
+    One client's bad update does not cost the other clients of its node theirs. The tensors come back in the order of
+    `expected`, whatever order they were sent in: robust strategies compare flattened models.
+    """
+    try:
+        claims = _claims(check_header(message, round), expected)
+    except ValueError as error:
+        return [], [Rejection(client, str(error)) for client in clients]
+    updates: list[ClientUpdate] = []
+    rejections: list[Rejection] = []
+    for client in clients:
+        try:
+            if client not in claims:
+                raise ValueError("the reply does not list it")
+            arrays = _checked(message.content.array_records.get(_key(client)), expected)
+            updates.append(ClientUpdate(client, arrays, *_plausible(*claims[client], expected)))
+        except ValueError as error:
+            rejections.append(Rejection(client, str(error)[:200]))
+    rejections += unasked(message, {_key(client) for client in clients}, clients[0])
+    return updates, rejections
+
+
+def _key(client: int) -> str:
+    return f"update.{client}"
+
+
+def _claims(header: ConfigRecord, expected: ExpectedUpdate) -> dict[int, tuple[object, object]]:
+    """(examples, seconds) by client, as claimed."""
+    columns = [header.get(name) for name in ("clients", "examples", "seconds")]
+    if not all(isinstance(column, list) for column in columns):
+        raise ValueError("clients, examples and seconds must be lists")
+    lists = cast(list[list[int]], columns)
+    if len({len(column) for column in lists}) != 1:
+        raise ValueError("clients, examples and seconds differ in length")
+    return {client: (examples, seconds) for client, examples, seconds in zip(*lists, strict=True)}
+
+
+def _plausible(examples: object, seconds: object, expected: ExpectedUpdate) -> tuple[int, float]:
+    """A strategy weighs by `examples`, so a client must not claim just anything; `seconds` is for the record only."""
+    if type(examples) is not int or not 1 <= examples <= expected.max_examples:
+        raise ValueError(f"examples must be a number from 1 to {expected.max_examples}, not {examples!r}")
+    sane = isinstance(seconds, float) and math.isfinite(seconds) and seconds >= 0
+    return examples, float(cast(float, seconds)) if sane else 0.0
+
+
+def _checked(record: ArrayRecord | None, expected: ExpectedUpdate) -> ArrayRecord:
+    """What was really sent, whatever it was declared as, in the expected order."""
+    if record is None:
+        raise ValueError("there is no update")
+    if set(record) != set(expected.tensors):
+        missing, extra = sorted(set(expected.tensors) - set(record)), sorted(set(record) - set(expected.tensors))
+        raise ValueError(f"tensors of another model: {missing[:3]} missing, {extra[:3]} unknown")
+    for name, (shape, dtype) in expected.tensors.items():
+        try:
+            array = record[name].numpy()
+        except Exception as error:  # NumPy's reader answers bad bytes with BadZipFile, TokenError, OverflowError, ...
+            raise ValueError(f"{name} cannot be read: {type(error).__name__}") from error
+        if not isinstance(array, np.ndarray) or array.dtype != dtype:
+            raise ValueError(f"{name} must be {dtype}, not {getattr(array, 'dtype', type(array).__name__)}")
+        if array.shape != shape:
+            raise ValueError(f"{name} must have shape {list(shape)}, not {list(array.shape)}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has values that are not finite")
+    return ArrayRecord({name: record[name] for name in expected.tensors})

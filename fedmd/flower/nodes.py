@@ -1,0 +1,99 @@
+"""Flower's nodes behind a federation's clients: who answers for whom, and asking them before a deadline."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from logging import getLogger
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedmd.config import ConfigError, RunConfig
+from fedmd.flower.messages import INFO, info_request, read_info
+
+log = getLogger(__name__)
+_POLL_S = 0.005  # Grid.send_and_receive sleeps 0.1 s in simulation and 3 s in deployment; its own polls need not
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A round's clients by the node that answers for them, and those for whom no node does."""
+
+    by_node: dict[int, list[int]]
+    orphans: tuple[int, ...]
+
+
+class Nodes:
+    """The nodes of a grid, each with the clients it answers for. `subscribers` want the model."""
+
+    def __init__(self, grid: Grid, config: RunConfig, folder: str) -> None:
+        self._grid = grid
+        self._config = config
+        self._folder = folder
+        self.run = config.to_json()
+        self._node_of: dict[int, int] = {}
+        self.subscribers: set[int] = set()
+
+    def connect(self) -> None:
+        """Wait for the federation's nodes and learn which clients each of them answers for.
+
+        A client nobody speaks for is refused in every round. Raises ConfigError when nobody speaks for any.
+        """
+        deadline = time.monotonic() + self._config.federation.round_timeout_s
+        wanted = self._config.federation.node_count
+        while len(nodes := sorted(self._grid.get_node_ids())) < wanted and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        requests = {node: Message(info_request(self.run, self._folder), node, INFO) for node in nodes}
+        for node, reply in self.ask(requests).items():
+            self._register(node, reply)
+        missing = sorted(set(range(self._config.federation.clients)) - set(self._node_of))
+        if not self._node_of:
+            raise ConfigError(
+                f"federation.round_timeout_s: of {wanted} nodes {len(nodes)} came and none said within "
+                f"{self._config.federation.round_timeout_s:g} s which clients it answers for."
+            )
+        if missing:
+            log.warning("nobody answers for clients %s; they are refused in every round", missing)
+
+    def _register(self, node: int, reply: Message) -> None:
+        try:
+            if reply.has_error():
+                raise ValueError(reply.error.reason)
+            clients, wants_model = read_info(reply, self._config.federation.clients)
+            if taken := sorted(set(clients) & set(self._node_of)):
+                raise ValueError(f"clients {taken} belong to another node already")
+        except ValueError as error:
+            log.warning("node %d is not part of the federation: %s", node, error)
+            return
+        self._node_of.update(dict.fromkeys(clients, node))
+        if wants_model:
+            self.subscribers.add(node)
+
+    def of(self, clients: Sequence[int]) -> Asked:
+        """Whom to ask for `clients`."""
+        by_node: dict[int, list[int]] = {}
+        for client in clients:
+            if client in self._node_of:
+                by_node.setdefault(self._node_of[client], []).append(client)
+        return Asked(by_node, tuple(client for client in clients if client not in self._node_of))
+
+    def ask(self, requests: Mapping[int, Message]) -> dict[int, Message]:
+        """Replies by node; a node that stays silent is absent. Replies are matched by the request they answer."""
+        waiting: dict[str, int] = {}  # a node that left the federation gets no message id, and no entry
+        for node, request in requests.items():
+            waiting.update(dict.fromkeys(self._grid.push_messages([request]), node))
+        replies: dict[int, Message] = {}
+        deadline = time.monotonic() + self._config.federation.round_timeout_s
+        while waiting and time.monotonic() < deadline:
+            for reply in self._grid.pull_messages(list(waiting)):
+                if (answered := reply.metadata.reply_to_message_id) in waiting:
+                    replies[waiting.pop(answered)] = reply
+            time.sleep(_POLL_S)
+        return replies
+
+
+def size_of(reply: Message) -> int:
+    """Bytes of array data in a reply."""
+    if reply.has_error():
+        return 0
+    return sum(record.count_bytes() for record in reply.content.array_records.values())

@@ -1,0 +1,183 @@
+"""Discrepancy-aware update screening: a Flower strategy round any other, for anybody's ServerApp.
+
+    strategy = DiscrepancyScreening(FedAvg(fraction_train=0.5), model=model, probe=probe_loader)
+    result = strategy.start(grid=grid, initial_arrays=arrays, num_rounds=50)
+
+Screening model updates by eq (10), and correcting them, is an extension of ours: the paper screens samples.
+"""
+
+from collections.abc import Callable, Iterable
+from logging import INFO, WARNING
+from typing import Literal, get_args
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+from torch import nn
+
+from fedmd.defense.update_history import StateHistory, StateLag
+from fedmd.defense.update_screen import Probe, UpdateScreen, UpdateVerdict
+from fedmd.defense.update_threshold import UpdateThreshold, as_threshold, robust_threshold
+from fedmd.flower.replies import Layout, array_record, commonest, in_order, layout, metric_record, read_state
+from fedmd.types import Action
+
+ScreeningAction = Literal["reject", "correct", "weight"]
+OnVerdicts = Callable[[int, tuple[UpdateVerdict, ...]], None]
+
+
+class DiscrepancyScreening(Strategy):
+    """Measures every client's update by its discrepancy (10) and hands `strategy` what is left of the round.
+
+    Args:
+        strategy: the inner strategy; samples clients, configures rounds and aggregates as ever.
+        model: a net whose state dict has the keys, shapes and dtypes of the arrays that are trained; copied.
+        probe: trusted images no client sent: a tensor, a DataLoader of them or of (images, labels); read once, and the
+            labels are not looked at.
+        threshold: nats, or a function of the round's discrepancies; by default `robust_threshold`, outliers among them.
+        history: the model to compare with; by default the global model of the round before.
+        action: what happens to an update above the threshold. "reject": it is left out. "correct": it is shortened to
+            the largest scale that is at the threshold, in the reply itself, so that no copy of it is held; left out if
+            there is none. "weight": its num-examples are multiplied by threshold / D, which only matters to strategies
+            that weight by them.
+        on_verdicts: called with (round, verdicts in the order of the replies) after every round; the last round's are
+            also in `verdicts`.
+        max_examples: replies that claim more num-examples are left out; a weighted mean believes whatever it is told.
+
+    Updates at or below the threshold are handed on as the very messages that came, so a round without any above it is
+    the inner strategy's own, bit for bit. A reply that is an error, or whose records, keys, shapes, dtypes, values or
+    num-examples are not sane, is left out with the reason in its verdict, and never ends the run. When nothing is left,
+    the inner strategy gets an empty round and Flower keeps the global model. A strategy with a minimum (Bulyan: 4f + 3
+    replies) may skip a round after rejections; the global model is kept then too.
+
+    One candidate model is in memory at a time: what screening adds does not grow with the number of clients.
+
+    Raises:
+        ValueError: an argument is out of its range, or the arrays to train are not the model's.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        *,
+        model: nn.Module,
+        probe: Probe,
+        threshold: float | UpdateThreshold = robust_threshold,
+        history: StateHistory | None = None,
+        action: ScreeningAction = "reject",
+        on_verdicts: OnVerdicts | None = None,
+        max_examples: float = float("inf"),
+    ) -> None:
+        if action not in get_args(ScreeningAction):
+            raise ValueError(f"action must be one of {', '.join(get_args(ScreeningAction))}, got {action!r}")
+        self.strategy = strategy
+        self.verdicts: tuple[UpdateVerdict, ...] = ()
+        self._screen = UpdateScreen(model, probe, history or StateLag())
+        self._threshold = as_threshold(threshold)
+        self._action = action
+        self._on_verdicts = on_verdicts
+        self._weight_key = str(getattr(strategy, "weighted_by_key", "num-examples"))
+        self._max_examples = max_examples
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Remember the global model, then let the inner strategy configure the round."""
+        own = self._screen.model.state_dict()
+        shapes = {name: tuple(array.shape) for name, array in arrays.items()}
+        if shapes != {name: tuple(tensor.shape) for name, tensor in own.items()}:
+            raise ValueError("model must have the keys and shapes of the arrays to train: pass the net they come from")
+        self._screen.start_round({name: torch.from_numpy(array.numpy()) for name, array in arrays.items()})
+        self._names = list(arrays)
+        return self.strategy.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Screen the replies, then let the inner strategy aggregate what is left, in the order it came."""
+        replies = list(replies)
+        if not self._screen.started:
+            raise RuntimeError("configure_train must come before aggregate_train")
+        measured = self._measure(replies)
+        threshold = self._threshold([value for value in measured if isinstance(value, float) and value < float("inf")])
+        kept: list[Message] = []
+        verdicts: list[UpdateVerdict] = []
+        for reply, value in zip(replies, measured, strict=True):
+            node = reply.metadata.src_node_id
+            if isinstance(value, str):
+                verdict = UpdateVerdict(node, None, None, 0.0, Action.REJECTED, value, threshold)
+            elif value <= threshold:
+                verdict = UpdateVerdict(node, value, value, 1.0, Action.ACCEPTED, "", threshold)
+            else:
+                verdict = self._act(reply, value, threshold)
+            verdicts.append(verdict)
+            if verdict.action != Action.REJECTED:
+                in_order(array_record(reply), self._names)
+                kept.append(reply)
+        self.verdicts = tuple(verdicts)
+        self._report(server_round)
+        return self.strategy.aggregate_train(server_round, kept)
+
+    def _measure(self, replies: list[Message]) -> list[float | str]:
+        """For every reply its discrepancy, or the reason why it has none."""
+        layouts: list[Layout | str] = []
+        for reply in replies:
+            try:
+                layouts.append(layout(reply, self._weight_key, self._max_examples))
+            except ValueError as error:
+                layouts.append(str(error))
+        usual = [each for each in layouts if not isinstance(each, str)]
+        expected = commonest(usual) if usual else None
+        measured: list[float | str] = []
+        for reply, found in zip(replies, layouts, strict=True):
+            if isinstance(found, str):
+                measured.append(found)
+            elif found != expected:
+                measured.append("its records have other names or lengths than most replies'")
+            else:
+                try:
+                    state = read_state(array_record(reply), self._screen.model.state_dict())
+                    measured.append(self._screen.measure(state))
+                except ValueError as error:
+                    measured.append(str(error))
+        return measured
+
+    def _act(self, reply: Message, discrepancy: float, threshold: float) -> UpdateVerdict:
+        """What `action` asks for, on an update above the threshold."""
+        node = reply.metadata.src_node_id
+        reason = f"its discrepancy {discrepancy:.3g} is above the threshold {threshold:.3g}"
+        if self._action == "weight" and (share := threshold / discrepancy) > 0:
+            metrics = metric_record(reply)
+            metrics[self._weight_key] = float(metrics[self._weight_key]) * share  # type: ignore[arg-type]
+            return UpdateVerdict(node, discrepancy, discrepancy, share, Action.CORRECTED, reason, threshold)
+        if self._action == "correct":
+            record, own = array_record(reply), self._screen.model.state_dict()
+            scale, after = self._screen.correct(read_state(record, own), threshold)
+            if scale > 0:
+                for name, tensor in own.items():
+                    record[name] = Array(tensor.cpu().numpy())
+                return UpdateVerdict(node, discrepancy, after, scale, Action.CORRECTED, reason, threshold)
+        return UpdateVerdict(node, discrepancy, None, 0.0, Action.REJECTED, reason, threshold)
+
+    def _report(self, server_round: int) -> None:
+        for verdict in self.verdicts:
+            if verdict.action != Action.ACCEPTED:
+                log(WARNING, "screening: node %s %s, %s", verdict.node, verdict.action.name.lower(), verdict.reason)
+        if self._on_verdicts is not None:
+            self._on_verdicts(server_round, self.verdicts)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """The inner strategy's."""
+        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """The inner strategy's."""
+        return self.strategy.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Log what is screened, then the inner strategy's summary."""
+        log(INFO, "\t├──> Discrepancy screening: action %s", self._action)
+        self.strategy.summary()
