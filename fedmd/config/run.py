@@ -10,6 +10,8 @@ from fedmd.config.attack import AttackConfig
 from fedmd.config.data import DataConfig, StreamConfig
 from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
 from fedmd.config.federation import FederationConfig, RuntimeConfig
+from fedmd.config.limits import LimitsConfig
+from fedmd.config.observability import ObservabilityConfig
 from fedmd.config.section import ConfigError, CountOrZero, Section
 from fedmd.config.training import ModelConfig, TrainingConfig
 from fedmd.config.update import LocalConfig, StrategyConfig
@@ -34,6 +36,8 @@ class RunConfig(Section):
     history: HistoryConfig
     federation: FederationConfig
     runtime: RuntimeConfig
+    limits: LimitsConfig = LimitsConfig()
+    observability: ObservabilityConfig = ObservabilityConfig()
     local: LocalConfig = LocalConfig()
     strategy: StrategyConfig = StrategyConfig()
 

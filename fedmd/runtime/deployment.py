@@ -83,9 +83,11 @@ class Deployment:
     def _answers(self, host: str, port: int) -> bool:
         context = ssl.create_default_context(cafile=str(self.folder / "certificates/ca.pem"))
         try:
-            with socket.create_connection((host, port), timeout=2) as plain:
-                with context.wrap_socket(plain, server_hostname=host):
-                    return True
+            with (
+                socket.create_connection((host, port), timeout=2) as plain,
+                context.wrap_socket(plain, server_hostname=host),
+            ):
+                return True
         except OSError:  # nobody there yet; ssl.SSLError is one, too
             return False
 

@@ -63,8 +63,7 @@ class Processes:
             done = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                capture_output=True,
                 env=self._environment,
                 timeout=timeout_s,
                 text=True,

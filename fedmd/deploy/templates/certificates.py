@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Make a certificate authority and the server's certificate: python certificates.py [NAME_OR_ADDRESS ...]
 
-Names and addresses are those under which clients reach the server; without any, {{ host }}. What is already in
-certificates/ is kept: to renew the server's certificate, delete server.pem and run this again. ca.key signs new
-certificates and nothing else: keep it offline. Clients get ca.pem, which is public.
+Names and addresses are those under which clients reach the server; without any, the one in flower/config.toml. What
+is already in certificates/ is kept: to renew the server's certificate, delete server.pem and run this again. ca.key
+signs new certificates and nothing else: keep it offline. Clients get ca.pem, which is public.
 Needs the package `cryptography`, which comes with Flower.
 """
 
@@ -11,6 +11,7 @@ import datetime
 import ipaddress
 import os
 import sys
+import tomllib
 from pathlib import Path
 
 from cryptography import x509
@@ -18,7 +19,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-FOLDER = Path(__file__).resolve().parent / "certificates"
+HERE = Path(__file__).resolve().parent
+FOLDER = HERE / "certificates"
 CA_DAYS, SERVER_DAYS = 3650, 397
 
 
@@ -37,6 +39,7 @@ def main(hosts: list[str]) -> None:
     if not (FOLDER / "server.pem").exists():
         ca = x509.load_pem_x509_certificate((FOLDER / "ca.pem").read_bytes())
         ca_key = serialization.load_pem_private_key((FOLDER / "ca.key").read_bytes(), password=None)
+        assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
         key = ec.generate_private_key(ec.SECP384R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
         server = (
@@ -52,8 +55,15 @@ def main(hosts: list[str]) -> None:
     print(f"certificates for {', '.join(hosts)} in {FOLDER}")
 
 
-def certificate(subject, issuer, public_key, days):
-    now = datetime.datetime.now(datetime.timezone.utc)
+def configured_host() -> str:
+    address = tomllib.loads((HERE / "flower/config.toml").read_text())["superlink"]["federation"]["address"]
+    return str(address).rpartition(":")[0]
+
+
+def certificate(
+    subject: x509.Name, issuer: x509.Name, public_key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -66,20 +76,20 @@ def certificate(subject, issuer, public_key, days):
     )
 
 
-def usage(**granted):
+def usage(**granted: bool) -> x509.KeyUsage:
     names = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
              "key_cert_sign", "crl_sign", "encipher_only", "decipher_only")  # fmt: skip
     return x509.KeyUsage(**{name: granted.get(name, False) for name in names})
 
 
-def alternative(host):
+def alternative(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         return x509.DNSName(host)
 
 
-def save(name, key, certificate):
+def save(name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -89,4 +99,4 @@ def save(name, key, certificate):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or "{{ host }}".split())
+    main(sys.argv[1:] or [configured_host()])

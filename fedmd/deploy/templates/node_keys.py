@@ -3,7 +3,7 @@
 
 Every nodes/NAME.toml gets keys/NAME (private: goes to that node and nowhere else) and keys/NAME.pub. Existing keys are
 kept. register.json maps each key's fingerprint (as `ssh-keygen -lf keys/NAME.pub` prints it) to the client the node
-answers for; the server reads it (federation.register) and refuses a node that claims anybody else.
+answers for; the server reads it (federation.register_file) and refuses a node that claims anybody else.
 A node's owner may also make the pair where the node is (`ssh-keygen -t ecdsa -b 384 -N "" -f NAME`) and send you the
 .pub alone: put it into keys/ and run this again. Needs the package `cryptography`, which comes with Flower.
 """
@@ -35,7 +35,7 @@ def main() -> None:
     print(f"{len(register)} keys in {KEYS}, who may speak for whom in {HERE / 'register.json'}")
 
 
-def make_pair(private, public):
+def make_pair(private: Path, public: Path) -> None:
     key = ec.generate_private_key(ec.SECP384R1())
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
@@ -46,7 +46,7 @@ def make_pair(private, public):
     public.write_bytes(text + f" {private.name}\n".encode())
 
 
-def fingerprint(public):
+def fingerprint(public: bytes) -> str:
     blob = base64.b64decode(public.split()[1])
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 

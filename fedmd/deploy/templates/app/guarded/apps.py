@@ -1,6 +1,6 @@
-"""Both apps of the federation, as they come with fedmd."""
+"""Both apps of the federation, as they come with fedmd. The client's answers from its own machine's stream alone."""
 
-from fedmd.flower import client_app, server_app
+from fedmd.flower import bound, server_app
 
 server = server_app.app
-client = client_app.app
+client = bound.app

@@ -1,0 +1,1 @@
+"""What an operator does with a run folder. Each command takes its arguments and returns an exit code."""
