@@ -15,6 +15,7 @@ fedmd: federated streaming learning under accumulative poisoning, defended by Me
   fedmd run [-m] [--cfg] [KEY=VALUE ...]     one federation on Ray; -m sweeps over comma-separated values
   fedmd compare experiment=NAME [KEY=VALUE ...]   arms x seeds on one Ray instance; finished cells are skipped
   fedmd report PATH [--output FILE]          report.html of a run, a sweep or a comparison: one file, no network
+  fedmd calibrate FILE [KEY=VALUE ...]       thresholds from a clean run on your data, for threshold=calibrated
   fedmd deploy init DIR [--host NAME] [--port PORT] [--nodes N]   a real federation's folder; fedmd deploy demo [DIR]
   fedmd --version
 
@@ -52,7 +53,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"fedmd {versions()['fedmd']}")
         return 0
-    commands = {"run": _run, "compare": _compare, "report": _report, "deploy": _deploy}
+    commands = {"run": _run, "compare": _compare, "report": _report, "deploy": _deploy, "calibrate": _calibrate}
     if arguments[0] not in commands:
         raise ConfigError(f"{arguments[0]!r} is not a command; commands: {', '.join(commands)}.")
     return commands[arguments[0]](arguments[1:])
@@ -94,6 +95,12 @@ def _deploy(arguments: list[str]) -> int:
     from fedmd.console.deploy import deploy
 
     return deploy(arguments)
+
+
+def _calibrate(arguments: list[str]) -> int:
+    from fedmd.console.calibrate import calibrate
+
+    return calibrate(arguments)
 
 
 def _run(arguments: list[str]) -> int:

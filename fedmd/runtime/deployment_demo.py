@@ -21,7 +21,7 @@ from fedmd.runtime.deployment import Deployment, environment, free_port
 from fedmd.runtime.processes import ProcessError, Processes
 from fedmd.types import Action, Json
 
-RUN_S = 240.0  # the run itself, from its submission on
+RUN_S = 900.0  # gives up after so long; a quiet machine with two cores needs two to three minutes
 _KILL_AFTER_ROUNDS = 4
 
 
@@ -96,7 +96,7 @@ def _follow(
             killed = True
         if time.monotonic() > deadline:
             raise ProcessError(f"the run has not ended after {RUN_S:g} s:\n{processes.tail('superlink')}")
-        if time.monotonic() - asked > 15:  # a run that failed leaves no summary; each question costs a process
+        if time.monotonic() - asked > 30:  # a run that failed leaves no summary; each question costs a process
             asked = time.monotonic()
             status = deployment.status(run_id)
             if status.startswith("finished") and read_summary(composed.folder) is None:

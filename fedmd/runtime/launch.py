@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedmd.compose import Composed
+from fedmd.config import ConfigError, RunConfig
 from fedmd.report.page.write import write_report
 from fedmd.report.summary import read_summary
 from fedmd.runtime.simulation import Cell, simulate
@@ -30,13 +31,19 @@ def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
 def is_finished(cell: Cell) -> bool:
     """Whether the cell's folder holds the summary of this very configuration."""
     summary = read_summary(cell.folder)
-    return summary is not None and _decisive(summary["config"]) == _decisive(json.loads(cell.config.to_json()))
+    if summary is None:
+        return False
+    try:
+        done = RunConfig.parse(summary["config"])  # keys that are younger than the run have their defaults
+    except ConfigError:
+        return False
+    return _decisive(json.loads(done.to_json())) == _decisive(json.loads(cell.config.to_json()))
 
 
 def _decisive(config: Json) -> Json:
     """The settings that can change a result."""
     runtime = {key: value for key, value in config["runtime"].items() if key not in _NO_MATTER}
-    return {**config, "runtime": runtime}
+    return {**config, "runtime": runtime, "observability": None}
 
 
 def announce(cell: Cell, summary: Json) -> None:

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 export FLWR_HOME="$PWD/flower" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
-export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0.2}"
+export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0.5}"
 exec flower-superlink \
   --ssl-ca-certfile certificates/ca.pem --ssl-certfile certificates/server.pem --ssl-keyfile certificates/server.key \
   --enable-supernode-auth --disable-runtime-dependency-installation \

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 name=${1:?usage: ./supernode.sh NAME [PORT]}
 export FLWR_HOME="$PWD/flower/$name" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
-export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0.2}"
+export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0.5}"
 exec flower-supernode \
   --root-certificates certificates/ca.pem --auth-supernode-private-key "keys/$name" \
   --superlink "${SUPERLINK:-{{ host }}:{{ port }}}" --host 127.0.0.1 --port "${2:-9094}" \
