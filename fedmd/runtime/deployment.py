@@ -12,8 +12,8 @@ from pathlib import Path
 from fedmd.runtime.processes import ProcessError, Processes
 from fedmd.types import Json
 
-_COMMAND_S = 60.0
-_START_S = 90.0
+_COMMAND_S = 180.0
+_START_S = 180.0
 NAME = "federation"  # of the connection in flower/config.toml
 
 
