@@ -1,7 +1,7 @@
 """Thresholds from a clean run: how high honest traffic scores, with a promise on how much of it lies above.
 
-An extension: [MD23]'s threshold (7) is a schedule of constants, ours (8) follows the trusted set at every step. This one
-is measured once, on the operator's own clean stream, and then stays.
+An extension: [MD23]'s threshold (7) is a schedule of constants, ours (8) follows the trusted set at every step. This
+one is measured once, on the operator's own clean stream, and then stays.
 """
 
 import math

@@ -1,6 +1,7 @@
 """Flower's nodes behind a federation's clients: who answers for whom, and asking them before a deadline."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
@@ -15,6 +16,7 @@ from fedmd.flower.messages import INFO, info_request, read_info
 
 log = getLogger(__name__)
 _POLL_S = 0.005  # Grid.send_and_receive sleeps 0.1 s in simulation and 3 s in deployment; its own polls need not
+_ATTEMPTS = 3  # a node that never says whom it answers for must not cost every round its deadline
 _POLL_HTTP_S = 0.25  # each poll of a real SuperLink is a TLS request, which costs both ends a few milliseconds
 
 
@@ -38,7 +40,8 @@ class Nodes:
         self._register_file = None if register is None else read_register(register)
         self.run = config.to_json()
         self._node_of: dict[int, int] = {}
-        self._met: set[int] = set()
+        self._asked: Counter[int] = Counter()
+        self._answered: set[int] = set()
         self.fingerprint_of: dict[int, str] = {}  # by client, where a register of keys is kept
         self.subscribers: set[int] = set()
 
@@ -62,17 +65,19 @@ class Nodes:
             log.warning("nobody answers for clients %s; they are refused in every round", missing)
 
     def meet_new(self) -> None:
-        """Ask nodes that have come since, while there are clients nobody answers for."""
+        """Ask nodes that have come since, or were too slow, while there are clients nobody answers for."""
         if len(self._node_of) < self._config.federation.clients:
-            self._meet(sorted(set(self._grid.get_node_ids()) - self._met))
+            new = set(self._grid.get_node_ids()) - self._answered
+            self._meet(sorted(node for node in new if self._asked[node] < _ATTEMPTS))
 
     def _meet(self, nodes: Sequence[int]) -> None:
         if not nodes:
             return
         keys = {} if self._register_file is None else fingerprints(self._grid)
-        self._met.update(nodes)
+        self._asked.update(nodes)
         requests = {node: Message(info_request(self.run, self._folder), node, INFO) for node in nodes}
         for node, reply in self.ask(requests).items():
+            self._answered.add(node)
             self._register(node, reply, keys.get(node, ""))
 
     def _register(self, node: int, reply: Message, key: str) -> None:

@@ -94,7 +94,7 @@ def test_a_stream_that_cannot_be_read(stream: str, more: dict[str, Any], sentenc
 
 
 def test_a_folder_of_an_unknown_class(streams: dict[str, NodeConfig], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="classes: .* is not one of 0, 1"):
+    with pytest.raises(ConfigError, match=r"classes: .* is not one of 0, 1"):
         read_samples(node(f"folder:{tmp_path}/images", classes="0,1"), 0, 1)
 
 

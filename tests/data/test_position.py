@@ -53,7 +53,7 @@ def test_what_could_not_be_read_was_not_sent(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"run": "r"}', '{"run": "r", "next": "x", "sent": {}}'])
 def test_a_damaged_file_stops_the_node_instead_of_sending_twice(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.json").write_text(text)
-    with pytest.raises(ConfigError, match="position: .* cannot be read and written"):
+    with pytest.raises(ConfigError, match=r"position: .* cannot be read and written"):
         take(tmp_path / "p.json", "r", 0, 1, read)
 
 

@@ -1,4 +1,4 @@
-"""The folder of `fedmd deploy init`: every file parses with the tool it is for, and the scripts make working secrets."""
+"""The folder of `fedmd deploy init`: every file parses with its tool, the scripts make working secrets."""
 
 import json
 import os
@@ -40,7 +40,8 @@ def secrets(folder: Path) -> Path:
 
 def test_every_file_is_what_it_should_be(folder: Path) -> None:
     toml = {path.relative_to(folder).as_posix(): tomllib.loads(path.read_text()) for path in folder.rglob("*.toml")}
-    assert set(toml) == {"app/pyproject.toml", "flower/config.toml", "nodes/node-0.toml", "nodes/node-1.toml", "run.toml"}
+    nodes = {"nodes/node-0.toml", "nodes/node-1.toml"}
+    assert set(toml) == {"app/pyproject.toml", "flower/config.toml", "run.toml", *nodes}
     assert toml["flower/config.toml"]["superlink"]["federation"]["root-certificates"] == f"{folder}/certificates/ca.pem"
     assert f"register_file={folder}/register.json" in toml["run.toml"]["overrides"]
     for client in range(2):
@@ -175,7 +176,7 @@ def test_the_checkouts_bundle_holds_code_and_settings_only(tmp_path: Path) -> No
     shutil.copytree(CHECKOUT / "fedmd", app / "fedmd", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(CHECKOUT / "conf", app / "conf")
     shutil.copy(CHECKOUT / "pyproject.toml", app)
-    for private in ("server.key", "data/patients.json", "outputs/run/summary.json", ".env", "conf/notes.md", "keys/a.py"):
+    for private in ("server.key", "data/patients.json", "outputs/summary.json", ".env", "conf/notes.md", "keys/a.py"):
         (app / private).parent.mkdir(parents=True, exist_ok=True)
         (app / private).write_text("PRIVATE")
     files = bundled(app)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmd.runtime.processes import Processes, ProcessError
+from fedmd.runtime.processes import ProcessError, Processes
 
 ORPHAN = """
 import subprocess, sys, time
@@ -72,6 +72,6 @@ def test_commands_run_to_their_end_or_to_their_limit(tmp_path: Path) -> None:
         with pytest.raises(ProcessError, match="failed with code 3:\nbad luck"):
             processes.run([sys.executable, "-c", "print('bad luck'); raise SystemExit(3)"], timeout_s=30)
         began = time.monotonic()
-        with pytest.raises(ProcessError, match="took longer than 0.5 s"):
+        with pytest.raises(ProcessError, match=r"took longer than 0\.5 s"):
             processes.run([sys.executable, "-c", "import time; time.sleep(60)"], timeout_s=0.5)
         assert time.monotonic() - began < 30
