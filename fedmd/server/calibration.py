@@ -34,7 +34,8 @@ def validity(config: RunConfig, burn_in: BurnIn) -> Json:
     if config.defense.stopping != "per_sample":
         facts["stream.batch_size"] = config.stream.batch_size
         facts["clients in a round"] = config.federation.sampled_clients
-    return json.loads(json.dumps(facts))
+    plain: Json = json.loads(json.dumps(facts))  # as it comes back from the file
+    return plain
 
 
 def model_hash(burn_in: BurnIn) -> str:
@@ -74,7 +75,7 @@ def threshold_for(config: RunConfig, burn_in: BurnIn) -> Threshold:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"threshold.path: {path} is no file of fedmd calibrate ({error}).") from error
     here = validity(config, burn_in)
-    for key in sorted(here.keys() | made_for.keys()):
+    for key in (*here, *made_for):
         if here.get(key) != made_for.get(key):
             raise ConfigError(
                 f"threshold.path: {path} was calibrated for {key}={_short(made_for.get(key))}, but this run has "

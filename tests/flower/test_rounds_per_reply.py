@@ -14,6 +14,7 @@ from flwr.app import Context, Message, RecordDict
 from torch import nn
 
 from fedmd.config import ConfigError, RunConfig
+from fedmd.data.cache import default_cache_dir
 from fedmd.data.export import export_stream
 from fedmd.data.sampling import sample_clients
 from fedmd.flower import client_app
@@ -22,7 +23,11 @@ from fedmd.flower.identity import fingerprint, read_register
 from fedmd.flower.messages import INFO, STREAM, Expected
 from fedmd.flower.streaming import FlowerCollector
 from fedmd.flower.world import build_world
-from fedmd.server.session import Collected
+from fedmd.server.learner import OnlineLearner
+from fedmd.server.session import Collected, run_session
+from fedmd.training.burn_in import burn_in
+from fedmd.training.device import Numerics
+from fedmd.types import Action, Verdicts
 
 Make = Callable[..., RunConfig]
 EXPECTED = Expected((1, 8, 8), 10, 4)
@@ -114,6 +119,40 @@ def test_nodes_with_streams_of_their_own_look_like_simulated_ones(
         assert there.rejections == here.rejections == ()
         for deployed, other in zip(there.batches, here.batches, strict=True):
             assert np.array_equal(deployed.images, other.images) and np.array_equal(deployed.labels, other.labels)
+
+
+def test_deployed_verdicts_on_a_recorded_stream_are_the_simulated_ones(
+    wire: SimpleNamespace, make_config: Make, tmp_path: Path
+) -> None:
+    """The server's whole way, screening and learning, on nodes with recorded streams and on simulated ones."""
+    settings = {
+        "defense": {"name": "dsc"},
+        "model": {"name": "cnn", "width": 2},
+        "threshold": {"name": "quantile", "fpr": 0.5},
+    }
+    simulation = make_config({**settings, "federation": {"clients": 2}})
+    deployment = make_config({**settings, "federation": {"clients": 2, "batches_per_reply": 3}})
+    nodes = {}
+    for client in range(2):
+        export_stream(build_world(simulation).streams, client, 6, tmp_path / f"{client}.parquet")
+        stream = f"parquet:{tmp_path}/{client}.parquet"
+        nodes[client + 50] = {"client": client, "stream": stream, "position": str(tmp_path / f"{client}.json")}
+    here = verdicts_of(AppGrid(wire, simulated(2)), simulation)
+    there = verdicts_of(AppGrid(wire, nodes), deployment)
+    for mine, theirs in zip(here, there, strict=True):
+        assert mine.threshold == theirs.threshold
+        for name in ("before", "after", "steps", "actions"):
+            assert np.array_equal(getattr(mine, name), getattr(theirs, name))
+    assert any((verdicts.actions == Action.CORRECTED).any() for verdicts in here)
+
+
+def verdicts_of(grid: AppGrid, config: RunConfig) -> list[Verdicts]:
+    world, numerics = build_world(config), Numerics.of(config.runtime)
+    cache = default_cache_dir(config.runtime.cache_dir)
+    trained = burn_in(config, world.images, world.parts, numerics=numerics, cache_dir=cache)
+    learner = OnlineLearner(config, world.images, world.parts, trained, numerics)
+    rounds = run_session(config, learner, connected(grid, config), lambda round: "clean")
+    return [result.report.verdicts for result in rounds]
 
 
 def test_a_message_above_the_limit(wire: SimpleNamespace, make_config: Make) -> None:

@@ -75,7 +75,7 @@ def test_the_server_uses_each_steps_threshold_and_then_the_last(make_config: Mak
         ({"defense.stopping": "per_client"}, "defense.stopping"),
         ({"history": {"name": "lag", "lag": 3}}, "history"),
         ({"training.online": {"lr": 0.5, "momentum": 0.9}}, "training.online"),
-        ({"model": {"name": "cnn", "width": 3}}, "burn-in models"),
+        ({"model": {"name": "cnn", "width": 3}}, "model"),
         ({"seed": 1}, "burn-in models"),
     ],
 )

@@ -40,6 +40,7 @@ def main(hosts: list[str]) -> None:
         ca = x509.load_pem_x509_certificate((FOLDER / "ca.pem").read_bytes())
         ca_key = serialization.load_pem_private_key((FOLDER / "ca.key").read_bytes(), password=None)
         assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+        issuer = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         key = ec.generate_private_key(ec.SECP384R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
         server = (
@@ -48,7 +49,7 @@ def main(hosts: list[str]) -> None:
             .add_extension(x509.SubjectAlternativeName([alternative(host) for host in hosts]), critical=False)
             .add_extension(usage(digital_signature=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
             .sign(ca_key, hashes.SHA384())
         )
         save("server", key, server)
