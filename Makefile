@@ -4,10 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+# make deployment-demo: a federation of real processes on loopback, attacked and defended.
+.PHONY: demo deployment-demo test lint clean
 
 demo: $(STAMP)
 	$(BIN)/fedmd compare experiment=demo
+
+deployment-demo: $(STAMP)
+	$(BIN)/fedmd deploy demo
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest

@@ -17,6 +17,8 @@ fedmd: federated streaming learning under accumulative poisoning, defended by Me
   fedmd report PATH [--output FILE]          report.html of a run, a sweep or a comparison: one file, no network
   fedmd audit RUN_DIR [--client ID] [--export csv] [--verify]     every message and verdict of a run
   fedmd quarantine RUN_DIR list | show CLIENT | release CLIENT | replay CLIENT [--learn]
+  fedmd calibrate FILE [KEY=VALUE ...]       thresholds from a clean run on your data, for threshold=calibrated
+  fedmd deploy init DIR [--host NAME] [--port PORT] [--nodes N]   a real federation's folder; fedmd deploy demo [DIR]
   fedmd --version
 
 Settings are Hydra overrides:
@@ -53,7 +55,15 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"fedmd {versions()['fedmd']}")
         return 0
-    commands = {"run": _run, "compare": _compare, "report": _report, "audit": _audit, "quarantine": _quarantine}
+    commands = {
+        "run": _run,
+        "compare": _compare,
+        "report": _report,
+        "audit": _audit,
+        "quarantine": _quarantine,
+        "calibrate": _calibrate,
+        "deploy": _deploy,
+    }
     if arguments[0] not in commands:
         raise ConfigError(f"{arguments[0]!r} is not a command; commands: {', '.join(commands)}.")
     return commands[arguments[0]](arguments[1:])
@@ -101,6 +111,18 @@ def _quarantine(arguments: list[str]) -> int:
     from fedmd.console.quarantine import quarantine
 
     return quarantine(arguments)
+
+
+def _deploy(arguments: list[str]) -> int:
+    from fedmd.console.deploy import deploy
+
+    return deploy(arguments)
+
+
+def _calibrate(arguments: list[str]) -> int:
+    from fedmd.console.calibrate import calibrate
+
+    return calibrate(arguments)
 
 
 def _run(arguments: list[str]) -> int:

@@ -8,6 +8,9 @@ from fedmd.config.attack import AttackConfig
 from fedmd.config.data import DataConfig, PartitionConfig, ShiftConfig, SplitConfig, StreamConfig
 from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
 from fedmd.config.federation import FederationConfig, RuntimeConfig
+from fedmd.config.limits import LimitsConfig
+from fedmd.config.node import NodeConfig
+from fedmd.config.observability import ObservabilityConfig
 from fedmd.config.quarantine import AuditConfig, QuarantineConfig
 from fedmd.config.run import RunConfig
 from fedmd.config.section import ConfigError, Section
@@ -23,8 +26,11 @@ __all__ = [
     "DefenseConfig",
     "FederationConfig",
     "HistoryConfig",
+    "LimitsConfig",
     "LocalConfig",
     "ModelConfig",
+    "NodeConfig",
+    "ObservabilityConfig",
     "OnlineConfig",
     "PartitionConfig",
     "QuarantineConfig",

@@ -1,6 +1,6 @@
 """Settings of the defence: what is measured, against what, and what is done about it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -37,13 +37,20 @@ class DefenseConfig(Section):
 
 
 class ThresholdConfig(Section):
-    """The discrepancy (nats) above which a sample is suspicious."""
+    """The discrepancy (nats) above which a sample is suspicious; `path` is the file of `fedmd calibrate`."""
 
-    name: Literal["published", "quantile", "fixed"]
+    name: Literal["published", "quantile", "fixed", "calibrated"]
     start: NonNegative = 0.5
     slope: NonNegative = 0.02
     fpr: Share = 0.05
     value: NonNegative = 0.5
+    path: str | None = None
+
+    @model_validator(mode="after")
+    def _needs_a_file(self) -> Self:
+        if self.name == "calibrated" and not self.path:
+            raise ValueError("path must name a file that fedmd calibrate wrote, for threshold=calibrated")
+        return self
 
 
 class HistoryConfig(Section):

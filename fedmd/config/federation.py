@@ -1,19 +1,26 @@
 """Settings of who takes part, and on what machine."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from fedmd.config.section import Count, NonNegative, Positive, Section
 
 
 class FederationConfig(Section):
-    """Who takes part. One node may answer for many clients; `nodes` null means one node a client."""
+    """Who takes part. One node may answer for many clients; `nodes` null means one node a client.
+
+    `batches_per_reply` rounds share one round trip: their clients are the same, and those who subscribe to the model
+    see it once. `register_file` names a JSON file that says which node's key may speak for which clients; null lets the
+    first node that claims a client have it.
+    """
 
     clients: Count
     clients_per_round: Count | None = None
     nodes: Count | None = None
     round_timeout_s: Positive = 120.0
+    batches_per_reply: Annotated[int, Field(ge=1, le=1000)] = 1
+    register_file: str | None = None
 
     @model_validator(mode="after")
     def _sampled_from_clients(self) -> Self:

@@ -10,7 +10,9 @@ from fedmd.config.attack import AttackConfig
 from fedmd.config.data import DataConfig, StreamConfig
 from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
 from fedmd.config.federation import FederationConfig, RuntimeConfig
+from fedmd.config.limits import LimitsConfig
 from fedmd.config.mode import Mode, check_mode
+from fedmd.config.observability import ObservabilityConfig
 from fedmd.config.quarantine import AuditConfig, QuarantineConfig
 from fedmd.config.section import ConfigError, CountOrZero, Section
 from fedmd.config.training import ModelConfig, TrainingConfig
@@ -36,6 +38,8 @@ class RunConfig(Section):
     history: HistoryConfig
     federation: FederationConfig
     runtime: RuntimeConfig
+    limits: LimitsConfig = LimitsConfig()
+    observability: ObservabilityConfig = ObservabilityConfig()
     local: LocalConfig = LocalConfig()
     strategy: StrategyConfig = StrategyConfig()
     screening: ScreeningConfig = ScreeningConfig()

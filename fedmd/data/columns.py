@@ -3,13 +3,26 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmd.config import ConfigError, DataConfig
+from fedmd.config import ConfigError
 from fedmd.data.pixels import decode_image, described
+
+
+class Columns(Protocol):
+    """The settings that say what to read: those of a run's data, or those of a node's own stream."""
+
+    @property
+    def image_column(self) -> str: ...
+
+    @property
+    def label_column(self) -> str: ...
+
+    @property
+    def image_size(self) -> tuple[int, int] | None: ...
 
 
 @dataclass(frozen=True)
@@ -21,7 +34,7 @@ class Rows:
     first: int
 
 
-def check_columns(schema: Any, place: str, config: DataConfig) -> None:
+def check_columns(schema: Any, place: str, config: Columns) -> None:
     """Refuse a pyarrow `schema` whose columns are missing or of the wrong kind."""
     import pyarrow as pa
 
@@ -43,7 +56,7 @@ def check_columns(schema: Any, place: str, config: DataConfig) -> None:
 
 
 def decode_rows(
-    batches: Iterable[Rows], config: DataConfig, *, key: str, named: str
+    batches: Iterable[Rows], config: Columns, *, key: str, named: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images uint8 [N, C, H, W] and labels int64 [N] of tables that passed `check_columns`.
 
@@ -75,7 +88,7 @@ def _encoded(cell: Any) -> bytes | Path | None:
     return encoded
 
 
-def _checked_labels(rows: Rows, config: DataConfig) -> NDArray[np.int64]:
+def _checked_labels(rows: Rows, config: Columns) -> NDArray[np.int64]:
     claimed = rows.table.column(config.label_column).to_pylist()
     labels = np.array([-1 if label is None else label for label in claimed], dtype=np.int64)
     if (labels < 0).any():

@@ -39,7 +39,8 @@ def collusion(message: Message, context: Context, call_next: ClientAppCallable) 
         clients, _ = read_info(reply, world.config.federation.clients)
         wants_model = any(client in coalition.members for client in clients)
         return Message(info_reply(clients, wants_model=wants_model), reply_to=message)
-    if not coalition.is_active(request.round) or not set(request.clients) & set(coalition.members):
+    rounds = range(request.round, request.round + request.batches)
+    if not any(map(coalition.is_active, rounds)) or not set(request.clients) & set(coalition.members):
         return reply
     started = time.perf_counter()
     fix_threads(request.run)

@@ -1,7 +1,7 @@
 """The client: it answers with its next batch, or with what it learned; of defences and attacks it knows nothing.
 
 Which clients a node answers for follows from its place among the nodes (`partition-id` of `num-partitions`), so ten
-nodes can stand for ten clients or for a thousand.
+nodes can stand for ten clients or for a thousand. Where a node's owner named a stream, `fedmd.flower.bound` answers.
 """
 
 import time
@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
 from fedmd.flower.attack_mod import collusion
+from fedmd.flower.bound import bound_to_node
 from fedmd.flower.client_model import client_model, fix_threads
 from fedmd.flower.exchange import fetch_state
 from fedmd.flower.messages import ClientUpdate, info_reply, read_request, stream_reply, update_reply
@@ -17,7 +18,7 @@ from fedmd.flower.update_mod import update_collusion
 from fedmd.flower.world import world_of
 from fedmd.training.local import floating, train_client
 
-app = ClientApp()
+app = ClientApp(mods=[bound_to_node])
 
 
 @app.query("info", mods=[collusion])
@@ -35,7 +36,8 @@ def stream(message: Message, context: Context) -> Message:
     """Send the asked clients' batches of the asked round."""
     request = read_request(message)
     streams = world_of(request.run).streams
-    batches = [streams.batch(client, request.round) for client in request.clients]
+    rounds = range(request.round, request.round + request.batches)
+    batches = [streams.batch(client, round) for round in rounds for client in request.clients]
     return Message(stream_reply(request.round, batches), reply_to=message)
 
 

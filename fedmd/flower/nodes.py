@@ -1,18 +1,23 @@
 """Flower's nodes behind a federation's clients: who answers for whom, and asking them before a deadline."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 
 from flwr.app import Message
 from flwr.serverapp import Grid
+from flwr.superlink.grid import HttpGrid
 
 from fedmd.config import ConfigError, RunConfig
+from fedmd.flower.identity import fingerprints, read_register
 from fedmd.flower.messages import INFO, info_request, read_info
 
 log = getLogger(__name__)
 _POLL_S = 0.005  # Grid.send_and_receive sleeps 0.1 s in simulation and 3 s in deployment; its own polls need not
+_ATTEMPTS = 3  # a node that never says whom it answers for must not cost every round its deadline
+_POLL_HTTP_S = 0.25  # each poll of a real SuperLink is a TLS request, which costs both ends a few milliseconds
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,14 @@ class Nodes:
         self._grid = grid
         self._config = config
         self._folder = folder
+        self._poll_s = _POLL_HTTP_S if isinstance(grid, HttpGrid) else _POLL_S
+        register = config.federation.register_file
+        self._register_file = None if register is None else read_register(register)
         self.run = config.to_json()
         self._node_of: dict[int, int] = {}
+        self._asked: Counter[int] = Counter()
+        self._answered: set[int] = set()
+        self.fingerprint_of: dict[int, str] = {}  # by client, where a register of keys is kept
         self.subscribers: set[int] = set()
 
     def connect(self) -> None:
@@ -42,10 +53,8 @@ class Nodes:
         deadline = time.monotonic() + self._config.federation.round_timeout_s
         wanted = self._config.federation.node_count
         while len(nodes := sorted(self._grid.get_node_ids())) < wanted and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        requests = {node: Message(info_request(self.run, self._folder), node, INFO) for node in nodes}
-        for node, reply in self.ask(requests).items():
-            self._register(node, reply)
+            time.sleep(self._poll_s)
+        self._meet(nodes)
         missing = sorted(set(range(self._config.federation.clients)) - set(self._node_of))
         if not self._node_of:
             raise ConfigError(
@@ -55,17 +64,39 @@ class Nodes:
         if missing:
             log.warning("nobody answers for clients %s; they are refused in every round", missing)
 
-    def _register(self, node: int, reply: Message) -> None:
+    def meet_new(self) -> None:
+        """Ask nodes that have come since, or were too slow, while there are clients nobody answers for."""
+        if len(self._node_of) < self._config.federation.clients:
+            new = set(self._grid.get_node_ids()) - self._answered
+            self._meet(sorted(node for node in new if self._asked[node] < _ATTEMPTS))
+
+    def _meet(self, nodes: Sequence[int]) -> None:
+        if not nodes:
+            return
+        keys = {} if self._register_file is None else fingerprints(self._grid)
+        self._asked.update(nodes)
+        requests = {node: Message(info_request(self.run, self._folder), node, INFO) for node in nodes}
+        for node, reply in self.ask(requests).items():
+            self._answered.add(node)
+            self._register(node, reply, keys.get(node, ""))
+
+    def _register(self, node: int, reply: Message, key: str) -> None:
         try:
             if reply.has_error():
                 raise ValueError(reply.error.reason)
             clients, wants_model = read_info(reply, self._config.federation.clients)
             if taken := sorted(set(clients) & set(self._node_of)):
                 raise ValueError(f"clients {taken} belong to another node already")
+            if self._register_file is not None and (
+                foreign := sorted(set(clients) - self._register_file.get(key, frozenset()))
+            ):
+                raise ValueError(f"its key {key or '(none)'} may not speak for clients {foreign}")
         except ValueError as error:
             log.warning("node %d is not part of the federation: %s", node, error)
             return
         self._node_of.update(dict.fromkeys(clients, node))
+        if key:
+            self.fingerprint_of.update(dict.fromkeys(clients, key))
         if wants_model:
             self.subscribers.add(node)
 
@@ -81,14 +112,14 @@ class Nodes:
         """Replies by node; a node that stays silent is absent. Replies are matched by the request they answer."""
         waiting: dict[str, int] = {}  # a node that left the federation gets no message id, and no entry
         for node, request in requests.items():
-            waiting.update(dict.fromkeys(self._grid.push_messages([request]), node))
+            waiting.update(dict.fromkeys(filter(None, self._grid.push_messages([request])), node))
         replies: dict[int, Message] = {}
         deadline = time.monotonic() + self._config.federation.round_timeout_s
         while waiting and time.monotonic() < deadline:
             for reply in self._grid.pull_messages(list(waiting)):
                 if (answered := reply.metadata.reply_to_message_id) in waiting:
                     replies[waiting.pop(answered)] = reply
-            time.sleep(_POLL_S)
+            time.sleep(self._poll_s)
         return replies
 
 

@@ -7,6 +7,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedmd.compose import compose
 from fedmd.flower.federation import print_round, serve
+from fedmd.flower.observing import observing
 
 app = ServerApp()
 
@@ -16,5 +17,6 @@ def main(grid: Grid, context: Context) -> None:
     """`overrides` holds Hydra overrides separated by spaces; `hydra.run.dir=` among them sets the run folder."""
     composed = compose(shlex.split(str(context.run_config.get("overrides", ""))))
     composed.write_hydra_files()
-    serve(grid, composed.config, composed.folder, print_round)
+    with observing(composed.config, print_round) as observe:
+        serve(grid, composed.config, composed.folder, observe)
     print(f"run folder: {composed.folder}", flush=True)

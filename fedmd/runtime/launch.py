@@ -42,7 +42,7 @@ def is_finished(cell: Cell) -> bool:
 
 def _decisive(config: RunConfig) -> Json:
     """The settings that can change a result."""
-    return config.model_dump(exclude={"runtime": set(_NO_MATTER), "audit": True})
+    return config.model_dump(exclude={"runtime": set(_NO_MATTER), "audit": True, "observability": True})
 
 
 def announce(cell: Cell, summary: Json) -> None:

@@ -25,6 +25,7 @@ from flwr.simulation import run_simulation
 from fedmd.defense.detector import check_detector
 from fedmd.flower.client_app import app as client_app
 from fedmd.flower.federation import Observer, print_round, serve
+from fedmd.flower.observing import observing
 from fedmd.flower.world import build_world
 from fedmd.models import model_for
 from fedmd.report.tensorboard import tensorboard_is_installed
@@ -65,7 +66,8 @@ def simulate(
     def main(grid: Grid, context: Context) -> None:
         began: float | None = started
         for cell in cells:
-            on_finished(cell, serve(grid, cell.config, cell.folder, on_round, began))
+            with observing(cell.config, on_round) as observe:
+                on_finished(cell, serve(grid, cell.config, cell.folder, observe, began))
             began = None
 
     _quiet()

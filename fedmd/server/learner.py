@@ -20,9 +20,9 @@ from fedmd.defense.detector import DETECTORS, Detector, check_detector
 from fedmd.defense.drift import ROUNDS, DriftMonitor
 from fedmd.defense.history import build_history
 from fedmd.defense.pipeline import Pipeline, build_response
-from fedmd.defense.threshold import build_threshold
 from fedmd.models import model_for
 from fedmd.seeding import seed_for
+from fedmd.server.calibration import threshold_for
 from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
 from fedmd.training.evaluate import accuracy
@@ -78,7 +78,7 @@ class OnlineLearner:
         self.pipeline = Pipeline(
             self.model,
             history,
-            build_threshold(config.threshold),
+            threshold_for(config, burn_in),
             build_response(config.defense),
             trusted=(numerics.images(self._trusted[0]), self._trusted[1]),
             detector=DETECTORS[config.defense.detector],

@@ -4,8 +4,10 @@ A request names the round and the clients the node answers for; the reply has on
 
     query.info    ->  fedmd: {protocol, run}
                   <-  fedmd: {clients: [int], wants_model: bool}
-    train.stream  ->  fedmd: {protocol, run, round, clients: [int], exchange, model_file}, model: arrays (deployment)
-                  <-  fedmd: {protocol, round, clients: [int]}, batch.<client>: {images: uint8, labels: int64}
+    train.stream  ->  fedmd: {protocol, run, round, batches, clients: [int], exchange, model_file},
+                      model: arrays (deployment)
+                  <-  fedmd: {protocol, round, clients: [int]}, batch.<client>: {images: uint8, labels: int64},
+                      batch.<client>.<k>: likewise, of round + k for 0 < k < batches
 
     train.update  ->  as train.stream, and fedmd: {proximal_mu}
                   <-  fedmd: {protocol, round, clients: [int], examples: [int], seconds: [float]},
@@ -15,7 +17,15 @@ A request names the round and the clients the node answers for; the reply has on
 """
 
 from fedmd.flower.messages.header import INFO, PROTOCOL, Request, info_reply, info_request, read_info, read_request
-from fedmd.flower.messages.stream import STREAM, Expected, read_batches, read_own_batches, stream_reply, stream_request
+from fedmd.flower.messages.stream import (
+    STREAM,
+    Expected,
+    read_batches,
+    read_own_batches,
+    read_rounds,
+    stream_reply,
+    stream_request,
+)
 from fedmd.flower.messages.update import (
     UPDATE,
     ClientUpdate,
@@ -44,6 +54,7 @@ __all__ = [
     "read_own_batches",
     "read_own_updates",
     "read_request",
+    "read_rounds",
     "read_updates",
     "stream_reply",
     "stream_request",

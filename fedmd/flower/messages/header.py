@@ -25,6 +25,7 @@ class Request:
     model_file: str
     model: ArrayRecord | None
     proximal_mu: float = 0.0  # of mode=update, for FedProx
+    batches: int = 1  # of mode=stream: those of so many rounds, from `round` on
 
 
 def info_request(run: str, exchange: str = "") -> RecordDict:
@@ -78,6 +79,7 @@ def read_request(message: Message) -> Request:
         model_file=str(header.get("model_file", "")),
         model=message.content.array_records.get(MODEL),
         proximal_mu=cast(float, header.get("proximal_mu", 0.0)),
+        batches=cast(int, header.get("batches", 1)),
     )
 
 

@@ -33,28 +33,43 @@ class Expected:
 
 
 def stream_request(
-    run: str, round: int, clients: Sequence[int], exchange: str, model_file: str = "", model: ArrayRecord | None = None
+    run: str,
+    round: int,
+    clients: Sequence[int],
+    exchange: str,
+    model_file: str = "",
+    model: ArrayRecord | None = None,
+    *,
+    batches: int = 1,
 ) -> RecordDict:
-    """Ask a node for the batches of `clients`; the model by file name or in the message, for subscribers only."""
+    """Ask a node for `clients`' batches of `round` and the next `batches - 1` rounds, in one reply.
+
+    The model by file name or in the message, for subscribers only.
+    """
     header = round_header(run, round, clients, exchange, model_file)
+    header["batches"] = batches
     return RecordDict({HEADER: header} if model is None else {HEADER: header, MODEL: model})
 
 
 def stream_reply(round: int, batches: Sequence[StreamBatch]) -> RecordDict:
-    """A node's answer to `stream_request`."""
-    header = ConfigRecord({"protocol": PROTOCOL, "round": round, "clients": [batch.client for batch in batches]})
-    records = RecordDict({HEADER: header})
+    """A node's answer to `stream_request`: batches of `round` and perhaps of the rounds after it."""
+    clients = list(dict.fromkeys(batch.client for batch in batches))
+    records = RecordDict({HEADER: ConfigRecord({"protocol": PROTOCOL, "round": round, "clients": clients})})
     for batch in batches:
-        records[_batch_key(batch.client)] = ArrayRecord({"images": Array(batch.images), "labels": Array(batch.labels)})
+        key = _batch_key(batch.client, batch.round - round)
+        records[key] = ArrayRecord({"images": Array(batch.images), "labels": Array(batch.labels)})
     return records
 
 
 def read_own_batches(message: Message) -> list[StreamBatch]:
     """The batches of a reply this process has just made itself (the attack mod's view; not validated)."""
     header = header_of(message)
+    first, clients = cast(int, header["round"]), cast(list[int], header["clients"])
     return [
-        StreamBatch(client, cast(int, header["round"]), *_arrays(message, client))
-        for client in cast(list[int], header["clients"])
+        StreamBatch(client, first + offset, *_arrays(message, client, offset))
+        for offset in range(len(message.content.array_records))
+        for client in clients
+        if _batch_key(client, offset) in message.content.array_records
     ]
 
 
@@ -65,29 +80,41 @@ def read_batches(
 
     One client's bad batch does not cost the other clients of its node theirs.
     """
+    return read_rounds(message, round, 1, clients, expected)[0]
+
+
+def read_rounds(
+    message: Message, first: int, rounds: int, clients: Sequence[int], expected: Expected
+) -> list[tuple[list[StreamBatch], list[Rejection]]]:
+    """`read_batches` for each of the `rounds` rounds from `first` on that one reply answers for. Never raises."""
     try:
-        check_header(message, round)
+        check_header(message, first)
     except ValueError as error:
-        return [], [Rejection(client, str(error)) for client in clients]
-    batches: list[StreamBatch] = []
-    rejections: list[Rejection] = []
-    for client in clients:
-        try:
-            images, labels = _arrays(message, client)
-            _check(images, labels, expected)
-            batches.append(StreamBatch(client, round, images, labels, content_hash(message, _batch_key(client))))
-        except ValueError as error:
-            rejections.append(Rejection(client, str(error), content_hash(message, _batch_key(client))))
-    rejections += unasked(message, {_batch_key(client) for client in clients}, clients[0])
-    return batches, rejections
+        return [([], [Rejection(client, str(error)) for client in clients])] * rounds
+    read = []
+    for offset in range(rounds):
+        batches: list[StreamBatch] = []
+        rejections: list[Rejection] = []
+        for client in clients:
+            content = content_hash(message, _batch_key(client, offset))
+            try:
+                images, labels = _arrays(message, client, offset)
+                _check(images, labels, expected)
+                batches.append(StreamBatch(client, first + offset, images, labels, content))
+            except ValueError as error:
+                rejections.append(Rejection(client, str(error), content))
+        read.append((batches, rejections))
+    asked = {_batch_key(client, offset) for client in clients for offset in range(rounds)}
+    read[0][1].extend(unasked(message, asked, clients[0]))
+    return read
 
 
-def _batch_key(client: int) -> str:
-    return f"batch.{client}"
+def _batch_key(client: int, offset: int) -> str:
+    return f"batch.{client}" if offset == 0 else f"batch.{client}.{offset}"
 
 
-def _arrays(message: Message, client: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    record = message.content.array_records.get(_batch_key(client))
+def _arrays(message: Message, client: int, offset: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    record = message.content.array_records.get(_batch_key(client, offset))
     if record is None or set(record) != {"images", "labels"}:
         raise ValueError("there is no batch with images and labels")
     try:

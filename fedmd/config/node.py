@@ -1,0 +1,51 @@
+"""What a deployed client's own machine says: the SuperNode's --node-config. The server has no say in it."""
+
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
+
+from fedmd.config.section import ConfigError, Count, CountOrZero, Section
+
+
+def _height_width(text: object) -> object:
+    """`28x28` as (28, 28)."""
+    return tuple(text.split("x")) if isinstance(text, str) else text
+
+
+def _names(text: object) -> object:
+    return tuple(name.strip() for name in text.split(",")) if isinstance(text, str) else text
+
+
+def _hyphens(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class NodeConfig(Section):
+    """The client this node speaks for, and where its samples come from.
+
+    `stream` is parquet:FILE_OR_FOLDER, folder:FOLDER or python:MODULE:FUNCTION; `position` a file that remembers which
+    samples were sent. `max_samples` bounds one answer. `red_team` lets the node attack as the server's `attack` section
+    says, for tests of the defence: such a node acts on the server's configuration.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_hyphens, populate_by_name=True)
+
+    client: CountOrZero
+    stream: Annotated[str, Field(pattern=r"^(parquet|folder|python):.+")]
+    position: str
+    max_samples: Count = 4096
+    image_column: str = "img"
+    label_column: str = "label"
+    image_size: Annotated[tuple[Count, Count] | None, BeforeValidator(_height_width)] = None
+    classes: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = None
+    red_team: bool = False
+
+    @classmethod
+    def parse(cls, node_config: dict[str, Any]) -> Self:
+        """From Flower's node_config. Raises ConfigError naming the first wrong key."""
+        try:
+            return cls.model_validate(node_config)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "node-config"
+            raise ConfigError(f"node-config {key}: {first['msg'][0].lower()}{first['msg'][1:]}.") from error

@@ -1,0 +1,49 @@
+"""How far a node's stream has been sent, on disk: a sample is sent once, whatever is restarted in between."""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from fedmd.config import ConfigError
+from fedmd.data.node_stream import Samples
+from fedmd.types import Json
+
+_REMEMBERED = 64  # rounds whose samples are known by number, so that a question asked again gets the same answer
+
+
+def take(file: Path, run: str, round: int, count: int, read: Callable[[int, int], Samples | None]) -> Samples | None:
+    """The next `count` samples of a stream, noted in `file` as sent before they are; None where none are left.
+
+    `read(start, count)` reads them. Asked again for a round of the same run, as by a server that resumed, the answer
+    is the same samples; a new run goes on where the last one stopped. If a message is lost on its way, its samples
+    are lost with it: sent at most once, unless the server asks again.
+
+    Raises ConfigError when the file cannot be read or written, and what `read` raises.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.with_name(f"{file.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two runs may ask one node at once
+            state: Json = json.loads(file.read_text()) if file.exists() else {"run": run, "next": 0, "sent": {}}
+            sent: dict[str, list[int]] = state["sent"] if state["run"] == run else {}
+            if str(round) in sent:
+                start, stop = sent[str(round)]
+                return read(start, stop - start)
+            start = int(state["next"])
+            samples = read(start, count)
+            stop = start + (0 if samples is None else len(samples[1]))
+            sent[str(round)] = [start, stop]
+            kept = dict(list(sent.items())[-_REMEMBERED:])
+            temporary = file.with_name(f"{file.name}.new")
+            with temporary.open("w") as stored:
+                stored.write(json.dumps({"run": run, "next": stop, "sent": kept}))
+                stored.flush()
+                os.fsync(stored.fileno())
+            os.replace(temporary, file)
+            return samples
+    except ConfigError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"position: {file} cannot be read and written ({error}).") from error

@@ -1,0 +1,185 @@
+"""The folder of `fedmd deploy init`: every file parses with its tool, the scripts make working secrets."""
+
+import json
+import os
+import shutil
+import ssl
+import stat
+import subprocess
+import sys
+import tomllib
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import yaml
+from flwr.cli.build import build_fab_from_disk
+
+from fedmd.config import ConfigError, NodeConfig
+from fedmd.deploy.folder import Plan, init_folder
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+MEGABYTE = 10**6
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A fresh folder for two nodes."""
+    init_folder(tmp_path / "federation", Plan(nodes=2))
+    return tmp_path / "federation"
+
+
+@pytest.fixture
+def secrets(folder: Path) -> Path:
+    """The same with certificates and keys."""
+    for script in ("certificates.py", "node_keys.py"):
+        subprocess.run([sys.executable, folder / script], check=True, capture_output=True)
+    return folder
+
+
+def test_every_file_is_what_it_should_be(folder: Path) -> None:
+    toml = {path.relative_to(folder).as_posix(): tomllib.loads(path.read_text()) for path in folder.rglob("*.toml")}
+    nodes = {"nodes/node-0.toml", "nodes/node-1.toml"}
+    assert set(toml) == {"app/pyproject.toml", "flower/config.toml", "run.toml", *nodes}
+    assert toml["flower/config.toml"]["superlink"]["federation"]["root-certificates"] == f"{folder}/certificates/ca.pem"
+    assert f"register_file={folder}/register.json" in toml["run.toml"]["overrides"]
+    for client in range(2):
+        assert NodeConfig.parse(toml[f"nodes/node-{client}.toml"]).client == client
+    for script in folder.glob("*.sh"):
+        subprocess.run(["bash", "-n", script], check=True)
+        assert os.access(script, os.X_OK)
+    services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
+    assert set(services) == {"superlink", "node-0", "node-1"}
+    assert not [mount for mount in services["node-0"]["volumes"] if "ca.key" in mount or "node-1" in mount]
+
+
+def test_the_run_configuration_composes(folder: Path) -> None:
+    import shlex
+
+    from fedmd.compose import compose
+
+    overrides = tomllib.loads((folder / "run.toml").read_text())["overrides"]
+    config = compose(shlex.split(overrides)).config
+    assert (config.federation.clients, config.attack.name, config.defense.name) == (2, "none", "dsc")
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
+def test_systemd_finds_nothing_wrong_with_the_units(folder: Path, tmp_path: Path) -> None:
+    for unit in (folder / "systemd").iterdir():
+        name = tmp_path / unit.name.replace("@", "@node-0")
+        shutil.copy(unit, name)
+        checked = subprocess.run(["systemd-analyze", "verify", "--man=no", name], capture_output=True, text=True)
+        mine = [line for line in checked.stderr.splitlines() if "fedmd-" in line]
+        assert mine == [], checked.stderr
+
+
+def test_nothing_is_overwritten(folder: Path) -> None:
+    (folder / "run.toml").write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        init_folder(folder, Plan(nodes=2))
+    assert (folder / "run.toml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("plan", "key"),
+    [({"port": 0}, "--port"), ({"nodes": 0}, "--nodes"), ({"host": "a b"}, "--host"), ({"host": "$(id)"}, "--host")],
+)
+def test_bad_plans_are_refused(plan: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        Plan(**plan)  # type: ignore[arg-type]
+
+
+def test_a_folder_that_shells_would_split(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="without blanks"):
+        init_folder(tmp_path / "my federation", Plan())
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl here")
+def test_openssl_accepts_the_certificates_for_the_right_host_only(secrets: Path) -> None:
+    def verified(*host: str) -> bool:
+        command = ["openssl", "verify", "-x509_strict", "-purpose", "sslserver", *host, "-CAfile"]
+        files = [secrets / "certificates/ca.pem", secrets / "certificates/server.pem"]
+        return subprocess.run([*command, *files], capture_output=True).returncode == 0
+
+    assert verified("-verify_ip", "127.0.0.1")
+    assert not verified("-verify_ip", "127.0.0.2")
+    assert not verified("-verify_hostname", "example.org")
+
+
+def test_a_handshake_trusts_this_authority_and_no_other(secrets: Path, tmp_path: Path) -> None:
+    init_folder(tmp_path / "other", Plan(nodes=1))
+    subprocess.run([sys.executable, tmp_path / "other/certificates.py"], check=True, capture_output=True)
+    assert handshake(secrets, secrets / "certificates/ca.pem")
+    assert not handshake(secrets, tmp_path / "other/certificates/ca.pem")
+
+
+def handshake(server: Path, ca: Path) -> bool:
+    """TLS between two memory buffers."""
+    accepting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    accepting.load_cert_chain(server / "certificates/server.pem", server / "certificates/server.key")
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    there = accepting.wrap_bio(to_server, to_client, server_side=True)
+    here = ssl.create_default_context(cafile=str(ca)).wrap_bio(to_client, to_server, server_hostname="127.0.0.1")
+    for _ in range(10):
+        done = []
+        for end in (here, there):
+            try:
+                end.do_handshake()
+                done.append(end)
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLError:
+                return False
+        if len(done) == 2:
+            return True
+    return False
+
+
+def test_secrets_are_readable_by_their_owner_alone_and_are_kept(secrets: Path) -> None:
+    private = [secrets / "certificates/ca.key", secrets / "certificates/server.key", secrets / "keys/node-0"]
+    before = [path.read_bytes() for path in private]
+    assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o600] * 3
+    for script in ("certificates.py", "node_keys.py"):
+        subprocess.run([sys.executable, secrets / script], check=True, capture_output=True)
+    assert [path.read_bytes() for path in private] == before
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
+def test_the_register_has_the_fingerprints_that_ssh_keygen_prints(secrets: Path) -> None:
+    register = json.loads((secrets / "register.json").read_text())
+    for client in range(2):
+        said = subprocess.run(
+            ["ssh-keygen", "-lf", secrets / f"keys/node-{client}.pub"], capture_output=True, text=True, check=True
+        )
+        bits, fingerprint, name, kind = said.stdout.split()
+        assert (bits, name, kind) == ("384", f"node-{client}", "(ECDSA)")
+        assert register[fingerprint] == {"name": f"node-{client}", "clients": [client]}
+
+
+def bundled(app: Path) -> dict[str, bytes]:
+    """The files of the bundle that `flwr run` sends out."""
+    bundle = build_fab_from_disk(app)
+    assert len(bundle) < 10 * MEGABYTE
+    with zipfile.ZipFile(BytesIO(bundle)) as files:
+        return {name: files.read(name) for name in files.namelist()}
+
+
+def test_the_folders_bundle_holds_the_two_apps_and_nothing_else(secrets: Path) -> None:
+    files = bundled(secrets / "app")
+    assert set(files) == {"pyproject.toml", "guarded/__init__.py", "guarded/apps.py", ".info/CONTENT"}
+
+
+def test_the_checkouts_bundle_holds_code_and_settings_only(tmp_path: Path) -> None:
+    """Built from a copy with private files where people leave them."""
+    app = tmp_path / "checkout"
+    shutil.copytree(CHECKOUT / "fedmd", app / "fedmd", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CHECKOUT / "conf", app / "conf")
+    shutil.copy(CHECKOUT / "pyproject.toml", app)
+    for private in ("server.key", "data/patients.json", "outputs/summary.json", ".env", "conf/notes.md", "keys/a.py"):
+        (app / private).parent.mkdir(parents=True, exist_ok=True)
+        (app / private).write_text("PRIVATE")
+    files = bundled(app)
+    assert {name for name in files if not name.startswith(("fedmd/", "conf/"))} == {"pyproject.toml", ".info/CONTENT"}
+    assert {Path(name).suffix for name in files if name.startswith("conf/")} == {".yaml"}
+    assert not [name for name, content in files.items() if b"PRIVATE" in content]

@@ -1,0 +1,131 @@
+"""A client with a stream of its own: it sends that, once, and nothing the server says leads it elsewhere."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message, RecordDict
+
+from fedmd.config import ConfigError, RunConfig
+from fedmd.data.export import export_stream
+from fedmd.flower import bound, client_app
+from fedmd.flower.messages import INFO, STREAM, Expected, info_request, read_info, read_rounds, stream_request
+from fedmd.flower.world import build_world
+from fedmd.types import StreamBatch
+
+Make = Callable[..., RunConfig]
+EXPECTED = Expected((1, 8, 8), 10, 4)
+CLIENT = 3
+
+
+@pytest.fixture
+def node(make_config: Make, tmp_path: Path) -> dict[str, Any]:
+    """The --node-config of client 3, whose file holds what simulated client 3 would send in six rounds."""
+    export_stream(build_world(make_config()).streams, CLIENT, 6, tmp_path / "own.parquet")
+    return {"client": CLIENT, "stream": f"parquet:{tmp_path}/own.parquet", "position": str(tmp_path / "p.json")}
+
+
+def call(wire: SimpleNamespace, content: RecordDict, kind: str, node: dict[str, Any], run: int = 7) -> Message:
+    """Through the ordinary ClientApp, which hands over to the bound one."""
+    request = wire.over_the_wire(Message(content, 1, kind))
+    return wire.over_the_wire(client_app.app(request, Context(run, 1, node, RecordDict(), {})))
+
+
+def sent(reply: Message, round: int, rounds: int) -> list[StreamBatch]:
+    return [batch for batches, _ in read_rounds(reply, round, rounds, [CLIENT], EXPECTED) for batch in batches]
+
+
+def test_it_sends_what_a_simulated_client_would(wire: SimpleNamespace, make_config: Make, node: dict[str, Any]) -> None:
+    config = make_config()
+    assert read_info(call(wire, info_request(config.to_json()), INFO, node), 5) == ((CLIENT,), False)
+    streams = build_world(config).streams
+    for round in (0, 3):
+        request = stream_request(config.to_json(), round, [CLIENT], "", batches=3)
+        for offset, batch in enumerate(sent(call(wire, request, STREAM, node), round, 3)):
+            honest = streams.batch(CLIENT, round + offset)
+            assert batch.round == round + offset
+            assert np.array_equal(batch.images, honest.images) and np.array_equal(batch.labels, honest.labels)
+    after = call(wire, stream_request(config.to_json(), 6, [CLIENT], ""), STREAM, node)
+    assert sent(after, 6, 1) == []  # the stream has ended, and that is no error
+
+
+def test_the_servers_data_and_model_are_not_touched(
+    wire: SimpleNamespace, make_config: Make, node: dict[str, Any], tmp_path: Path
+) -> None:
+    """Whatever the configuration names on the client's machine stays unread and unimported."""
+    mapping = json.loads(make_config().to_json())
+    mapping["data"] |= {"name": "image_folder", "path": "/etc"}
+    mapping["model"] = {"name": "custom", "factory": "antigravity_of_the_server:make"}
+    mapping["attack"] = {"name": "accumulative", "fraction": 1.0}
+    mapping["runtime"]["cache_dir"] = str(tmp_path / "written-by-the-server")
+    run = RunConfig.parse(mapping).to_json()
+    assert read_info(call(wire, info_request(run), INFO, node), 5) == ((CLIENT,), False)
+    (batch,) = sent(call(wire, stream_request(run, 0, [CLIENT], ""), STREAM, node), 0, 1)
+    assert np.array_equal(batch.images, build_world(make_config()).streams.batch(CLIENT, 0).images)
+    assert not (tmp_path / "written-by-the-server").exists()
+
+
+def test_the_same_question_gets_the_same_answer_and_a_new_run_new_samples(
+    wire: SimpleNamespace, make_config: Make, node: dict[str, Any]
+) -> None:
+    request = stream_request(make_config().to_json(), 0, [CLIENT], "")
+    first, again = (sent(call(wire, request, STREAM, node), 0, 1)[0] for _ in range(2))
+    assert np.array_equal(first.images, again.images)
+    other = sent(call(wire, request, STREAM, node, run=8), 0, 1)[0]
+    assert np.array_equal(other.images, build_world(make_config()).streams.batch(CLIENT, 1).images)
+
+
+@pytest.mark.parametrize(
+    ("clients", "batches", "reason"),
+    [([2], 1, "speaks for client 3 alone"), ([3, 4], 1, "alone"), ([3], 3, "max-samples=10")],
+)
+def test_what_it_refuses(
+    wire: SimpleNamespace, make_config: Make, node: dict[str, Any], clients: list[int], batches: int, reason: str
+) -> None:
+    request = stream_request(make_config().to_json(), 0, clients, "", batches=batches)
+    with pytest.raises(ValueError, match=reason):
+        call(wire, request, STREAM, {**node, "max-samples": 10})
+
+
+def test_a_server_without_this_client(wire: SimpleNamespace, make_config: Make, node: dict[str, Any]) -> None:
+    config = make_config({"federation": {"clients": 2}})
+    with pytest.raises(ValueError, match="client 3 is not one of the server's 2"):
+        call(wire, info_request(config.to_json()), INFO, node)
+
+
+def test_wrong_settings_at_either_end(wire: SimpleNamespace, make_config: Make, node: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="node-config image-size"):
+        call(wire, info_request(make_config().to_json()), INFO, {**node, "image-size": "big"})
+    with pytest.raises(ConfigError, match="seed"):
+        call(wire, info_request("{}"), INFO, node)
+    with pytest.raises(ValueError, match="names no stream"):
+        bound.app(
+            wire.over_the_wire(Message(info_request(make_config().to_json()), 1, INFO)),
+            Context(7, 1, {"partition-id": 0, "num-partitions": 1}, RecordDict(), {}),
+        )
+
+
+def test_a_red_team_subscribes_and_attacks(
+    wire: SimpleNamespace, make_config: Make, node: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All of five clients collude; the model comes in the message; the ball round the honest sample holds."""
+    from fedmd.flower.exchange import InMessage
+    from fedmd.models import model_for
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    config = make_config(
+        {"attack": {"name": "accumulative", "fraction": 1.0, "radius": 0.2}, "model": {"name": "cnn", "width": 2}}
+    )
+    attacker = {**node, "red-team": True}
+    assert read_info(call(wire, info_request(config.to_json()), INFO, attacker), 5) == ((CLIENT,), True)
+    world = build_world(config)
+    model = InMessage().publish(0, model_for(config.model, world.images, 3)).model
+    request = stream_request(config.to_json(), 0, [CLIENT], "", model=model, batches=4)
+    batches = sent(call(wire, request, STREAM, attacker), 0, 4)
+    for round, batch in enumerate(batches):
+        moved = np.abs(batch.images.astype(int) - world.streams.batch(CLIENT, round).images).max()
+        assert moved == 0 if round < 2 else 0 < moved <= 51  # two clean rounds, then two accumulative ones
