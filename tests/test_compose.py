@@ -29,7 +29,8 @@ def test_defaults_are_valid_and_overrides_reach_the_configuration() -> None:
 @pytest.mark.parametrize("group", ["attack", "defense", "threshold", "history", "training", "stream", "runtime"])
 def test_every_option_of_a_group_composes(group: str) -> None:
     for option in choices(group):
-        config = compose([f"{group}={option}"]).config
+        needed = ["threshold.path=some.json"] if option == "calibrated" else []
+        config = compose([f"{group}={option}", *needed]).config
         if group in ("attack", "defense", "threshold", "history"):
             assert getattr(config, group).name == option
 
