@@ -25,6 +25,7 @@ from fedmd.plan import read_plan
 
 _HERE = Path(__file__).resolve().parent
 _NOT_OF_A_RUN = ("experiment", "compare")  # they shape a study, not one federation
+_PATHS = (("data", "path"), ("runtime", "cache_dir"), ("threshold", "path"), ("federation", "register_file"))
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def _valid(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) -> Co
     assert isinstance(mapping, dict)
     for key in _NOT_OF_A_RUN:
         mapping.pop(key, None)
-    for section, key in (("data", "path"), ("runtime", "cache_dir")):  # worker processes have other current folders
+    for section, key in _PATHS:  # worker processes have other current folders
         if isinstance(mapping.get(section), dict) and isinstance(mapping[section].get(key), str):
             paths = (Path(path).expanduser().absolute() for path in mapping[section][key].split(","))
             mapping[section][key] = ",".join(map(str, paths))

@@ -34,9 +34,11 @@ def test_every_option_of_a_group_composes(group: str) -> None:
     """Each in the mode it is for; those that both know, in both."""
     for option in choices(group):
         valid, refusals = [], []
+        needed = ["threshold.path=some.json"] if option == "calibrated" else []
         for mode in ("stream", "update"):
+            chosen = [f"mode={option}"] if group == "mode" else [f"mode={mode}", f"{group}={option}"]
             try:
-                valid.append(compose([f"mode={mode}", f"{group}={option}"] if group != "mode" else [f"mode={option}"]))
+                valid.append(compose([*chosen, *needed]))
             except ConfigError as error:
                 refusals.append(str(error))
         assert valid and all(sentence.startswith(f"{group}.name: {option} is for mode=") for sentence in refusals)

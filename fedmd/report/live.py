@@ -86,7 +86,7 @@ class LiveMetrics:
         for action in Action:
             self._samples.labels(action.name.lower()).inc(int((verdicts.actions == action).sum()))
         self._refused.inc(len(report.rejections))
-        self._quarantined.set(len(getattr(report, "quarantined", ())))
+        self._quarantined.set(len(report.quarantined))
         self._received.inc(report.bytes_received)
         for stage, seconds in report.wall_s.items():
             self._stage.labels(stage).observe(seconds)
