@@ -69,7 +69,7 @@ def test_cfg_of_a_sweep_prints_every_run(capsys: pytest.CaptureFixture[str]) -> 
         (("rn",), ["'rn'", "run", "compare"]),
         (("run", "attack.frction=0.2"), ["attack.frction", "did you mean fraction?"]),
         (("run", "a.b=1", "c.d=2"), ["a.b", "unknown key"]),
-        (("run", "defense=dcs"), ["defense", "at, clip, drop, dsc, frozen, none, trim"]),
+        (("run", "defense=dcs"), ["defense", "at, clip, drop, dsc, frozen, md_screen, none, trim"]),
         (("run", "seed=1,2"), ["seed", "-m"]),
         (("run", "attack.fraction=2"), ["attack.fraction", "1", "not 2"]),
         (("run", "--wat"), ["--wat", "-m"]),

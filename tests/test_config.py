@@ -86,7 +86,7 @@ def test_json_round_trip() -> None:
         ("attack.patch_size", 0, ["attack.patch_size", "1", "not 0"]),
         ("attack.target", -1, ["attack.target", "0", "not -1"]),
         ("attack", {"name": "trigger_only", "stop_error_rise": 0.1}, ["attack.stop_error_rise", "null"]),
-        ("defense.name", "dcs", ["defense.name", "'dcs'", "none, at, dsc, drop, frozen or md_screen"]),
+        ("defense.name", "dcs", ["defense.name", "'dcs'", "none, at, dsc, drop, clip, trim, frozen or md_screen"]),
         ("stream.source", None, ["stream.source", "fresh or published_replay"]),
         ("federation.clients", ..., ["federation.clients", "required"]),
         ("data", ..., ["data:", "required"]),
