@@ -75,6 +75,12 @@ def test_json_round_trip() -> None:
     assert (attack["variant"], attack["trigger"], attack["gamma"]) == ("reg", "fixed", 1.0)  # defaults are written out
 
 
+def test_trim_goes_by_the_loss_unless_told() -> None:
+    assert RunConfig.parse(changed("defense", {"name": "trim"})).defense.detector == "current_loss"
+    assert RunConfig.parse(changed("defense", {"name": "trim", "detector": "lid"})).defense.detector == "lid"
+    assert RunConfig.parse(changed("defense", {"name": "drop"})).defense.detector == "discrepancy"
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
@@ -82,7 +88,7 @@ def test_json_round_trip() -> None:
         ("data.splits.tst", 1, ["data.splits.tst", "burn_in", "trusted", "attacker", "test"]),
         ("training.burn_in.epoch", 1, ["training.burn_in.epoch", "epochs"]),
         ("sed", 1, ["sed:", "seed", "federation"]),
-        ("defense.name", "dcs", ["defense.name", "'dcs'", "none, at, dsc, drop or frozen"]),
+        ("defense.name", "dcs", ["defense.name", "'dcs'", "none, at, dsc, drop, clip, trim or frozen"]),
         ("stream.source", None, ["stream.source", "fresh or published_replay"]),
         ("federation.clients", ..., ["federation.clients", "required"]),
         ("data", ..., ["data:", "required"]),
