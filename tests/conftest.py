@@ -5,9 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from fedmd.config import RunConfig
 from fedmd.types import ImageSet
+
+# The same examples every time, and no clock: a loaded machine is no reason to fail.
+settings.register_profile("fedmd", deadline=None, derandomize=True)
+settings.load_profile("fedmd")
 
 BASE: dict[str, Any] = {
     "seed": 0,

@@ -67,6 +67,11 @@ def test_groups_are_the_folders_of_conf() -> None:
     expected = {"data", "model", "stream", "attack", "defense", "threshold", "history", "federation", "runtime"}
     assert expected <= folders
     assert choices("defense") == ["at", "clip", "drop", "dsc", "frozen", "md_screen", "none", "trim"]
+    for name in sorted({*choices("defense")} - {"md_screen"}):
+        assert compose([f"defense={name}", "defense.rivals=false"]).config.defense.rivals is False
+    trim = compose(["defense=trim", "defense.trim_share=0.3"]).config.defense
+    assert (trim.detector, trim.trim_share) == ("current_loss", 0.3)
+    assert compose(["defense=clip", "defense.clip_norm=2"]).config.defense.clip_norm == 2
 
 
 def test_two_composed_runs_are_independent() -> None:

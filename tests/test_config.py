@@ -75,6 +75,12 @@ def test_json_round_trip() -> None:
     assert (attack["variant"], attack["trigger"], attack["gamma"]) == ("reg", "fixed", 1.0)  # defaults are written out
 
 
+def test_trim_goes_by_the_loss_unless_told() -> None:
+    assert RunConfig.parse(changed("defense", {"name": "trim"})).defense.detector == "current_loss"
+    assert RunConfig.parse(changed("defense", {"name": "trim", "detector": "lid"})).defense.detector == "lid"
+    assert RunConfig.parse(changed("defense", {"name": "drop"})).defense.detector == "discrepancy"
+
+
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [

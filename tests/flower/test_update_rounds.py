@@ -91,7 +91,7 @@ def run(make_config: Make, wire: SimpleNamespace, tmp_path: Path, monkeypatch: p
         grid: Any = InProcess(nodes, wire, spoil or {})
         rounds = UpdateRounds(grid, world, trained, Numerics(), exchange, folder)
         reports: list[RoundReport] = []
-        rounds.run(reports.append)
+        rounds.run(reports.append, folder)
         return reports, {key: tensor.clone() for key, tensor in rounds.server.model.state_dict().items()}
 
     return federate
