@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help") or {"-h", "--help"} & set(arguments):
-        print(_USAGE + "\n".join(f"  {group:<12}{', '.join(choices(group))}" for group in groups()))
+        print(_USAGE + "\n".join(f"  {group:<14}{', '.join(choices(group))}" for group in groups()))
         return 0
     if arguments[0] == "--version":
         from fedmd.flower.federation import versions
