@@ -126,7 +126,7 @@ def _calibrate(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="fedmd run", add_help=False, exit_on_error=False)
+    parser = argparse.ArgumentParser(prog="fedmd run", add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--cfg", action="store_true")
     parser.add_argument("overrides", nargs="*")

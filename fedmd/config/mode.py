@@ -8,8 +8,10 @@ Mode = Literal["stream", "update"]
 # Settings whose values belong to one mode; a value that is not listed is legal in both.
 STREAM_ONLY: dict[str, tuple[object, ...]] = {
     "attack.name": ("trigger_only", "backdoor", "noise"),
-    "defense.name": ("at", "dsc", "drop", "frozen"),
+    "defense.name": ("at", "dsc", "drop", "clip", "trim", "frozen"),
     "history.name": (),
+    "quarantine.name": ("evidence",),
+    "threshold.name": ("calibrated",),
     "stream.source": ("published_replay",),
 }
 UPDATE_ONLY: dict[str, tuple[object, ...]] = {

@@ -64,6 +64,8 @@ class RunConfig(Section):
                 "attack.stop_error_rise": self.attack.stop_error_rise,
                 "defense.name": self.defense.name,
                 "history.name": self.history.name,
+                "quarantine.name": self.quarantine.name,
+                "threshold.name": self.threshold.name,
                 "stream.source": self.stream.source,
             },
         )

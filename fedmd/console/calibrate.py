@@ -25,6 +25,8 @@ def calibrate(arguments: Sequence[str]) -> int:
     if options.window is not None and options.window < 0:
         raise ConfigError(f"--window: must be at least 0 rounds, not {options.window}.")
     config = compose([*options.overrides, "attack=none"]).config
+    if config.mode != "stream":
+        raise ConfigError(f"mode: fedmd calibrate is for mode=stream, not {config.mode}.")
     if not 0 < config.threshold.fpr < 1:
         raise ConfigError(f"threshold.fpr: must be between 0 and 1 for a calibration, not {config.threshold.fpr:g}.")
     from fedmd.runtime.calibration import calibrate as run  # torch is slow to import

@@ -9,6 +9,7 @@ from fedmd.audit.reading import read_live
 from fedmd.config import ConfigError
 from fedmd.console.arguments import Arguments
 from fedmd.console.audit import trail_of
+from fedmd.report.summary import read_summary
 from fedmd.report.table import Row, terminal
 
 USAGE = "RUN_DIR list | show CLIENT | release CLIENT | replay CLIENT [--learn]"
@@ -84,5 +85,7 @@ def _show(run: Path, client: int) -> None:
 def _release(run: Path, client: int) -> None:
     if client not in inmates(run):
         raise ConfigError(f"{run}: client {client} is not in quarantine.")
+    if read_summary(run) is not None:
+        raise ConfigError(f"{run}: the run is over, so there is no server to take client {client} back.")
     requests.request_release(run / shelf.FOLDER, client)
     print(f"client {client} is released when the next round begins")

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import torch
+
 from fedmd.audit import shelf, trail
 from fedmd.audit.entry import Entry
 from fedmd.checkpoint import CheckpointError
@@ -79,6 +81,7 @@ def _learner(run: Path) -> tuple[OnlineLearner, RunConfig]:
     if summary is None:
         raise ConfigError(f"{run}: the run is not finished; replay needs its last model.")
     config = RunConfig.parse(json.dumps(summary["config"]))
+    torch.set_num_threads(config.runtime.threads)  # the scores are to be those of the run
     world, numerics = build_world(config), Numerics.of(config.runtime)
     trained = burn_in(
         config, world.images, world.parts, numerics=numerics, cache_dir=default_cache_dir(config.runtime.cache_dir)

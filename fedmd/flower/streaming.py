@@ -78,7 +78,7 @@ class FlowerCollector:
         least = self._config.limits.min_clients
         if 0 < len(batches) < least:
             reason = f"only {len(batches)} clients sent a valid batch, fewer than limits.min_clients={least}"
-            rejections = rejections + [Rejection(batch.client, reason) for batch in batches]
+            rejections = rejections + [Rejection(batch.client, reason, batch.content) for batch in batches]
             batches = []
         return Collected(
             tuple(sorted(batches, key=lambda batch: batch.client)),

@@ -1,6 +1,6 @@
 """A study that is a table, rows of attacks by columns of defences, shown as one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fedmd.report.table import Cell, Estimate, percent
 from fedmd.types import Json
@@ -29,7 +29,21 @@ def crossed_tables(comparison: Json) -> dict[str, list[dict[str, Cell]]]:
     if not crossed:
         return {}
     tables = {title: _rows(comparison["arms"], crossed, title, pick) for title, pick in MEASURES.items()}
+    if final := tables["final accuracy"]:
+        final.append(_worst(comparison, crossed, [column for column in final[0] if column != "final accuracy"]))
     return {title: rows for title, rows in tables.items() if rows}
+
+
+def _worst(comparison: Json, crossed: Json, columns: Sequence[str]) -> dict[str, Cell]:
+    """For each column its lowest mean final accuracy over the attacked rows."""
+    line: dict[str, Cell] = {"final accuracy": "worst attack"}
+    for column in columns:
+        arms = [cells[column] for cells in crossed["cells"].values() if column in cells]
+        entries = [comparison["arms"][arm] for arm in arms if arm in comparison["arms"]]
+        met = [entry["accuracy"]["final"] for entry in entries if entry["info"]["attacked"]]
+        measured = [final for final in met if final["mean"] is not None]
+        line[column] = percent(min(measured, key=lambda final: final["mean"])) if measured else Estimate(None)
+    return line
 
 
 def _rows(entries: Json, crossed: Json, title: str, pick: Pick) -> list[dict[str, Cell]]:

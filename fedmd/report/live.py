@@ -43,7 +43,7 @@ class LiveMetrics:
         self._rounds = Counter("fedmd_rounds", "Rounds that have ended", registry=registry)
         self._accuracy = Gauge("fedmd_accuracy", "Share of the server's test set it gets right", registry=registry)
         self._score = Gauge(
-            "fedmd_score_nats", "Quantiles of the detector's score in the last round", ["quantile"], registry=registry
+            "fedmd_score", "Quantiles of the detector's score in the last round", ["quantile"], registry=registry
         )
         self._threshold = Gauge("fedmd_threshold_nats", "The threshold of the last round", registry=registry)
         self._samples = Counter("fedmd_samples", "Samples by what was done with them", ["action"], registry=registry)

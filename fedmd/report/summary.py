@@ -14,7 +14,7 @@ from fedmd.types import Action, Json, Phase
 
 SCHEMA_VERSION = 1
 STAGES = (
-    "total", "startup", "attack", "local_training", "screening", "rivals", "correction", "step", "evaluation",
+    "total", "startup", "attack", "local_training", "screening", "rivals", "correction", "guard", "step", "evaluation",
     "transport",
 )  # fmt: skip
 

@@ -69,7 +69,7 @@ def _undefended(config: RunConfig) -> RunConfig:
     """The same run, learning from everything: any threshold will do, as nothing is done about it."""
     return config.model_copy(
         update={
-            "defense": config.defense.model_copy(update={"name": "none"}),
+            "defense": config.defense.model_copy(update={"name": "none", "rivals": False}),
             "threshold": config.threshold.model_copy(update={"name": "fixed"}),
         }
     )

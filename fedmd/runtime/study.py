@@ -8,9 +8,9 @@ from collections.abc import Container, Mapping
 from pathlib import Path
 
 from fedmd.compose import Study
-from fedmd.config import RunConfig
+from fedmd.config import ConfigError, RunConfig
 from fedmd.plan import arm_name
-from fedmd.report.comparison import CAPTION, ArmInfo, compare, comparison_table
+from fedmd.report.comparison import CAPTION, ArmInfo, clean_arms, compare, comparison_table
 from fedmd.report.crossed import CROSSED_CAPTION, crossed_tables
 from fedmd.report.files import COMPARISON, cell_folder, write_json, write_text
 from fedmd.report.page.write import write_report
@@ -27,8 +27,13 @@ def run_study(study: Study) -> None:
     """Run what is not finished, seed by seed, then write the comparison.
 
     Leaves comparison.json, table.md, table.tex, report.html and results.csv (one row a finished cell, rewritten after
-    each) in the study's folder. Raises ConfigError as `simulate` does.
+    each) in the study's folder. Raises ConfigError as `simulate` does, and for two arms that are the
+    same defence without attack.
     """
+    try:
+        clean_arms(study.runs, arm_infos(study))
+    except ValueError as error:  # said before hours of computing, not after
+        raise ConfigError(f"compare.arms: {error}.") from error
     cells = cells_of(study)
     pending = {key: cell for key, cell in cells.items() if not is_finished(cell)}
     print(f"{len(cells)} cells, {len(cells) - len(pending)} finished before; folder: {study.folder}", flush=True)
@@ -132,7 +137,10 @@ def _is_attacked(config: RunConfig) -> bool:
 
 
 def _server_side(config: RunConfig) -> str:
-    parts = (config.defense, config.threshold, config.history, config.training, config.strategy, config.screening)
+    parts = (
+        *(config.defense, config.threshold, config.history, config.training, config.strategy, config.screening),
+        *(config.quarantine, config.limits),
+    )
     return "".join(part.model_dump_json() for part in parts)
 
 

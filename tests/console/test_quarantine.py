@@ -88,6 +88,9 @@ def test_list_and_show(folder: Path, call: Call) -> None:
 
 
 def test_release_is_asked_for_and_shown(folder: Path, call: Call) -> None:
+    code, lines = call(folder, "release", 1)
+    assert code == 2 and "the run is over" in lines[0] and not requests.pending(folder / "quarantine")
+    (folder / "summary.json").unlink()  # as while the server runs
     code, _ = call(folder, "release", 1)
     assert code == 0 and requests.pending(folder / "quarantine") == {1}
     assert "asked for" in call(folder, "list")[1][2]

@@ -78,8 +78,8 @@ SCHEMA = {
     "detection": {"sample", "client", "detector", "flagged", "rivals"},
     "defense": {"name", "corrected_share", "rejected_share", "mean_steps"},
     "wall_s": {
-        *("total", "startup", "attack", "local_training", "screening", "rivals", "correction", "step"),
-        *("evaluation", "transport"),
+        *("total", "startup", "attack", "local_training", "screening", "rivals", "correction", "guard"),
+        *("step", "evaluation", "transport"),
     },
     "bytes_received": None,
     "seed": None,

@@ -43,8 +43,8 @@ def test_numbers_of_the_rounds() -> None:
         found = scraped(live)
     assert found["fedmd_rounds_total", ""] == 2
     assert found["fedmd_accuracy", ""] == 0.75  # the last one that was measured
-    assert found["fedmd_score_nats", "0.5"] == pytest.approx(0.2)
-    assert found["fedmd_score_nats", "1.0"] == pytest.approx(0.3)
+    assert found["fedmd_score", "0.5"] == pytest.approx(0.2)
+    assert found["fedmd_score", "1.0"] == pytest.approx(0.3)
     assert found["fedmd_threshold_nats", ""] == 0.15
     assert [found["fedmd_samples_total", name] for name in ("accepted", "corrected", "rejected")] == [2, 4, 2]
     assert found["fedmd_refused_messages_total", ""] == 4
