@@ -29,7 +29,7 @@ def test_help(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) ->
     assert call(*arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    defenses = "at, clip, drop, dsc, frozen, none, trim"
+    defenses = "at, clip, drop, dsc, frozen, md_screen, none, trim"
     for word in ("fedmd run", "fedmd compare", "-m", "--cfg", "hydra.run.dir", defenses):
         assert word in out
 
@@ -91,6 +91,10 @@ def test_cfg_of_a_sweep_prints_every_run(capsys: pytest.CaptureFixture[str]) -> 
         (("quarantine", "x", "free"), ["free", "release"]),
         (("quarantine", "/no/such/run", "list"), ["/no/such/run", "audit trail"]),
         (("compare", "experiment=smoke", "-m"), ["-m", "KEY=VALUE"]),
+        (
+            ("compare", "experiment=smoke", "compare.arms={a: [attack=none], b: [attack=none]}"),
+            ["compare.arms", "same"],
+        ),
         (("compare", "experiment=smoke", "hydra.sweep.dir=/proc/no"), ["hydra.sweep.dir", "/proc/no"]),
     ],
 )

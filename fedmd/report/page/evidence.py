@@ -117,7 +117,7 @@ def run_folders(folder: Path) -> Iterator[Path]:
     """Folders below `folder` that hold a finished run, sorted; hidden folders and what lies below a run left out."""
     for path, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
-        if SUMMARY in files:
+        if SUMMARY in files and METRICS in files:  # somebody else's summary.json is no run
             names.clear()
             yield Path(path)
 
