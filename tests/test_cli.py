@@ -92,8 +92,8 @@ def test_cfg_of_a_sweep_prints_every_run(capsys: pytest.CaptureFixture[str]) -> 
         (("quarantine", "/no/such/run", "list"), ["/no/such/run", "audit trail"]),
         (("compare", "experiment=smoke", "-m"), ["-m", "KEY=VALUE"]),
         (
-            ("compare", "experiment=smoke", "compare.arms={a: [attack=none], b: [attack=none]}"),
-            ["compare.arms", "same"],
+            ("compare", "experiment=smoke", "+compare.arms.again=['attack=none','defense=none']"),
+            ["compare.arms", "'no attack' and 'again'"],
         ),
         (("compare", "experiment=smoke", "hydra.sweep.dir=/proc/no"), ["hydra.sweep.dir", "/proc/no"]),
     ],
