@@ -38,6 +38,11 @@ class Coalition:
         return bool(self.members) and self.phase(round) in self._attack.moves
 
     @property
+    def needs_model(self) -> bool:
+        """Whether members must be sent the server's model: for their moves, or to see when to stop accumulating."""
+        return self._attack.looks_at_model or self._config.attack.stop_error_rise is not None
+
+    @property
     def poisoned_samples(self) -> int:
         """How many samples of a member's batch are poisoned in an active round; they come first."""
         return self._attack.poisoned(self._config.attack, self._config.stream.batch_size)

@@ -10,7 +10,7 @@ ATTACKS: dict[str, Attack] = {
     "none": Attack({}),
     "accumulative": Attack({"accumulative": accumulate, "trigger": send_trigger}),
     "trigger_only": Attack({"trigger": send_trigger}),
-    "label_flip": Attack(throughout(flip)),
-    "backdoor": Attack(throughout(plant), poisoned=stamped_count),
-    "noise": Attack(throughout(disturb)),
+    "label_flip": Attack(throughout(flip), looks_at_model=False),
+    "backdoor": Attack(throughout(plant), poisoned=stamped_count, looks_at_model=False),
+    "noise": Attack(throughout(disturb), looks_at_model=False),
 }

@@ -38,12 +38,14 @@ def whole_batch(attack: AttackConfig, samples: int) -> int:
 class Attack:
     """`moves` by phase, members being honest in the others, and how many samples of a moved batch are `poisoned`.
 
-    Those come first in the batch. A client's stream is in a seeded random order, so the first ones are a random
-    choice, and whoever knows roster and schedule knows them.
+    `looks_at_model`: whether the moves do, so that members must be sent it. The poisoned samples come first in the
+    batch. A client's stream is in a seeded random order, so the first ones are a random choice, and whoever knows
+    roster and schedule knows them.
     """
 
     moves: Mapping[Phase, Move]
     poisoned: Callable[[AttackConfig, int], int] = whole_batch
+    looks_at_model: bool = True
 
 
 def throughout(move: Move) -> dict[Phase, Move]:

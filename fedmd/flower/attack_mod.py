@@ -37,7 +37,7 @@ def collusion(message: Message, context: Context, call_next: ClientAppCallable) 
     coalition = coalition_of(world, meeting_place(request, context))
     if message.metadata.message_type == INFO:
         clients, _ = read_info(reply, world.config.federation.clients)
-        wants_model = any(client in coalition.members for client in clients)
+        wants_model = coalition.needs_model and any(client in coalition.members for client in clients)
         return Message(info_reply(clients, wants_model=wants_model), reply_to=message)
     rounds = range(request.round, request.round + request.batches)
     if not any(map(coalition.is_active, rounds)) or not set(request.clients) & set(coalition.members):
@@ -45,7 +45,8 @@ def collusion(message: Message, context: Context, call_next: ClientAppCallable) 
     started = time.perf_counter()
     fix_threads(request.run)
     model = client_model(request.run)
-    fetch_model(request, model)
+    if coalition.needs_model:
+        fetch_model(request, model)
     batches = [
         coalition.poison(batch, model) if batch.client in coalition.members else batch
         for batch in read_own_batches(reply)

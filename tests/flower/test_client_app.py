@@ -13,7 +13,7 @@ from fedmd.attacks.registry import ATTACKS
 from fedmd.attacks.roster import malicious_clients
 from fedmd.config import RunConfig
 from fedmd.flower.client_app import app
-from fedmd.flower.exchange import ByReference, Exchange, InMessage
+from fedmd.flower.exchange import ByReference, Exchange, InMessage, Published
 from fedmd.flower.messages import INFO, STREAM, Expected, info_request, read_batches, read_info, stream_request
 from fedmd.flower.world import build_world
 from fedmd.models import model_for
@@ -65,6 +65,22 @@ def test_only_nodes_with_a_malicious_client_want_the_model(wire: SimpleNamespace
         for place in range(5):
             reply = call(wire, info_request(config.to_json()), INFO, place, 5)
             assert read_info(reply, 5) == ((place,), place in pool)
+
+
+@pytest.mark.parametrize("name", ["label_flip", "backdoor", "noise"])
+def test_attacks_that_look_at_no_model_are_sent_none(wire: SimpleNamespace, make_config: Make, name: str) -> None:
+    class Nothing(InMessage):
+        def publish(self, round: int, model: object) -> Published:
+            return Published()
+
+    config = make_config({**ATTACK, "attack": {"name": name, "fraction": 0.4}})
+    assert not read_info(call(wire, info_request(config.to_json()), INFO), 5)[1]
+    with_model, without = (ask(wire, config, ACCUMULATIVE, exchange) for exchange in (InMessage(), Nothing()))
+    for client, batch in without.items():
+        assert np.array_equal(batch.images, with_model[client].images)
+        assert np.array_equal(batch.labels, with_model[client].labels)
+    watching = make_config({**ATTACK, "attack": {"name": name, "fraction": 0.4, "stop_error_rise": 0.02}})
+    assert read_info(call(wire, info_request(watching.to_json()), INFO), 5)[1]
 
 
 def test_honest_clients_send_their_stream_in_every_round(
