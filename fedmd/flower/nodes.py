@@ -110,7 +110,10 @@ class Nodes:
         return Asked(by_node, tuple(client for client in clients if client not in self._node_of))
 
     def ask(self, requests: Mapping[int, Message]) -> dict[int, Message]:
-        """Replies by node; a node that stays silent is absent. Replies are matched by the request they answer."""
+        """Replies by node; a node that stays silent is absent. Replies are matched by the request they answer.
+
+        SuperLink lets only the node that was asked answer, and once; Flower's own errors may have another sender.
+        """
         waiting: dict[str, int] = {}  # a node that left the federation gets no message id, and no entry
         for node, request in requests.items():
             waiting.update(dict.fromkeys(filter(None, self._grid.push_messages([request])), node))
@@ -118,7 +121,8 @@ class Nodes:
         deadline = time.monotonic() + self._config.federation.round_timeout_s
         while waiting and time.monotonic() < deadline:
             for reply in self._pulled({message_id: requests[node] for message_id, node in waiting.items()}):
-                if (answered := reply.metadata.reply_to_message_id) in waiting:
+                answered, sender = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
+                if answered in waiting and (reply.has_error() or sender == waiting[answered]):
                     replies[waiting.pop(answered)] = reply
             if waiting:
                 time.sleep(self._poll_s)
