@@ -149,6 +149,6 @@ class Nodes:
 
 def size_of(reply: Message) -> int:
     """Bytes of array data in a reply."""
-    if not reply.has_content():
+    if reply.has_error():
         return 0
     return sum(record.count_bytes() for record in reply.content.array_records.values())

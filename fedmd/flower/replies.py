@@ -28,8 +28,6 @@ def layout(reply: Message, weight_key: str, max_weight: float = math.inf) -> Lay
     """
     if reply.has_error():
         raise ValueError(error_of(reply))
-    if not reply.has_content():
-        raise ValueError("the message has no content")
     arrays, metrics = reply.content.array_records, reply.content.metric_records
     if len(arrays) != 1 or len(metrics) != 1:
         raise ValueError(f"a reply must have one array and one metric record, not {len(arrays)} and {len(metrics)}")

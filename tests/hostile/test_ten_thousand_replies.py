@@ -162,9 +162,10 @@ def test_samples(make_config: Make, tmp_path: Path) -> None:
         for (round, node), (request, mail) in answers.mail.items():
             reply = the_reply(mail, request)
             for client in NODES[node]:
-                if reply is not None and header(reply, round) is not None:
-                    if found := valid_batch(reply, client, 10, BATCH):
-                        valid.setdefault(round, []).append(StreamBatch(client, round, found["images"], found["labels"]))
+                found = {} if header(reply, round) is None else valid_batch(reply, client, 10, BATCH)
+                if found:
+                    mine = StreamBatch(client, round, found["images"], found["labels"])
+                    valid.setdefault(round, []).append(mine)
 
         def only_valid(round: int, clients: Sequence[int], model: nn.Module) -> Collected:
             return Collected(tuple(sorted(valid[round], key=lambda batch: batch.client)), (), 0)

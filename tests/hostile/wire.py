@@ -1,4 +1,4 @@
-"""Nodes whose answers are bytes until they are pulled, a clock that nobody waits for, and a second opinion on replies."""
+"""Nodes whose answers are bytes until they are pulled, a clock nobody waits for, a second opinion on replies."""
 
 import io
 import math
@@ -69,7 +69,7 @@ def decoded(data: bytes) -> Message:
     return message_from_proto(ProtoMessage.FromString(data))
 
 
-# -- the second opinion: written from the protocol, on the protocol buffers, without a line of fedmd --------------------
+# -- the second opinion: from the protocol, on the protocol buffers, without a line of fedmd ---------------------------
 
 
 def the_reply(mail: list[bytes], request: Message) -> ProtoMessage | None:
@@ -118,6 +118,20 @@ def arrays(message: ProtoMessage, key: str) -> dict[str, np.ndarray]:
             return {}
         read[name] = values
     return read
+
+
+def refusable(data: bytes, valid: bytes, round: int, client: int) -> bool:
+    """Whether nothing may be learned from `data`, which a valid reply of `client` to the request of `round` became."""
+    message, before = ProtoMessage.FromString(data), ProtoMessage.FromString(valid)
+    values = header(message, round)
+    if values is None:
+        return True
+    if like := arrays(before, f"update.{client}"):
+        most = _records(before)["fedmd"].config_record
+        examples = next(item.value.sint_list.vals[0] for item in most.items if item.key == "examples")
+        return not valid_update(message, values, client, like, examples)
+    labels = arrays(before, f"batch.{client}")["labels"]
+    return not valid_batch(message, client, 10, len(labels))
 
 
 def valid_batch(message: ProtoMessage, client: int, classes: int, most: int) -> dict[str, np.ndarray]:

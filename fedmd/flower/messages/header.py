@@ -116,8 +116,6 @@ def note_unasked(message: Message, asked: set[str], client: int, rejections: lis
 
 def header_of(message: Message) -> ConfigRecord:
     """The record with the protocol's own fields. Raises ValueError when there is none."""
-    if not message.has_content():
-        raise ValueError("the message has no content")
     header = message.content.config_records.get(HEADER)
     if header is None:
         raise ValueError(f"the config record {HEADER!r} is missing")

@@ -7,12 +7,16 @@ _MOST = 300
 
 def shown(value: object) -> str:
     """A client's value in a few printable characters (a `repr` escapes what is not)."""
+    text = _short(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def _short(value: object) -> str:
+    """A `repr` that never looks at more than the beginning of a long value."""
     if isinstance(value, list):
-        inner = ", ".join(shown(item) for item in value[:5])
+        inner = ", ".join(map(_short, value[:5]))
         return f"[{inner}, ...]" if len(value) > 5 else f"[{inner}]"
-    if isinstance(value, str | bytes) and len(value) > 40:
-        return f"{value[:40]!r}..."
-    return repr(value)
+    return f"{value[:40]!r}..." if isinstance(value, str | bytes) and len(value) > 40 else repr(value)
 
 
 def error_of(message: Message) -> str:
