@@ -45,7 +45,10 @@ from tests.hostile.wire import Clock, WireGrid, encoded, header, the_reply, vali
 
 Make = Callable[..., RunConfig]
 ROUNDS, HONEST, HOSTILE, BATCH, MOST = 2, 3, 22, 4, 24
-NODES = {100 + place: [place] + ([HONEST + HOSTILE + place // 5] if place % 5 == 0 else []) for place in range(HONEST + HOSTILE)}
+NODES = {
+    100 + place: [place] + ([HONEST + HOSTILE + place // 5] if place % 5 == 0 else [])
+    for place in range(HONEST + HOSTILE)
+}
 CLIENTS = sum(map(len, NODES.values()))
 EXAMPLES = 120  # x 2 rounds x 22 hostile nodes = 5,280 replies a mode, of which 5,000 must not be what was asked for
 ENOUGH = 5_000

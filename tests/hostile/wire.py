@@ -33,7 +33,7 @@ class WireGrid(HttpGrid):
         for message in messages:
             self._sent += 1
             message.metadata.__dict__["_message_id"] = f"request-{self._sent}"
-            request, node = decoded(encoded(message)), message.metadata.dst_node_id
+            request, node = message, message.metadata.dst_node_id
             if message.metadata.message_type == INFO:
                 mail = [encoded(Message(info_reply(self.nodes[node], wants_model=False), reply_to=request))]
             else:
