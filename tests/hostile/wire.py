@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.superlink.grid import HttpGrid
 
-from fedmd.flower.messages import INFO, info_reply
+from fedmd.flower.messages import INFO, STREAM, ClientUpdate, info_reply, stream_request, update_reply
+from fedmd.types import StreamBatch
 
 Answers = Callable[[int, Message], list[bytes]]
 
@@ -67,6 +68,27 @@ def encoded(message: Message) -> bytes:
 def decoded(data: bytes) -> Message:
     """What Flower makes of it; raises all kinds of exceptions."""
     return message_from_proto(ProtoMessage.FromString(data))
+
+
+# -- small replies to a request of round 5 for clients 0 and 1 --------------------------------------------------------
+
+ROUND = 5
+
+
+def batch(client: int, round: int = ROUND) -> StreamBatch:
+    return StreamBatch(client, round, np.full((4, 1, 8, 8), client, np.uint8), np.arange(4))
+
+
+def request(content: RecordDict | None = None, kind: str = STREAM) -> Message:
+    return Message(content or stream_request("{}", ROUND, [0, 1], ""), 1, kind)
+
+
+def answer(content: RecordDict | Error) -> Message:
+    return Message(content, reply_to=request())
+
+
+def update(**arrays: Any) -> RecordDict:
+    return update_reply(ROUND, [ClientUpdate(0, ArrayRecord({n: Array(a) for n, a in arrays.items()}), 10, 0.1)])
 
 
 # -- the second opinion: from the protocol, on the protocol buffers, without a line of fedmd ---------------------------
