@@ -30,14 +30,18 @@ class StreamRound:
 
 
 def stream_entries(told: StreamRound) -> list[Entry]:
-    """Every message, by client, followed by the verdicts on its samples."""
+    """Every message, by client, followed by the verdicts on its samples.
+
+    A rejection of a client whose batch is there is a note on that message, and no other message.
+    """
+    heard = {batch.client for batch in (*told.batches, *told.unjudged)}
     entries: list[tuple[int, list[Entry]]] = []
     start = 0
     for batch in told.batches:
         rows = slice(start, start := start + len(batch))
         entries.append((batch.client, [_message(told, batch, rows), *_samples(told, batch, rows)]))
     entries += [(batch.client, [_message(told, batch, slice(0))]) for batch in told.unjudged]
-    for item in told.rejections:
+    for item in (item for item in told.rejections if item.client not in heard):
         refused = Entry(
             "message",
             "rejected",
@@ -56,6 +60,8 @@ def _message(told: StreamRound, batch: StreamBatch, rows: slice) -> Entry:
     verdicts, aside = told.verdicts, batch.client in told.aside
     refused = bool((verdicts.actions[rows] == Action.REJECTED).all()) and rows.stop > 0
     scores, discrepancies = _measured(verdicts)
+    reasons = [told.aside.get(batch.client, "every sample was rejected" if refused else "")]
+    reasons += [item.reason for item in told.rejections if item.client == batch.client]
     return Entry(
         "message",
         "quarantined" if aside else "rejected" if refused else "accepted",
@@ -66,7 +72,7 @@ def _message(told: StreamRound, batch: StreamBatch, rows: slice) -> Entry:
         score=None if scores is None else _mean(scores[rows]),
         threshold=verdicts.threshold if rows.stop else None,
         evidence=told.evidence.get(batch.client),
-        reason=told.aside.get(batch.client, "every sample was rejected" if refused else None),
+        reason="; ".join(filter(None, reasons)) or None,
         model_version=told.model_version,
         content=batch.content,
     )

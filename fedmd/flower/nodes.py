@@ -2,13 +2,15 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 
-from flwr.app import Message
+from flwr.app import Error, Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.superlink.grid import HttpGrid
+from httpx import HTTPError
 
 from fedmd.config import ConfigError, RunConfig
 from fedmd.flower.identity import fingerprints, read_register
@@ -35,7 +37,8 @@ class Nodes:
         self._grid = grid
         self._config = config
         self._folder = folder
-        self._poll_s = _POLL_HTTP_S if isinstance(grid, HttpGrid) else _POLL_S
+        self._over_http = isinstance(grid, HttpGrid)
+        self._poll_s = _POLL_HTTP_S if self._over_http else _POLL_S
         register = config.federation.register_file
         self._register_file = None if register is None else read_register(register)
         self.run = config.to_json()
@@ -82,8 +85,6 @@ class Nodes:
 
     def _register(self, node: int, reply: Message, key: str) -> None:
         try:
-            if reply.has_error():
-                raise ValueError(reply.error.reason)
             clients, wants_model = read_info(reply, self._config.federation.clients)
             if taken := sorted(set(clients) & set(self._node_of)):
                 raise ValueError(f"clients {taken} belong to another node already")
@@ -109,18 +110,41 @@ class Nodes:
         return Asked(by_node, tuple(client for client in clients if client not in self._node_of))
 
     def ask(self, requests: Mapping[int, Message]) -> dict[int, Message]:
-        """Replies by node; a node that stays silent is absent. Replies are matched by the request they answer."""
+        """Replies by node; a node that stays silent is absent. Replies are matched by the request they answer.
+
+        SuperLink lets only the node that was asked answer, and once; Flower's own errors may have another sender.
+        """
         waiting: dict[str, int] = {}  # a node that left the federation gets no message id, and no entry
         for node, request in requests.items():
             waiting.update(dict.fromkeys(filter(None, self._grid.push_messages([request])), node))
         replies: dict[int, Message] = {}
         deadline = time.monotonic() + self._config.federation.round_timeout_s
         while waiting and time.monotonic() < deadline:
-            for reply in self._grid.pull_messages(list(waiting)):
-                if (answered := reply.metadata.reply_to_message_id) in waiting:
+            for reply in self._pulled({message_id: requests[node] for message_id, node in waiting.items()}):
+                answered, sender = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
+                if answered in waiting and (reply.has_error() or sender == waiting[answered]):
                     replies[waiting.pop(answered)] = reply
-            time.sleep(self._poll_s)
+            if waiting:
+                time.sleep(self._poll_s)
         return replies
+
+    def _pulled(self, waiting: Mapping[str, Message]) -> Iterator[Message]:
+        """The answers that are there, to requests by their message ids.
+
+        Over HTTP Flower decodes them on the way, stops at the first that a node made undecodable, and delivers nothing
+        twice: so there they are pulled one by one, and such an answer becomes an error of its own node.
+        """
+        if not self._over_http:
+            yield from self._grid.pull_messages(list(waiting))
+            return
+        for message_id, request in waiting.items():
+            try:
+                yield from self._grid.pull_messages([message_id])
+            except HTTPError:  # the SuperLink cannot be reached
+                raise
+            except Exception as error:  # whatever protobuf, JSON and Flower's own checks make of bad bytes
+                reason = f"its answer cannot be decoded: {type(error).__name__}"
+                yield Message(Error(ErrorCode.MESSAGE_UNAVAILABLE, reason), reply_to=request)
 
 
 def size_of(reply: Message) -> int:

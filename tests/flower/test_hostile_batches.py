@@ -57,7 +57,7 @@ def refused(wire: SimpleNamespace, record: Any) -> str:
     return rejections[0].reason
 
 
-UNREADABLE = "an array cannot be read"
+UNREADABLE = "cannot be read"
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ UNREADABLE = "an array cannot be read"
         (IMAGES[:0], LABELS[:0], "1 to 3 samples, not 0"),
         (np.concatenate([IMAGES, IMAGES]), np.concatenate([LABELS, LABELS]), "1 to 3 samples, not 6"),
         # what is declared is not what counts
-        (raw(npy(IMAGES[:, :, :2])), LABELS, "shape [n, 1, 4, 4], not [3, 1, 2, 4]"),
-        (raw(npy(IMAGES.astype(np.float64))), LABELS, "images must be uint8, not float64"),
+        (raw(npy(IMAGES[:, :, :2])), LABELS, "but it is uint8 [3, 1, 2, 4]"),
+        (raw(npy(IMAGES.astype(np.float64))), LABELS, "but it is float64 [3, 1, 4, 4]"),
         # what is no array
         (raw(npy(IMAGES.astype(object), allow_pickle=True)), LABELS, UNREADABLE),
         (IMAGES, raw(npy(LABELS.astype(object), allow_pickle=True)), UNREADABLE),
@@ -95,7 +95,7 @@ UNREADABLE = "an array cannot be read"
         (raw(b""), LABELS, UNREADABLE),
         (raw(b"garbage"), LABELS, UNREADABLE),
         (raw(npy(IMAGES), stype="torch.pickle"), LABELS, UNREADABLE),
-        (raw(archive()), LABELS, "images must be uint8, not NpzFile"),
+        (raw(archive()), LABELS, UNREADABLE),
         (raw(b"PK\x03\x04 no zip"), LABELS, UNREADABLE),
         (shaped("(99999999999999999999,)"), LABELS, UNREADABLE),
         (shaped("(1000000000000, 1, 4, 4)"), LABELS, UNREADABLE),

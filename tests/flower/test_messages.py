@@ -150,11 +150,13 @@ def test_info_round_trip(wire: SimpleNamespace) -> None:
         ({"clients": [1, 1], "wants_model": False}, "claimed twice"),
         ({"clients": [1], "wants_model": 1}, "wants_model must be a boolean"),
         ({"clients": [1]}, "wants_model must be a boolean"),
+        ({"protocol": 2, "clients": [1], "wants_model": False}, "protocol must be 1, not 2"),
+        ({"protocol": True, "clients": [1], "wants_model": False}, "protocol must be 1, not True"),
     ],
 )
 def test_a_bad_claim(values: dict[str, Any], reason: str, wire: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match=reason):
-        read_info(wire.reply(config(**values)), 4)
+        read_info(wire.reply(config(**{"protocol": 1, **values})), 4)
 
 
 def test_content_is_the_hash_of_what_was_sent(wire: SimpleNamespace) -> None:

@@ -98,7 +98,7 @@ PICKLE = Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=b"\x80\x
         ("bias", np.zeros(2, np.int32), "must be float32, not int32"),
         ("bias", np.zeros(3, np.float32), "must have shape"),
         ("weight", np.zeros((3, 2), np.float32), "must have shape"),
-        ("bias", LYING, "must have shape"),
+        ("bias", LYING, "is declared as"),
         ("bias", PICKLE, "cannot be read"),
         ("surprise", np.zeros(2, np.float32), "another model"),
     ],

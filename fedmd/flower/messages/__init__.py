@@ -3,7 +3,7 @@
 A request names the round and the clients the node answers for; the reply has one batch for each of them:
 
     query.info    ->  fedmd: {protocol, run}
-                  <-  fedmd: {clients: [int], wants_model: bool}
+                  <-  fedmd: {protocol, clients: [int], wants_model: bool}
     train.stream  ->  fedmd: {protocol, run, round, batches, clients: [int], exchange, model_file},
                       model: arrays (deployment)
                   <-  fedmd: {protocol, round, clients: [int]}, batch.<client>: {images: uint8, labels: int64},

@@ -7,6 +7,7 @@ from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from fedmd.flower.messages.reasons import error_of, shown
 from fedmd.types import Rejection
 
 PROTOCOL = 1
@@ -35,12 +36,13 @@ def info_request(run: str, exchange: str = "") -> RecordDict:
 
 def info_reply(clients: Sequence[int], *, wants_model: bool) -> RecordDict:
     """A node's answer to `info_request`."""
-    return RecordDict({HEADER: ConfigRecord({"clients": list(clients), "wants_model": wants_model})})
+    header = ConfigRecord({"protocol": PROTOCOL, "clients": list(clients), "wants_model": wants_model})
+    return RecordDict({HEADER: header})
 
 
 def read_info(message: Message, clients: int) -> tuple[tuple[int, ...], bool]:
     """The clients a node claims and its wish for the model. Raises ValueError with a reason."""
-    header = header_of(message)
+    header = _answer(message)
     claimed: object = header.get("clients")
     wants_model = header.get("wants_model")
     if not isinstance(claimed, list) or not all(type(client) is int and 0 <= client < clients for client in claimed):
@@ -85,20 +87,31 @@ def read_request(message: Message) -> Request:
 
 def check_header(message: Message, round: int) -> ConfigRecord:
     """The head of a node's reply to a request of `round`. Raises ValueError with a reason when it is none."""
-    if message.has_error():
-        raise ValueError(f"the node answered with error {message.error.code}: {_last_line(message.error.reason)}")
-    header = header_of(message)
-    if header.get("protocol") != PROTOCOL:
-        raise ValueError(f"protocol must be {PROTOCOL}")
+    header = _answer(message)
     if type(header.get("round")) is not int or header["round"] != round:
-        raise ValueError(f"the answer is for round {header.get('round')!r}, not {round}"[:200])
+        raise ValueError(f"the answer is for round {shown(header.get('round'))}, not {round}")
     return header
 
 
-def unasked(message: Message, asked: set[str], client: int) -> list[Rejection]:
-    """A note on records beside the header and those `asked` for; booked on `client`."""
+def _answer(message: Message) -> ConfigRecord:
+    """The head of any reply. Raises ValueError with a reason when it is an error, or of another protocol."""
+    if message.has_error():
+        raise ValueError(error_of(message))
+    header = header_of(message)
+    protocol = header.get("protocol")
+    if type(protocol) is not int or protocol != PROTOCOL:
+        raise ValueError(f"protocol must be {PROTOCOL}, not {shown(protocol)}")
+    return header
+
+
+def note_unasked(message: Message, asked: set[str], client: int, rejections: list[Rejection]) -> None:
+    """Add to `rejections` a note on records beside the header and those `asked` for, booked on `client`.
+
+    One that is refused anyway gets none: there is one reason for a client and round.
+    """
     extra = sorted(set(message.content) - asked - {HEADER})
-    return [Rejection(client, f"unexpected records {extra[:3]} were ignored"[:200])] if extra else []
+    if extra and client not in {rejection.client for rejection in rejections}:
+        rejections.append(Rejection(client, f"unexpected records {shown(extra)} were ignored"))
 
 
 def header_of(message: Message) -> ConfigRecord:
@@ -120,9 +133,3 @@ def content_hash(message: Message, key: str) -> str | None:
         digest.update(f"{name!r} {array.dtype!r} {array.shape!r} {array.stype!r} {len(array.data)} ".encode())
         digest.update(array.data)
     return digest.hexdigest()
-
-
-def _last_line(reason: str | None) -> str:
-    """What a traceback ends with, fit for a terminal; the lines before differ from run to run (pids, addresses)."""
-    lines = [line.strip() for line in (reason or "no reason given").splitlines() if line.strip()]
-    return "".join(character for character in lines[-1] if character.isprintable())[-300:] if lines else ""

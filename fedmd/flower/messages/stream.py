@@ -8,6 +8,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from numpy.typing import NDArray
 
+from fedmd.flower.messages.arrays import Values, read_array
 from fedmd.flower.messages.header import (
     HEADER,
     MODEL,
@@ -15,9 +16,10 @@ from fedmd.flower.messages.header import (
     check_header,
     content_hash,
     header_of,
+    note_unasked,
     round_header,
-    unasked,
 )
+from fedmd.flower.messages.reasons import shown
 from fedmd.types import Rejection, StreamBatch
 
 STREAM = "train.stream"
@@ -66,10 +68,10 @@ def read_own_batches(message: Message) -> list[StreamBatch]:
     header = header_of(message)
     first, clients = cast(int, header["round"]), cast(list[int], header["clients"])
     return [
-        StreamBatch(client, first + offset, *_arrays(message, client, offset))
+        StreamBatch(client, first + offset, record["images"].numpy(), record["labels"].numpy())
         for offset in range(len(message.content.array_records))
         for client in clients
-        if _batch_key(client, offset) in message.content.array_records
+        if (record := message.content.array_records.get(_batch_key(client, offset))) is not None
     ]
 
 
@@ -98,14 +100,13 @@ def read_rounds(
         for client in clients:
             content = content_hash(message, _batch_key(client, offset))
             try:
-                images, labels = _arrays(message, client, offset)
-                _check(images, labels, expected)
-                batches.append(StreamBatch(client, first + offset, images, labels, content))
+                record = message.content.array_records.get(_batch_key(client, offset))
+                batches.append(StreamBatch(client, first + offset, *_read(record, expected), content))
             except ValueError as error:
                 rejections.append(Rejection(client, str(error), content))
         read.append((batches, rejections))
     asked = {_batch_key(client, offset) for client in clients for offset in range(rounds)}
-    read[0][1].extend(unasked(message, asked, clients[0]))
+    note_unasked(message, asked, clients[0], read[0][1])
     return read
 
 
@@ -113,27 +114,23 @@ def _batch_key(client: int, offset: int) -> str:
     return f"batch.{client}" if offset == 0 else f"batch.{client}.{offset}"
 
 
-def _arrays(message: Message, client: int, offset: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    record = message.content.array_records.get(_batch_key(client, offset))
+def _read(record: ArrayRecord | None, expected: Expected) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Images and labels as they were really sent. Bytes cannot be out of range, infinite or NaN."""
     if record is None or set(record) != {"images", "labels"}:
         raise ValueError("there is no batch with images and labels")
-    try:
-        return record["images"].numpy(), record["labels"].numpy()
-    except Exception as error:  # NumPy's reader answers bad bytes with BadZipFile, TokenError, OverflowError, ...
-        raise ValueError(f"an array cannot be read: {type(error).__name__}") from error
-
-
-def _check(images: NDArray[np.uint8], labels: NDArray[np.int64], expected: Expected) -> None:
-    """What was really sent, whatever it was declared as. Bytes cannot be out of range, infinite or NaN."""
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
-        raise ValueError(f"images must be uint8, not {getattr(images, 'dtype', type(images).__name__)}")
-    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64:
-        raise ValueError(f"labels must be int64, not {getattr(labels, 'dtype', type(labels).__name__)}")
+    images: Values = read_array("images", record["images"])
+    labels: Values = read_array("labels", record["labels"])
+    if images.dtype != np.uint8:
+        raise ValueError(f"images must be uint8, not {str(images.dtype)[:40]}")
+    if labels.dtype != np.int64:
+        raise ValueError(f"labels must be int64, not {str(labels.dtype)[:40]}")
     if images.ndim != 4 or images.shape[1:] != expected.shape:
-        raise ValueError(f"images must have shape [n, {', '.join(map(str, expected.shape))}], not {list(images.shape)}")
+        wanted = ", ".join(map(str, expected.shape))
+        raise ValueError(f"images must have shape [n, {wanted}], not {shown(list(images.shape))}")
     if labels.shape != images.shape[:1]:
-        raise ValueError(f"labels must have shape [{len(images)}], not {list(labels.shape)}")
+        raise ValueError(f"labels must have shape [{len(images)}], not {shown(list(labels.shape))}")
     if not 1 <= len(labels) <= expected.max_samples:
         raise ValueError(f"a batch must have 1 to {expected.max_samples} samples, not {len(labels)}")
     if labels.min() < 0 or labels.max() >= expected.classes:
         raise ValueError(f"labels must be between 0 and {expected.classes - 1}")
+    return cast(NDArray[np.uint8], images), cast(NDArray[np.int64], labels)

@@ -1,14 +1,15 @@
 """Trained models on their way up, in mode=update, and how the server checks them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fedmd.flower.messages.header import HEADER, MODEL, PROTOCOL, check_header, header_of, round_header, unasked
+from fedmd.flower.messages.arrays import CheckedArrays, Slots, read_tensors
+from fedmd.flower.messages.header import HEADER, MODEL, PROTOCOL, check_header, header_of, note_unasked, round_header
+from fedmd.flower.messages.reasons import shown
 from fedmd.types import Rejection
 
 UPDATE = "train.update"
@@ -28,7 +29,7 @@ class ClientUpdate:
 class ExpectedUpdate:
     """What a valid update looks like: shape and dtype of every tensor, and the most samples a client may claim."""
 
-    tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[np.generic]]]
+    tensors: Slots
     max_examples: int
 
 
@@ -97,11 +98,13 @@ def read_updates(
         try:
             if client not in claims:
                 raise ValueError("the reply does not list it")
-            arrays = _checked(message.content.array_records.get(_key(client)), expected)
-            updates.append(ClientUpdate(client, arrays, *_plausible(*claims[client], expected)))
+            examples, seconds = _plausible(*claims[client], expected)
+            record = message.content.array_records.get(_key(client))
+            arrays = CheckedArrays(cast(ArrayRecord, record), expected.tensors, read_tensors(record, expected.tensors))
+            updates.append(ClientUpdate(client, arrays, examples, seconds))
         except ValueError as error:
-            rejections.append(Rejection(client, str(error)[:200]))
-    rejections += unasked(message, {_key(client) for client in clients}, clients[0])
+            rejections.append(Rejection(client, str(error)))
+    note_unasked(message, {_key(client) for client in clients}, clients[0], rejections)
     return updates, rejections
 
 
@@ -117,33 +120,14 @@ def _claims(header: ConfigRecord, expected: ExpectedUpdate) -> dict[int, tuple[o
     lists = cast(list[list[int]], columns)
     if len({len(column) for column in lists}) != 1:
         raise ValueError("clients, examples and seconds differ in length")
+    if not all(type(client) is int for client in lists[0]) or len(set(lists[0])) != len(lists[0]):
+        raise ValueError("clients must be different numbers")
     return {client: (examples, seconds) for client, examples, seconds in zip(*lists, strict=True)}
 
 
 def _plausible(examples: object, seconds: object, expected: ExpectedUpdate) -> tuple[int, float]:
     """A strategy weighs by `examples`, so a client must not claim just anything; `seconds` is for the record only."""
     if type(examples) is not int or not 1 <= examples <= expected.max_examples:
-        raise ValueError(f"examples must be a number from 1 to {expected.max_examples}, not {examples!r}")
+        raise ValueError(f"examples must be a number from 1 to {expected.max_examples}, not {shown(examples)}")
     sane = isinstance(seconds, float) and math.isfinite(seconds) and seconds >= 0
     return examples, float(cast(float, seconds)) if sane else 0.0
-
-
-def _checked(record: ArrayRecord | None, expected: ExpectedUpdate) -> ArrayRecord:
-    """What was really sent, whatever it was declared as, in the expected order."""
-    if record is None:
-        raise ValueError("there is no update")
-    if set(record) != set(expected.tensors):
-        missing, extra = sorted(set(expected.tensors) - set(record)), sorted(set(record) - set(expected.tensors))
-        raise ValueError(f"tensors of another model: {missing[:3]} missing, {extra[:3]} unknown")
-    for name, (shape, dtype) in expected.tensors.items():
-        try:
-            array = record[name].numpy()
-        except Exception as error:  # NumPy's reader answers bad bytes with BadZipFile, TokenError, OverflowError, ...
-            raise ValueError(f"{name} cannot be read: {type(error).__name__}") from error
-        if not isinstance(array, np.ndarray) or array.dtype != dtype:
-            raise ValueError(f"{name} must be {dtype}, not {getattr(array, 'dtype', type(array).__name__)}")
-        if array.shape != shape:
-            raise ValueError(f"{name} must have shape {list(shape)}, not {list(array.shape)}")
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} has values that are not finite")
-    return ArrayRecord({name: record[name] for name in expected.tensors})

@@ -1,0 +1,101 @@
+"""Flower's own grid over HTTP, with a SuperLink of a few lines behind it: answers spoilt below what Flower decodes."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import ConfirmMessageReceivedResponse, PullObjectResponse
+from flwr.proto.runtime_pb2 import PullAppMessagesResponse, PushAppMessagesResponse
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
+from flwr.superlink.grid import HttpGrid
+
+from fedmd.config import RunConfig
+from fedmd.flower import nodes as nodes_module
+from fedmd.flower.messages import STREAM, Expected, read_batches, stream_reply, stream_request
+from fedmd.flower.nodes import Nodes
+from fedmd.types import StreamBatch
+from tests.hostile.wire import Clock
+
+NODES = (101, 102, 103)
+Contents = dict[str, bytes]  # what a node uploaded: deflated objects by id
+
+
+class SuperLink:
+    """Three nodes that have answered at once; `spoil` is what node 102 does to the objects of its answer."""
+
+    def __init__(self, spoil: Callable[[Contents], None]) -> None:
+        self._spoil = spoil
+        self._replies: dict[str, Message] = {}
+        self._objects: Contents = {}
+
+    def PushMessages(self, request: Any) -> Any:
+        for proto in request.messages_list:
+            asked = message_from_proto(proto)
+            client = asked.metadata.dst_node_id - NODES[0]
+            batch = StreamBatch(client, 0, np.full((4, 1, 8, 8), client, np.uint8), np.full(4, client))
+            reply = Message(stream_reply(0, [batch]), reply_to=asked)
+            objects = {key: each.deflate() for key, each in get_all_nested_objects(reply).items()}
+            if client == 1:
+                self._spoil(objects)
+            self._objects |= objects
+            self._replies[asked.metadata.message_id] = reply
+        return PushAppMessagesResponse(message_ids=[p.metadata.message_id for p in request.messages_list])
+
+    def PushObject(self, request: Any) -> Any:
+        raise AssertionError("nobody asked for it")
+
+    def PullMessages(self, request: Any) -> Any:
+        found = [self._replies.pop(key) for key in request.message_ids if key in self._replies]  # once, as SuperLink
+        protos = [message_to_proto(reply) for reply in found]
+        for proto, reply in zip(protos, found, strict=True):
+            proto.metadata.message_id = reply.object_id
+        return PullAppMessagesResponse(messages_list=protos, message_object_trees=list(map(get_object_tree, found)))
+
+    def PullObject(self, request: Any) -> Any:
+        content = self._objects[request.object_id]
+        return PullObjectResponse(object_found=True, object_available=True, object_content=content)
+
+    def ConfirmMessageReceived(self, request: Any) -> Any:
+        return ConfirmMessageReceivedResponse()
+
+
+def changed(kind: bytes, change: Callable[[bytes], bytes]) -> Callable[[Contents], None]:
+    """Spoil every uploaded object of a kind."""
+
+    def spoil(contents: Contents) -> None:
+        for key in [key for key, content in contents.items() if content.startswith(kind + b" ")]:
+            contents[key] = change(contents[key])
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        changed(b"RecordDict", lambda content: content[:-1] + b"!"),
+        changed(b"ArrayRecord", lambda content: content.replace(b"images", b"im\xffges")),
+        changed(b"ArrayRecord", lambda content: content.split(b"\x00")[0] + b"\x00" + b"[" * 100_000),
+        changed(b"Array", lambda content: content.replace(b"arraychunk_ids", b"arraychunk_id_")),
+        changed(b"ConfigRecord", lambda content: content + b"\xff\xff"),
+        changed(b"Message", lambda content: b"no header"),
+        changed(b"Message", lambda content: content.replace(b"Message", b"Massage")),
+        changed(b"ArrayChunk", lambda content: b""),
+        changed(b"RecordDict", lambda content: content.replace(b"RecordDict", b"Array")),
+    ],
+)
+def test_a_spoilt_upload_costs_its_own_node_alone(
+    make_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch, spoil: Any
+) -> None:
+    monkeypatch.setattr(nodes_module, "time", Clock())
+    grid = HttpGrid(token="nobody asks for it")
+    grid._run, grid._client = SimpleNamespace(run_id=1), SuperLink(spoil)  # type: ignore[assignment]
+    requests = {node: Message(stream_request("{}", 0, [node - 101], ""), node, STREAM) for node in NODES}
+    replies = Nodes(grid, make_config({"federation": {"clients": 3}}), "").ask(requests)
+    heard = {node: read_batches(replies[node], 0, [node - 101], Expected((1, 8, 8), 10, 4)) for node in NODES}
+    assert [len(batches) for batches, _ in heard.values()] == [1, 0, 1]
+    (rejection,) = heard[102][1]
+    assert "its answer cannot be decoded" in rejection.reason

@@ -1,0 +1,149 @@
+"""Answers that never come, come too late, or come by the thousand: a round ends at its deadline with who is left."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Array, ArrayRecord, Message
+
+from fedmd.config import RunConfig
+from fedmd.flower import nodes as nodes_module
+from fedmd.flower.client_grid import ClientGrid, records_of
+from fedmd.flower.exchange import InMessage
+from fedmd.flower.messages import STREAM, ClientUpdate, read_request, stream_request, update_reply
+from fedmd.flower.nodes import Nodes
+from fedmd.flower.strategies import build_strategy
+from fedmd.flower.update_session import UpdateSession, silent
+from fedmd.flower.world import build_world
+from fedmd.server.global_model import GlobalModel
+from fedmd.training.burn_in import burn_in
+from fedmd.training.device import Numerics
+from fedmd.types import RoundReport
+from tests.hostile.wire import Clock, WireGrid, decoded, encoded
+
+Make = Callable[..., RunConfig]
+DEADLINE_S, CLIENTS, ROUNDS = 30.0, 4, 3
+NODES = {100 + client: [client] for client in range(CLIENTS)}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(nodes_module, "time", clock)
+    return clock
+
+
+def ask(config: RunConfig, grid: WireGrid) -> dict[int, Message]:
+    requests = {node: Message(stream_request("{}", 0, clients, ""), node, STREAM) for node, clients in NODES.items()}
+    return Nodes(grid, config, "").ask(requests)
+
+
+def federation(**changes: Any) -> dict[str, Any]:
+    return {"federation": {"clients": CLIENTS, "nodes": CLIENTS, "round_timeout_s": DEADLINE_S}, **changes}
+
+
+def prompt(node: int, request: Message) -> list[bytes]:
+    return [encoded(Message(update_reply(0, []), reply_to=request))]
+
+
+def test_nobody_waits_longer_than_for_the_last_answer_or_the_deadline(make_config: Make, clock: Clock) -> None:
+    config = make_config(federation())
+    assert set(ask(config, WireGrid(NODES, prompt))) == set(NODES) and clock.now == 0
+    grid = WireGrid(NODES, lambda node, request: prompt(node, request) if node != 102 else [])
+    assert set(ask(config, grid)) == set(NODES) - {102}
+    assert DEADLINE_S <= clock.now < DEADLINE_S + 1
+
+
+def test_a_flood_of_answers_to_nothing_is_dropped(make_config: Make, clock: Clock) -> None:
+    """A thousand with every poll, for ever: those that were asked for still get through, and the round still ends."""
+
+    class Flooded(WireGrid):
+        dropped = 0
+
+        def pull_messages(self, message_ids: Any) -> list[Message]:
+            junk = decoded(prompt(0, Message(update_reply(0, []), 100, STREAM))[0])
+            junk.metadata.__dict__["_reply_to_message_id"] = "nothing"
+            self.dropped += 1000
+            return [junk] * 1000 + super().pull_messages(message_ids)
+
+    grid = Flooded(NODES, lambda node, request: prompt(node, request) if node != 101 else [])
+    replies = ask(make_config(federation()), grid)
+    assert set(replies) == set(NODES) - {101} and grid.dropped > 10_000
+    assert DEADLINE_S <= clock.now < DEADLINE_S + 1
+
+
+def test_a_node_that_dies_while_the_others_work_costs_itself_alone(make_config: Make, clock: Clock) -> None:
+    class Leaving(WireGrid):
+        def push_messages(self, messages: Any) -> list[Any]:
+            (message,) = messages
+            return [None] if message.metadata.dst_node_id == 103 else super().push_messages([message])
+
+    assert set(ask(make_config(federation()), Leaving(NODES, prompt))) == set(NODES) - {103} and clock.now == 0
+
+
+# -- mode=update ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train(make_config: Make, tmp_path: Path, clock: Clock) -> Any:
+    """`train(answers)`: reports and final model of a federation; `answers(round, client, honest)` is what is sent."""
+    local = {"epochs": 1, "batch_size": 8, "lr": 0.1, "samples": 24}
+    stages = {f"stream.{name}_rounds": 0 for name in ("accumulative", "trigger", "recovery")}
+    config = make_config(
+        federation(**stages, mode="update", model={"name": "cnn", "width": 2}, local=local)
+        | {"stream.clean_rounds": ROUNDS, "defense": {"name": "none"}}
+    )
+
+    def run(answers: Callable[[int, int, bytes], list[bytes]]) -> tuple[list[RoundReport], list[torch.Tensor]]:
+        world = build_world(config)
+        start = burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=tmp_path)
+        server = GlobalModel(config, world.images, world.parts, start, Numerics())
+        before = {name: array.numpy() for name, array in records_of(server).items()}
+
+        def answer(node: int, request: Message) -> list[bytes]:
+            round, client = read_request(request).round, node - 100
+            rng = np.random.default_rng((round, client))
+            moved = {n: Array(np.asarray(a + rng.random(a.shape, np.float32))) for n, a in before.items()}
+            content = update_reply(round, [ClientUpdate(client, ArrayRecord(moved), 10, 0.1)])
+            return answers(round, client, encoded(Message(content, reply_to=request)))
+
+        grid = WireGrid(NODES, answer)
+        nodes = Nodes(grid, config, "")
+        nodes.connect()
+        reports: list[RoundReport] = []
+        session = UpdateSession(
+            config, ClientGrid(grid, nodes, InMessage(), server, 24), server, lambda round: "clean", reports.append
+        )
+        with silent():
+            session.run(build_strategy(config, server, start.snapshots, session.judged))
+        return reports, [tensor.clone() for tensor in server.model.state_dict().values()]
+
+    return run
+
+
+def test_updates_that_never_come(train: Any) -> None:
+    """One client silent, then all, then none: every round is reported and only what came is averaged."""
+    silent_in = {0: {2}, 1: set(range(CLIENTS)), 2: set()}
+    reports, _ = train(lambda round, client, honest: [] if client in silent_in[round] else [honest])
+    assert [set(range(CLIENTS)) - set(report.clients.tolist()) for report in reports] == list(silent_in.values())
+    for report in reports:
+        told = [(r.client, r.reason) for r in report.rejections]
+        assert told == [(client, "no answer before the deadline") for client in sorted(silent_in[report.round])]
+
+
+def test_an_update_that_comes_a_round_late_is_not_averaged(train: Any) -> None:
+    held: list[bytes] = []
+
+    def one_behind(round: int, client: int, honest: bytes) -> list[bytes]:
+        if client != 1:
+            return [honest]
+        held.append(honest)
+        return held[-2:-1]
+
+    late, model = train(one_behind)
+    _, without = train(lambda round, client, honest: [] if client == 1 else [honest])
+    assert all(1 not in report.clients for report in late)
+    assert all(torch.equal(a, b) for a, b in zip(model, without, strict=True))
