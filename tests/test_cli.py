@@ -45,7 +45,7 @@ def test_cfg_prints_what_would_run_and_runs_nothing(
     monkeypatch.chdir(tmp_path)
     assert call("run", "--cfg", "attack.fraction=0.4", "defense=drop", "seed=9") == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    for key in ("experiment", "compare"):
+    for key in ("experiment", "compare", "resume"):
         printed.pop(key, None)
     config = RunConfig.parse(printed)  # it is complete, and composes to itself
     assert (config.attack.fraction, config.defense.name, config.seed) == (0.4, "drop", 9)

@@ -5,7 +5,7 @@ import shlex
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedmd.compose import compose, resumed_folder
+from fedmd.compose import compose, make_folder, resumed_folder
 from fedmd.flower.federation import print_round, serve
 from fedmd.flower.observing import observing
 from fedmd.server.checkpoints import has_finished, note_config, noted_config
@@ -29,6 +29,7 @@ def main(grid: Grid, context: Context) -> None:
     else:
         composed = compose(overrides)
         config, folder = composed.config, composed.folder
+        make_folder(folder)
         note_config(folder, config)
         composed.write_hydra_files()
     with observing(config, print_round) as observe:

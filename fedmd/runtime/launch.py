@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmd.compose import Composed
+from fedmd.compose import Composed, make_folder
 from fedmd.config import ConfigError, RunConfig
 from fedmd.report.detector import detector_name, detector_setting
 from fedmd.report.page.write import write_report
@@ -22,6 +22,7 @@ def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
     if skipped := len(runs) - len(pending):
         print(f"{skipped} of {len(runs)} runs are finished and skipped")
     for run in pending:
+        make_folder(run.folder)
         note_config(run.folder, run.config)
         run.write_hydra_files()
     simulate([Cell(run.config, run.folder) for run in pending], on_finished=announce)
