@@ -229,5 +229,5 @@ def test_a_record_that_does_not_go_so_far_is_refused(tmp_path, round_report, rec
     there = (folder / "metrics.jsonl").stat().st_size
     with pytest.raises(ValueError, match="shorter"), RunRecorder(folder, after=Recorded(there + 1, 2)):
         pass
-    with pytest.raises(ValueError, match="part-00000002.arrow is missing"), RunRecorder(folder, after=Recorded(9, 3)):
+    with pytest.raises(ValueError, match=r"part-00000002\.arrow is missing"), RunRecorder(folder, after=Recorded(9, 3)):
         pass
