@@ -10,7 +10,7 @@ from fedmd.report.detector import detector_name, detector_setting
 from fedmd.report.page.write import write_report
 from fedmd.report.summary import read_summary
 from fedmd.runtime.simulation import Cell, simulate
-from fedmd.server.checkpoints import has_finished, note_config, noted_config
+from fedmd.server.checkpoints import has_finished, note_config, noted_config, sole_server
 from fedmd.types import Json
 
 _NO_MATTER = ("workers", "cache_dir", "progress", "tensorboard", "checkpoint_every")
@@ -40,7 +40,10 @@ def resume(folder: Path) -> None:
     if has_finished(folder):
         print(f"run folder: {folder} holds a finished run; there is nothing to resume", flush=True)
         return
-    simulate([Cell(noted_config(folder), folder, resume=True)], on_finished=announce)
+    config = noted_config(folder)
+    with sole_server(folder):  # said before Ray is started
+        pass
+    simulate([Cell(config, folder, resume=True)], on_finished=announce)
     print(f"report: {write_report(folder)}", flush=True)
 
 
