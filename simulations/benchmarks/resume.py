@@ -64,6 +64,7 @@ def main() -> int:
             kill = kill_at_a_seam if point % 2 else kill_after_a_round
             moments[folder] = kill(processes, folder, [*SETTINGS, *cache, f"hydra.run.dir={folder}"], chance)
             left += len(survivors(processes))
+        left += len(processes.left())
         print(f"{folder.name}: {moments[folder]}", flush=True)
     peace = options.folder / "peace"
     resume_all(list(moments), peace, [*SETTINGS, *cache, f"hydra.run.dir={peace}"])
@@ -105,11 +106,22 @@ def kill_at_a_seam(processes: Processes, folder: Path, overrides: list[str], cha
 
 
 def survivors(processes: Processes) -> list[int]:
-    """What is left of a killed run after a while: Ray's own processes end themselves."""
+    """What is left of a killed run after a while, Ray's two idle agents aside, which may outlive their raylet.
+
+    `processes` ends these, too, with its block.
+    """
     deadline = time.monotonic() + 60
-    while (left := processes.left()) and time.monotonic() < deadline:
+    while (left := [pid for pid in processes.left() if not is_agent(pid)]) and time.monotonic() < deadline:
         time.sleep(0.5)
     return left
+
+
+def is_agent(pid: int) -> bool:
+    """Whether this is Ray's DashboardAgent or RuntimeEnvAgent."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith((b"ray::DashboardAgent", b"ray::RuntimeEnvAgent"))
+    except OSError:  # gone meanwhile
+        return True
 
 
 def child(place: str, call: int, overrides: list[str]) -> None:

@@ -49,7 +49,7 @@ def test_update_mode_from_the_command_line(
         processes.start("killed", kill)
         processes.wait_for("its end", lambda: processes.exit_code("killed") is not None, timeout_s=300)
         assert processes.exit_code("killed") == -signal.SIGKILL, processes.tail("killed")
-        processes.wait_for("the end of Ray", lambda: not processes.left(), timeout_s=60)
+    assert processes.left() == []  # Ray's agents included, which outlive a raylet for a while
     assert len(metrics(folder)) == 3 and (folder / "checkpoint.safetensors").exists()
 
     def resume() -> subprocess.CompletedProcess[str]:
