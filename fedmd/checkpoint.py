@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -17,6 +18,9 @@ from torch import Tensor
 from fedmd.types import Json
 
 HEADER_KEY = "fedmd"
+_TENSOR = "tensor "  # the only key of a dictionary that stands for the tensor it names
+
+Saved = dict[str, Any]  # what an object's `state()` returns and its `restore()` takes: dicts, lists, tensors and JSON
 
 
 class CheckpointError(ValueError):
@@ -78,3 +82,46 @@ def load(path: Path) -> tuple[dict[str, Tensor], Json]:
             return {name: stored.get_tensor(name) for name in header["names"]}, header["metadata"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a complete fedmd checkpoint ({error}).") from error
+
+
+def save_tree(path: Path, tree: Saved) -> None:
+    """Write a tree of dicts (with strings for keys), lists, tensors, numbers, strings, booleans and None.
+
+    Raises TypeError for anything else; then `path` stays as it was.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def without_tensors(value: object, place: str) -> object:
+        if isinstance(value, Tensor):
+            tensors[place] = value
+            return {_TENSOR: place}
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) for key in value) or _TENSOR in value:
+                raise TypeError(f"{place}: the keys of a saved dictionary must be strings")
+            return {key: without_tensors(item, f"{place}/{key}") for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [without_tensors(item, f"{place}/{number}") for number, item in enumerate(value)]
+        if value is None or isinstance(value, str | int | float):
+            return value
+        raise TypeError(f"{place}: a {type(value).__name__} cannot be saved")
+
+    stripped = without_tensors(tree, "")
+    save(path, tensors, {"tree": stripped})
+
+
+def load_tree(path: Path) -> Saved:
+    """What `save_tree` wrote; tuples come back as lists. Raises as `load` does."""
+    tensors, metadata = load(path)
+
+    def with_tensors(value: object) -> Any:
+        if isinstance(value, dict):
+            if set(value) == {_TENSOR}:
+                return tensors[value[_TENSOR]]
+            return {key: with_tensors(item) for key, item in value.items()}
+        return [with_tensors(item) for item in value] if isinstance(value, list) else value
+
+    try:
+        tree: Saved = with_tensors(metadata["tree"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a complete fedmd checkpoint ({error}).") from error
+    return tree

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmd.compose import choices, compose, compose_study, expand, groups
+from fedmd.compose import choices, compose, compose_study, expand, groups, resumed_folder
 from fedmd.config import ConfigError
 
 _USAGE = """\
@@ -25,6 +25,7 @@ Settings are Hydra overrides:
   fedmd run attack.fraction=0.2 defense=dsc
   fedmd run attack.fraction=0.2 defense=drop threshold.fpr=0.1 hydra.run.dir=/tmp/run
   fedmd run -m attack.fraction=0,0.1,0.2 defense=none,dsc seed=0,1,2    finished runs are skipped
+  fedmd run resume=/tmp/run                  go on with a run that was killed, from its last checkpoint
   fedmd run --cfg defense=at                 print the composed configuration and stop
   fedmd compare experiment=demo 'compare.seeds=[0,1,2,3,4]' hydra.sweep.dir=/tmp/study
   fedmd report /tmp/study --output study.html
@@ -136,6 +137,13 @@ def _run(arguments: list[str]) -> int:
         raise ConfigError(f"{error}; fedmd run knows -m, --cfg and KEY=VALUE.") from error
     if unknown:
         raise ConfigError(f"{unknown[0]}: unknown option; fedmd run knows -m, --cfg and KEY=VALUE.")
+    if (folder := resumed_folder(options.overrides)) is not None:
+        if options.multirun or options.cfg:
+            raise ConfigError("resume: takes no -m and no --cfg; the run's settings are in its config.json.")
+        from fedmd.runtime.launch import resume
+
+        resume(folder)
+        return 0
     sweep = expand(options.overrides) if options.multirun else [options.overrides]
     composed = [compose(overrides, sweep=options.multirun) for overrides in sweep]
     if options.cfg:

@@ -24,7 +24,7 @@ from fedmd.config import ConfigError, RunConfig
 from fedmd.plan import read_plan
 
 _HERE = Path(__file__).resolve().parent
-_NOT_OF_A_RUN = ("experiment", "compare")  # they shape a study, not one federation
+_NOT_OF_A_RUN = ("experiment", "compare", "resume")  # they shape a study, or say where a run is, not what
 _PATHS = (("data", "path"), ("runtime", "cache_dir"), ("threshold", "path"), ("federation", "register_file"))
 
 
@@ -80,6 +80,20 @@ def choices(group: str) -> list[str]:
 def groups() -> list[str]:
     """The config groups."""
     return sorted(path.name for path in config_dir().iterdir() if path.is_dir())
+
+
+def resumed_folder(overrides: Sequence[str]) -> Path | None:
+    """RUN_DIR of the override resume=RUN_DIR; None without one.
+
+    Raises ConfigError when there are others beside it: a run that goes on is the run that it was.
+    """
+    asked = [override for override in overrides if override.startswith("resume=")]
+    folder = asked[-1].partition("=")[2].strip("'\"") if asked else ""
+    if folder in ("", "null"):
+        return None
+    if others := [override for override in overrides if override not in asked] + asked[:-1]:
+        raise ConfigError(f"resume: takes no other settings beside it, a run keeps its own; leave out {others[0]!r}.")
+    return Path(folder).expanduser().absolute()
 
 
 def compose(overrides: Sequence[str], *, sweep: bool = False) -> Composed:
@@ -141,6 +155,8 @@ def _valid(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) -> Co
     except OmegaConfBaseException as error:
         raise ConfigError(_unresolved(error)) from error
     assert isinstance(mapping, dict)
+    if mapping.get("resume") is not None:
+        raise ConfigError("resume: is for fedmd run alone, and takes no other settings beside it.")
     for key in _NOT_OF_A_RUN:
         mapping.pop(key, None)
     for section, key in _PATHS:  # worker processes have other current folders

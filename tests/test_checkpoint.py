@@ -1,11 +1,15 @@
 """Checkpoints come back exactly, or not at all."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from fedmd.checkpoint import CheckpointError, load, replacing, save
+from fedmd.checkpoint import CheckpointError, load, load_tree, replacing, save, save_tree
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 
@@ -68,3 +72,52 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path: Path) 
         raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+# -- trees of state ---------------------------------------------------------------------------------------------------
+
+LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**62), 2**62)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5)
+    | st.lists(st.floats(width=32, allow_nan=False), max_size=4).map(torch.tensor)
+)
+TREES = st.dictionaries(
+    st.text(max_size=4),
+    st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner)),
+    max_size=4,
+)
+
+
+def equal(a: Any, b: Any) -> bool:
+    """The same tree, to the bit and the type."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and list(a) == list(b) and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return isinstance(b, list) and len(a) == len(b) and all(map(equal, a, b))
+    return type(a) is type(b) and repr(a) == repr(b)
+
+
+@settings(max_examples=60)
+@given(TREES)
+def test_a_tree_comes_back_as_it_was(tree: dict[str, Any]) -> None:
+    with TemporaryDirectory() as folder:
+        save_tree(Path(folder, "a"), tree)
+        assert equal(load_tree(Path(folder, "a")), tree)
+
+
+@pytest.mark.parametrize("tree", [{1: 2}, {"a": {2: torch.zeros(1)}}, {"a": [object()]}, {"a": {"tensor ": "b"}}])
+def test_what_is_no_tree_is_not_saved(tmp_path: Path, tree: dict[str, Any]) -> None:
+    with pytest.raises(TypeError):
+        save_tree(tmp_path / "a", tree)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_without_a_tree_is_an_error(tmp_path: Path) -> None:
+    save(tmp_path / "a", {"x": torch.zeros(1)}, {})
+    with pytest.raises(CheckpointError):
+        load_tree(tmp_path / "a")

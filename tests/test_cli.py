@@ -5,14 +5,16 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from fedmd import cli
-from fedmd.compose import Composed
+from fedmd.compose import Composed, compose
 from fedmd.config import RunConfig
 from fedmd.runtime import launch, simulation
+from fedmd.server.checkpoints import note_config
 
 FEDMD = Path(sys.executable).parent / "fedmd"
 
@@ -45,7 +47,7 @@ def test_cfg_prints_what_would_run_and_runs_nothing(
     monkeypatch.chdir(tmp_path)
     assert call("run", "--cfg", "attack.fraction=0.4", "defense=drop", "seed=9") == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    for key in ("experiment", "compare"):
+    for key in ("experiment", "compare", "resume"):
         printed.pop(key, None)
     config = RunConfig.parse(printed)  # it is complete, and composes to itself
     assert (config.attack.fraction, config.defense.name, config.seed) == (0.4, "drop", 9)
@@ -112,6 +114,59 @@ def test_mistakes_cost_one_line_and_exit_code_2(
     err = capsys.readouterr().err
     assert err.startswith("fedmd: ") and err.count("\n") == 1 and err.endswith(".\n"), err
     assert all(word in err for word in words), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resume=nowhere"], ["nowhere", "no folder of a run"]),
+        (["resume=other"], ["config.json", "another version", "colour"]),
+        (["resume=run", "seed=2"], ["leave out 'seed=2'"]),
+        (["seed=2", "resume=run"], ["leave out 'seed=2'"]),
+        (["resume=run", "resume=other"], ["leave out 'resume=run'"]),
+        (["-m", "resume=run"], ["-m"]),
+        (["--cfg", "resume=run"], ["--cfg"]),
+    ],
+)
+def test_what_cannot_be_resumed(
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("run", "other"):
+        note_config(tmp_path / name, compose([]).config)
+    config = tmp_path / "other" / "config.json"
+    config.write_text(config.read_text().replace("{", '{"colour": 1, ', 1))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(simulation, "run_simulation", lambda *args, **kwargs: pytest.fail("Ray was started"))
+    assert call("run", *arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("fedmd: resume: ") and err.count("\n") == 1 and err.endswith(".\n"), err
+    assert all(word in err for word in words), err
+
+
+def test_resume_hands_over_the_runs_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def fake(cells: list[Any], **kwargs: Any) -> None:
+        seen.extend(cells)
+
+    monkeypatch.setattr(launch, "simulate", fake)
+    monkeypatch.setattr(launch, "write_report", lambda folder: folder)
+    note_config(tmp_path / "a run", compose(["seed=7", "data=digits"]).config)
+    monkeypatch.chdir(tmp_path)
+    for written in ("resume=a run", f"resume='{tmp_path}/a run'"):
+        assert call("run", written) == 0
+    config = compose(["seed=7", "data=digits"]).config
+    assert [(cell.config, cell.folder, cell.resume) for cell in seen] == [(config, tmp_path / "a run", True)] * 2
+
+
+def test_resume_is_for_run_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("compare", "experiment=smoke", "resume=run") == 2
+    assert call("run", "--cfg", "resume=null") == 0
+    assert "resume: is for fedmd run alone" in capsys.readouterr().err
 
 
 def test_an_interrupted_run_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 import torch
 
 from fedmd import checkpoint
+from fedmd.checkpoint import Saved
+
+LASTING = "lasting"
 
 
 class Blackboard:
@@ -21,10 +24,12 @@ class Blackboard:
     def __init__(self, folder: Path) -> None:
         self.folder = folder  # made when something is first written: honest clients leave no trace
 
-    def once(self, kind: str, version: int, compute: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    def once(
+        self, kind: str, version: int | str, compute: Callable[[], dict[str, torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
         """The tensors called `kind` at `version`; the first to ask computes, the others wait and read.
 
-        Only the newest version of a kind is kept.
+        Only the newest version of a kind is kept. `version` is a round, or LASTING for what holds for the whole run.
         """
         path = self.folder / f"{kind}-{version}.safetensors"
         with self._locked(kind):
@@ -63,6 +68,22 @@ class Blackboard:
             return 0.0
         rows = (line.split() for line in path.read_text().splitlines())
         return sum(float(seconds) for booked, seconds in rows if int(booked) == round)
+
+    def state(self) -> Saved:
+        """What later rounds build on: the announced numbers, and what is lasting."""
+        numbers = {path.stem: self.announced(path.stem) for path in sorted(self.folder.glob("*.json"))}
+        lasting = sorted(self.folder.glob(f"*-{LASTING}.safetensors"))
+        return {
+            "numbers": numbers,
+            "lasting": {path.stem.removesuffix(f"-{LASTING}"): checkpoint.load(path)[0] for path in lasting},
+        }
+
+    def restore(self, saved: Saved) -> None:
+        """Put back, into an empty folder, what `state` returned."""
+        for name, number in saved["numbers"].items():
+            self.announce(name, number)
+        for kind, tensors in saved["lasting"].items():
+            checkpoint.save(self.folder / f"{kind}-{LASTING}.safetensors", tensors, {})
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from fedmd.attacks.accumulative import craft_accumulative, steering_direction
+from fedmd.attacks.blackboard import LASTING
 from fedmd.attacks.pixels import quantised
 from fedmd.attacks.roster import planned_trigger_round
 from fedmd.attacks.team import Team
@@ -55,7 +56,7 @@ def _trigger(team: Team, round: int, model: nn.Module) -> tuple[torch.Tensor, to
         x_val, y_val = team.own_data.tensors(_device(model))
         return {"x": craft_trigger(model, x, y, x_val, y_val, radius=attack.radius, steps=attack.steps)}
 
-    version = round if attack.trigger == "online" else 0
+    version = round if attack.trigger == "online" else LASTING
     return team.blackboard.once("trigger", version, craft)["x"].to(_device(model)), y
 
 

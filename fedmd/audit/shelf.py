@@ -1,7 +1,7 @@
 """Batches of quarantined clients, kept aside: one safetensors file a client and round, bounded in rounds and bytes."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +38,10 @@ class Shelf:
         """Keep `tensors`; on disk when this returns. Putting the same client and round again replaces it."""
         checkpoint.save(_path(self.folder, client, round), dict(tensors), {})
 
-    def surplus(self) -> list[Kept]:
-        """The oldest batches that must go before the bounds hold, oldest first."""
-        kept = contents(self.folder)
+    def surplus(self, leaving: Collection[Kept] = ()) -> list[Kept]:
+        """The oldest batches that must go before the bounds hold, oldest first. Those `leaving` count as gone."""
+        gone = {batch.path for batch in leaving}
+        kept = [batch for batch in contents(self.folder) if batch.path not in gone]
         rounds = sorted({batch.round for batch in kept})[-self._max_rounds :]
         room, staying = self._max_bytes, set()
         for batch in sorted(kept, key=lambda batch: (-batch.round, batch.client)):

@@ -42,8 +42,12 @@ class FederationConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """The machine. workers, cache_dir, progress and tensorboard never change a result; the others may, in the last
-    digits, and evaluate_every decides which rounds have an accuracy."""
+    """The machine. workers, cache_dir, progress, tensorboard and checkpoint_every never change a result; the others
+    may, in the last digits, and evaluate_every decides which rounds have an accuracy.
+
+    `checkpoint_every` rounds are what a killed run loses at most; where one reply has several rounds' batches, that is
+    rounded up to whole replies. 0: none is made. A checkpoint holds the model, its momentum and all history keeps.
+    """
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["fp32", "bf16"]
@@ -56,3 +60,4 @@ class RuntimeConfig(Section):
     cache_dir: str | None = None
     progress: bool = True
     tensorboard: bool = False
+    checkpoint_every: Annotated[int, Field(ge=0, le=50)] = 1  # deployed nodes remember 64 rounds, see data/position.py

@@ -1,5 +1,6 @@
 """One run as a frozen record that validates itself."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any, Self, get_args
@@ -96,6 +97,10 @@ class RunConfig(Section):
     def to_json(self) -> str:
         """The text that `parse` reads back to an equal configuration."""
         return self.model_dump_json()
+
+    def digest(self) -> str:
+        """The SHA-256 of `to_json`."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 def _sentence(error: ValidationError) -> str:

@@ -10,17 +10,26 @@ from fedmd.config import ConfigError
 from fedmd.data.node_stream import Samples
 from fedmd.types import Json
 
-_REMEMBERED = 64  # rounds whose samples are known by number, so that a question asked again gets the same answer
+REMEMBERED = 64  # rounds whose samples are known by number, so that a question asked again gets the same answer
 
 
-def take(file: Path, run: str, round: int, count: int, read: Callable[[int, int], Samples | None]) -> Samples | None:
+def take(
+    file: Path,
+    run: str,
+    round: int,
+    count: int,
+    read: Callable[[int, int], Samples | None],
+    *,
+    remembered: int = REMEMBERED,
+) -> Samples | None:
     """The next `count` samples of a stream, noted in `file` as sent before they are; None where none are left.
 
     `read(start, count)` reads them. Asked again for a round of the same run, as by a server that resumed, the answer
     is the same samples; a new run goes on where the last one stopped. If a message is lost on its way, its samples
-    are lost with it: sent at most once, unless the server asks again.
+    are lost with it: sent at most once, unless the server asks again; it can for the latest `remembered` rounds.
 
-    Raises ConfigError when the file cannot be read or written, and what `read` raises.
+    Raises ConfigError when the file cannot be read or written, when the round is older than what is remembered, and
+    what `read` raises.
     """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -31,11 +40,13 @@ def take(file: Path, run: str, round: int, count: int, read: Callable[[int, int]
             if str(round) in sent:
                 start, stop = sent[str(round)]
                 return read(start, stop - start)
+            if len(sent) >= remembered and round < min(map(int, sent)):
+                raise ConfigError(f"position: what was sent in round {round} is not remembered any more.")
             start = int(state["next"])
             samples = read(start, count)
             stop = start + (0 if samples is None else len(samples[1]))
             sent[str(round)] = [start, stop]
-            kept = dict(list(sent.items())[-_REMEMBERED:])
+            kept = dict(list(sent.items())[-remembered:])
             temporary = file.with_name(f"{file.name}.new")
             with temporary.open("w") as stored:
                 stored.write(json.dumps({"run": run, "next": stop, "sent": kept}))

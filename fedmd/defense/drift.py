@@ -64,3 +64,11 @@ class DriftMonitor:
         if 0 < judged < samples:
             calibration = pooled_calibration(self._trusted, samples / judged, self._promised)
         return drift(alarms, judged, promised=self._promised, calibration=calibration)
+
+    def state(self) -> list[list[int]]:
+        """The latest rounds: alarms, judgements and samples of each."""
+        return [list(row) for row in self._rounds]
+
+    def restore(self, rounds: list[list[int]]) -> None:
+        """Put back what `state` returned."""
+        self._rounds = deque(((alarms, judged, samples) for alarms, judged, samples in rounds), maxlen=ROUNDS)

@@ -13,18 +13,26 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from fedmd.checkpoint import Saved
 from fedmd.config import HistoryConfig
 
 State = dict[str, Tensor]
 
 
 class History(Protocol):
-    """`model` is today's historical model; `observe` is told the current one after every online step."""
+    """`model` is today's historical model; `observe` is told the current one after every online step.
+
+    `restore` puts back what `state` returned, in a history that was made like the one that was asked.
+    """
 
     @property
     def model(self) -> nn.Module: ...
 
     def observe(self, current: nn.Module) -> None: ...
+
+    def state(self) -> Saved: ...
+
+    def restore(self, saved: Saved) -> None: ...
 
 
 class SnapshotHistory:
@@ -35,6 +43,13 @@ class SnapshotHistory:
 
     def observe(self, current: nn.Module) -> None:
         """Nothing: the snapshot stays."""
+
+    def state(self) -> Saved:
+        """Nothing: burn-in repeats bit for bit, and a checkpoint knows which one it was."""
+        return {}
+
+    def restore(self, saved: Saved) -> None:
+        """Nothing to put back."""
 
 
 class LagHistory:
@@ -47,6 +62,17 @@ class LagHistory:
     def observe(self, current: nn.Module) -> None:
         """Remember the model after one more online step."""
         self._states.append(_copy_state(current))
+        self.model.load_state_dict(self._states[0])
+
+    def state(self) -> Saved:
+        """The models since then, oldest first."""
+        return {"states": list(self._states)}
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what `state` returned."""
+        device = next(self.model.parameters()).device
+        states = [{name: tensor.to(device, copy=True) for name, tensor in each.items()} for each in saved["states"]]
+        self._states = deque(states, maxlen=self._states.maxlen)
         self.model.load_state_dict(self._states[0])
 
 
@@ -62,6 +88,14 @@ class EmaHistory:
     def observe(self, current: nn.Module) -> None:
         """Move the average towards the model after one more online step."""
         self._average.update_parameters(current)
+
+    def state(self) -> Saved:
+        """The average, and of how many models it is."""
+        return {"average": self._average.state_dict()}
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what `state` returned."""
+        self._average.load_state_dict(saved["average"])
 
 
 def build_history(config: HistoryConfig, current: nn.Module, snapshots: Sequence[State]) -> History:

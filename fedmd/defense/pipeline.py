@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedmd.checkpoint import Saved
 from fedmd.config import DefenseConfig
 from fedmd.defense.answers import Reference, TrustedSet, ask
 from fedmd.defense.correction import adversarial_correct, correct
@@ -216,6 +217,18 @@ class Pipeline:
         """Tell the history and the threshold that the current model made one more online step."""
         self.steps += 1
         self.history.observe(self.current)
+
+    def state(self) -> Saved:
+        """What `restore` needs to go on from here; the current model is its owner's. Thresholds remember nothing."""
+        monitor = None if self.monitor is None else self.monitor.state()
+        return {"history": self.history.state(), "steps": self.steps, "monitor": monitor}
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what `state` of an equal pipeline returned."""
+        self.history.restore(saved["history"])
+        self.steps = saved["steps"]
+        if self.monitor is not None:
+            self.monitor.restore(saved["monitor"])
 
 
 def _uniform(suspects: Suspects, action: Action) -> Answer:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmd.checkpoint import Saved
 from fedmd.config import QuarantineConfig
 from fedmd.defense.evidence import Evidence, Scores
 
@@ -35,3 +37,12 @@ class Quarantine:
         """`clients` are out, and begin anew."""
         since = {client: round for client, round in self.since.items() if client not in clients}
         return replace(self, evidence=self.evidence.without(clients), since=since)
+
+    def state(self) -> Saved:
+        """Pairs of a client and its evidence (nats), and of a client and its round."""
+        return {"evidence": list(self.evidence.nats.items()), "since": list(self.since.items())}
+
+    @classmethod
+    def of(cls, saved: Saved) -> Self:
+        """The quarantine whose `state` this is."""
+        return cls(Evidence(dict(saved["evidence"])), dict(saved["since"]))

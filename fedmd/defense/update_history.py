@@ -10,13 +10,18 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from fedmd.checkpoint import Saved
 from fedmd.defense.update_discrepancy import State
 
 
 class StateHistory(Protocol):
-    """Fed with one state a round, in order."""
+    """Fed with one state a round, in order. `restore` puts back what `state` returned."""
 
     def observe(self, current: State) -> State: ...
+
+    def state(self) -> Saved: ...
+
+    def restore(self, saved: Saved) -> None: ...
 
 
 class StateLag:
@@ -34,6 +39,14 @@ class StateLag:
         """Remember this round's model; the one of `lag` rounds ago."""
         self._states.append(_copy(current))
         return self._states[0]
+
+    def state(self) -> Saved:
+        """What it holds, oldest first."""
+        return {"states": list(self._states)}
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what `state` returned."""
+        self._states = deque(map(_copy, saved["states"]), maxlen=self._states.maxlen)
 
 
 class StateEma:
@@ -57,6 +70,14 @@ class StateEma:
                 average.copy_(current[name])
         return self._average
 
+    def state(self) -> Saved:
+        """The average; empty before the first round."""
+        return {"average": self._average}
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what `state` returned."""
+        self._average = _copy(saved["average"])
+
 
 class StateSnapshot:
     """A model that never moves: `snapshot`, or the first one observed."""
@@ -69,6 +90,14 @@ class StateSnapshot:
         if self._snapshot is None:
             self._snapshot = _copy(current)
         return self._snapshot
+
+    def state(self) -> Saved:
+        """The snapshot; None before the first round, where it is the first model observed."""
+        return {"snapshot": self._snapshot}
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what `state` returned."""
+        self._snapshot = None if saved["snapshot"] is None else _copy(saved["snapshot"])
 
 
 def _copy(state: State) -> dict[str, Tensor]:

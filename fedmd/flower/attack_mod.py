@@ -65,4 +65,5 @@ def meeting_place(request: Request, context: Context) -> Path:
     """The shared folder of a simulation; on a machine of its own, a colluder works alone in a temporary one."""
     if request.exchange:
         return Path(request.exchange)
-    return Path(tempfile.gettempdir()) / f"fedmd-coalition-{context.run_id}-{context.node_id}"
+    run = request.session if request.session.isalnum() else context.run_id
+    return Path(tempfile.gettempdir()) / f"fedmd-coalition-{run}-{context.node_id}"

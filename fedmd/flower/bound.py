@@ -13,7 +13,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedmd.config import NodeConfig, RunConfig
 from fedmd.data.node_stream import read_samples
-from fedmd.data.position import take
+from fedmd.data.position import REMEMBERED, take
 from fedmd.flower.messages import Request, info_reply, read_request, stream_reply
 from fedmd.types import StreamBatch
 
@@ -33,7 +33,8 @@ def info(message: Message, context: Context) -> Message:
 def stream(message: Message, context: Context) -> Message:
     """Send the next samples of this node's stream."""
     node, request = _node(context), read_request(message)
-    batches = own_batches(node, request, RunConfig.parse(request.run).stream.batch_size, str(context.run_id))
+    session = request.session or str(context.run_id)
+    batches = own_batches(node, request, RunConfig.parse(request.run).stream.batch_size, session)
     return _attacked(node, Message(stream_reply(request.round, batches), reply_to=message), message, context)
 
 
@@ -53,7 +54,14 @@ def own_batches(node: NodeConfig, request: Request, batch_size: int, run: str) -
         raise ValueError(f"{asked} samples are more than this node's max-samples={node.max_samples}")
     position, batches = Path(node.position).expanduser(), []
     for round in range(request.round, request.round + request.batches):
-        samples = take(position, run, round, batch_size, lambda start, count: read_samples(node, start, count))
+        samples = take(
+            position,
+            run,
+            round,
+            batch_size,
+            lambda start, count: read_samples(node, start, count),
+            remembered=max(REMEMBERED, 2 * request.batches),
+        )
         if samples is not None:
             batches.append(StreamBatch(node.client, round, *samples))
     return batches

@@ -15,7 +15,8 @@ from flwr.superlink.grid import InMemoryGrid
 
 from fedmd.attacks.coalition import Coalition
 from fedmd.attacks.update_coalition import UpdateCoalition
-from fedmd.config import RunConfig
+from fedmd.checkpoint import Saved
+from fedmd.config import ConfigError, RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.flower.exchange import Exchange, InMessage, shared_memory
 from fedmd.flower.stream_rounds import StreamRounds
@@ -23,11 +24,13 @@ from fedmd.flower.update_rounds import UpdateRounds
 from fedmd.flower.world import World, build_world
 from fedmd.report.detector import detector_setting
 from fedmd.report.figures import write_figures
+from fedmd.report.parts import discard_parts
 from fedmd.report.progress import round_line
-from fedmd.report.recorder import RunRecorder
+from fedmd.report.recorder import Recorded, RunRecorder
 from fedmd.report.summary import summarise, write_summary
 from fedmd.report.tensorboard import EventWriter
 from fedmd.report.truth import Truth
+from fedmd.server.checkpoints import Checkpoints, Start, discard_checkpoint, note_config, sole_server
 from fedmd.training.burn_in import BurnIn, burn_in
 from fedmd.training.device import Numerics
 from fedmd.types import Json, RoundReport, Strip
@@ -38,8 +41,10 @@ Observer = Callable[[RunConfig, RoundReport], None]
 class Rounds(Protocol):
     """What the two modes differ in, made from (grid, world, burn-in, numerics, exchange, the colluders' folder).
 
-    `run` tells every round's report to its first argument as the round ends, and may leave records of its mode in the
-    run's folder; `strip` is known after that. `rivals` are the detectors whose scores the verdicts will have besides.
+    `run` says when it is ready for its first round, tells every round's report to its first argument as the round ends,
+    and may leave records of its mode in the run's folder; `strip` is known after that. While either is told, `state` is
+    what another one, made in the same way, needs as `start.saved` to go on with the next round. `rivals` are the
+    detectors whose scores the verdicts will have besides.
     """
 
     @property
@@ -57,7 +62,11 @@ class Rounds(Protocol):
     @property
     def strip(self) -> Strip | None: ...
 
-    def run(self, on_report: Callable[[RoundReport], None], folder: Path) -> None: ...
+    def run(
+        self, on_report: Callable[[RoundReport], None], folder: Path, start: Start, on_start: Callable[[], None]
+    ) -> None: ...
+
+    def state(self) -> Saved: ...
 
 
 _ROUNDS: dict[str, Callable[[Grid, World, BurnIn, Numerics, Exchange, Path], Rounds]] = {
@@ -66,27 +75,57 @@ _ROUNDS: dict[str, Callable[[Grid, World, BurnIn, Numerics, Exchange, Path], Rou
 }
 
 
-def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, started: float | None = None) -> Json:
+_FRESH: Saved = {"session": "", "rounds": None, "poisoned_rounds": [], "recorded": [0, 0], "seconds": 0.0}
+
+
+def serve(
+    grid: Grid,
+    config: RunConfig,
+    folder: Path,
+    on_round: Observer,
+    started: float | None = None,
+    *,
+    resume: bool = False,
+) -> Json:
     """Run the federation of `config`, leave everything there is to know in `folder`, return its summary.
 
-    `started` is the `time.perf_counter()` from which start-up is counted, if that was before this call. Raises
-    ConfigError for data or a model that cannot be had, RuntimeError when the nodes do not come.
+    `started` is the `time.perf_counter()` from which start-up is counted, if that was before this call. With `resume`
+    the run in `folder` goes on from its checkpoint; where there is none, it had not begun and does so now.
+
+    Raises ConfigError for data or a model that cannot be had, for a folder that another process is working in, and
+    for a checkpoint that does not fit; RuntimeError when the nodes do not come.
     """
-    began = time.perf_counter() if started is None else started
+    with sole_server(folder):
+        if not resume:
+            discard_checkpoint(folder)
+        note_config(folder, config)
+        summary = _serve(grid, config, folder, on_round, time.perf_counter() if started is None else started)
+        discard_checkpoint(folder)
+        discard_parts(folder)
+    return summary
+
+
+def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, began: float) -> Json:
     torch.set_num_threads(config.runtime.threads)
     world = build_world(config)
     numerics = Numerics.of(config.runtime)
     trained = burn_in(
         config, world.images, world.parts, numerics=numerics, cache_dir=default_cache_dir(config.runtime.cache_dir)
     )
+    checkpoints = Checkpoints(folder, config, trained)
+    done, saved = checkpoints.load() or (0, _FRESH)
+    start = Start(saved["session"], done, saved["rounds"]) if saved["session"] else Start()
     with ExitStack() as stack:
         shared = stack.enter_context(shared_memory())
         exchange = shared if isinstance(grid, InMemoryGrid) else InMessage()
         rounds = _ROUNDS[config.mode](grid, world, trained, numerics, exchange, Path(shared.folder))
         coalition = rounds.coalition  # as an observer: it knows when the colluders act
         startup_s = time.perf_counter() - began
-        poisoned_rounds: list[int] = []
-        recorder = stack.enter_context(RunRecorder(folder, rounds.rivals))
+        poisoned_rounds: list[int] = list(saved["poisoned_rounds"])
+        try:
+            recorder = stack.enter_context(RunRecorder(folder, rounds.rivals, after=Recorded(*saved["recorded"])))
+        except ValueError as error:
+            raise ConfigError(f"resume: {error}.") from error
         events = stack.enter_context(EventWriter(folder)) if config.runtime.tensorboard else None
 
         def finish(report: RoundReport) -> None:
@@ -97,8 +136,21 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
             if events is not None:
                 events.record(report)
             on_round(config, report)
+            keep(report.round + 1)
 
-        rounds.run(finish, folder)
+        def keep(done: int) -> None:
+            if checkpoints.is_due(done):
+                recorded = recorder.settle()
+                now: Saved = {
+                    "session": start.session,
+                    "rounds": rounds.state(),
+                    "poisoned_rounds": poisoned_rounds,
+                    "recorded": [recorded.bytes, recorded.parts],
+                    "seconds": saved["seconds"] + time.perf_counter() - began,
+                }
+                checkpoints.save(done, now)
+
+        rounds.run(finish, folder, start, lambda: keep(start.round))
     truth = Truth(coalition.members, tuple(poisoned_rounds), coalition.poisoned_samples)
     truth.write(folder)
     settings = json.loads(config.to_json())
@@ -110,7 +162,7 @@ def serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, start
         burn_in_attack_success=rounds.burn_in_attack_success,
         defense_name=config.defense.name,
         n_clients=config.federation.clients,
-        wall_s={"startup": startup_s, "total": time.perf_counter() - began},
+        wall_s={"startup": startup_s, "total": saved["seconds"] + time.perf_counter() - began},
         seed=config.seed,
         config=settings,
         versions=versions(),

@@ -15,6 +15,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from torch import Tensor
 
+from fedmd.checkpoint import Saved
 from fedmd.defense.aggregation import centered_clipping, clip_norms, fltrust
 
 RootUpdate = Callable[[int, dict[str, Tensor]], Mapping[str, Tensor]]
@@ -108,6 +109,14 @@ class CenteredClipping(FlatStrategy):
         centre = torch.zeros_like(updates[0]) if self._centre is None else self._centre
         self._centre = centered_clipping(updates, centre, self._radius, self._iterations)
         return self._centre
+
+    def state(self) -> Saved:
+        """The centre; None before the first round."""
+        return {"centre": self._centre}
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what `state` returned."""
+        self._centre = None if saved["centre"] is None else saved["centre"].clone()
 
 
 class FLTrust(FlatStrategy):

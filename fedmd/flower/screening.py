@@ -81,9 +81,9 @@ class DiscrepancyScreening(Strategy):
         self.verdicts: tuple[UpdateVerdict, ...] = ()
         if history is None:
             history = (StateLag(3), StateSnapshot())
-        histories = history if isinstance(history, Sequence) else (history,)
-        self._screen = UpdateScreen(model, probe, histories, measures_loss=loss_threshold is not None)
-        self._thresholds = [as_threshold(threshold)] * len(histories)
+        self.histories = tuple(history) if isinstance(history, Sequence) else (history,)
+        self._screen = UpdateScreen(model, probe, self.histories, measures_loss=loss_threshold is not None)
+        self._thresholds = [as_threshold(threshold)] * len(self.histories)
         if loss_threshold is not None:
             self._thresholds.append(loss_threshold)
         self._action = action

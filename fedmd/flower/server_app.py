@@ -5,18 +5,33 @@ import shlex
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedmd.compose import compose
+from fedmd.compose import compose, make_folder, resumed_folder
 from fedmd.flower.federation import print_round, serve
 from fedmd.flower.observing import observing
+from fedmd.server.checkpoints import has_finished, note_config, noted_config
 
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """`overrides` holds Hydra overrides separated by spaces; `hydra.run.dir=` among them sets the run folder."""
-    composed = compose(shlex.split(str(context.run_config.get("overrides", ""))))
-    composed.write_hydra_files()
-    with observing(composed.config, print_round) as observe:
-        serve(grid, composed.config, composed.folder, observe)
-    print(f"run folder: {composed.folder}", flush=True)
+    """`overrides` holds Hydra overrides separated by spaces; `hydra.run.dir=` among them sets the run folder.
+
+    `resume=RUN_DIR`, alone, goes on with the run in that folder.
+    """
+    overrides = shlex.split(str(context.run_config.get("overrides", "")))
+    resume = resumed_folder(overrides)
+    if resume is not None:
+        if has_finished(resume):
+            print(f"run folder: {resume} holds a finished run; there is nothing to resume", flush=True)
+            return
+        config, folder = noted_config(resume), resume
+    else:
+        composed = compose(overrides)
+        config, folder = composed.config, composed.folder
+        make_folder(folder)
+        note_config(folder, config)
+        composed.write_hydra_files()
+    with observing(config, print_round) as observe:
+        serve(grid, config, folder, observe, resume=resume is not None)
+    print(f"run folder: {folder}", flush=True)

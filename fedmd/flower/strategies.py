@@ -73,6 +73,7 @@ STRATEGIES: dict[str, Build] = {
         entries=_parameters(server),
         aggregator=config.strategy.aggregator,
         options=config.strategy.options,
+        seed=config.seed,
     ),
 }
 

@@ -4,15 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from flwr.serverapp import Grid
 
 from fedmd.attacks.coalition import Coalition
+from fedmd.checkpoint import Saved
 from fedmd.config import RunConfig
 from fedmd.flower.attack_mod import coalition_of
 from fedmd.flower.exchange import Exchange
 from fedmd.flower.messages import Expected
 from fedmd.flower.streaming import FlowerCollector
 from fedmd.flower.world import World
+from fedmd.server.checkpoints import Start
+from fedmd.server.guard import Guard
 from fedmd.server.learner import OnlineLearner
 from fedmd.server.services import guarding, save_models
 from fedmd.server.session import RoundResult, run_session
@@ -38,17 +42,43 @@ class StreamRounds:
         self.rivals = list(self._learner.pipeline.rivals)
         self._collect = FlowerCollector(grid, world.config, exchange, _expected(world.config, world.images))
         self._collect.connect()
+        self._guard: Guard | None = None
 
-    def run(self, on_report: Callable[[RoundReport], None], folder: Path) -> None:
-        """All rounds, in order, each in the folder's audit trail before the model moves."""
-        config = self._world.config
-        with guarding(config, folder) as guard:
-            for result in run_session(config, self._learner, self._collect, self.coalition.phase, guard):
+    def run(
+        self,
+        on_report: Callable[[RoundReport], None],
+        folder: Path,
+        start: Start | None = None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        """All rounds from the start on, in order, each in the folder's audit trail before the model moves."""
+        config, start = self._world.config, start or Start()
+        self._collect.session = start.session
+        if (saved := start.saved) is not None:
+            self._learner.restore(saved["learner"])
+            self.coalition.blackboard.restore(saved["blackboard"])
+            self.strip = None if saved["strip"] is None else Strip(*(t.numpy() for t in saved["strip"]))
+        with guarding(config, folder, saved and saved["guard"], start.round) as guard:
+            self._guard = guard
+            on_start()
+            session = run_session(config, self._learner, self._collect, self.coalition.phase, guard, first=start.round)
+            for result in session:
                 if self.coalition.is_active(result.report.round):
                     self.strip = _strip(self._world, self.coalition, result) or self.strip
                 on_report(result.report)
         if config.quarantine.name != "none":
             save_models(self._learner, folder)
+
+    def state(self) -> Saved:
+        """See `Rounds.state`."""
+        assert self._guard is not None
+        strip = self.strip
+        return {
+            "learner": self._learner.state(),
+            "guard": self._guard.state(),
+            "blackboard": self.coalition.blackboard.state(),
+            "strip": strip and [torch.from_numpy(part) for part in (strip.clean, strip.poisoned, strip.corrected)],
+        }
 
 
 def _expected(config: RunConfig, images: ImageSet) -> Expected:
@@ -61,8 +91,11 @@ def _strip(world: World, coalition: Coalition, result: RoundResult) -> Strip | N
 
     Only for accumulative rounds, whose honest originals are the member's own stream. A rejected sample is black.
     """
-    batch = next((batch for batch in result.batches if batch.client in coalition.members), None)
-    if batch is None or result.learned is None or result.report.phase != "accumulative":
+    if result.learned is None or result.report.phase != "accumulative":
+        return None
+    judged = set(result.learned.clients.tolist()) & set(coalition.members)  # not those in quarantine
+    batch = next((batch for batch in result.batches if batch.client in judged), None)
+    if batch is None:
         return None
     clean = world.streams.batch(batch.client, batch.round).images
     screened, kept = result.learned.screened, result.learned.screened.verdicts.actions != Action.REJECTED

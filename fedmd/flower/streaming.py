@@ -27,6 +27,7 @@ class FlowerCollector:
         self._expected = replace(expected, max_samples=config.limits.max_samples or expected.max_samples)
         self._config = config
         self._ahead: dict[int, Collected] = {}
+        self.session = ""  # what clients are told that the run is called
 
     def connect(self) -> None:
         """See `Nodes.connect`."""
@@ -95,5 +96,6 @@ class FlowerCollector:
             published.model_file,
             published.model,
             batches=rounds,
+            session=self.session,
         )
         return Message(content, node, STREAM, group_id=str(round))

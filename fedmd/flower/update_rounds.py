@@ -6,15 +6,21 @@ The mode is an extension of ours: the papers' defence screens samples.
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from flwr.app import Array, ArrayRecord
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
 
+from fedmd.checkpoint import Saved
 from fedmd.flower.client_grid import ClientGrid
 from fedmd.flower.exchange import Exchange
 from fedmd.flower.nodes import Nodes
 from fedmd.flower.strategies import build_strategy
+from fedmd.flower.strategy_state import restore_strategy, strategy_state
 from fedmd.flower.update_mod import update_coalition_of
 from fedmd.flower.update_session import UpdateSession, silent
 from fedmd.flower.world import World
+from fedmd.server.checkpoints import Start
 from fedmd.server.global_model import GlobalModel
 from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
@@ -39,11 +45,32 @@ class UpdateRounds:
         nodes.connect()
         most = world.config.local.samples or len(world.parts.stream)
         self._clients = ClientGrid(grid, nodes, exchange, self.server, most)
+        self._session: UpdateSession | None = None
+        self._strategy: Strategy | None = None
 
-    def run(self, on_report: Callable[[RoundReport], None], folder: Path) -> None:
-        """All rounds, in order."""
-        config = self._world.config
-        session = UpdateSession(config, self._clients, self.server, self.coalition.phase, on_report)
+    def run(
+        self,
+        on_report: Callable[[RoundReport], None],
+        folder: Path,
+        start: Start | None = None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        """All rounds from the start on, in order."""
+        config, start, arrays = self._world.config, start or Start(), None
+        self._session = UpdateSession(config, self._clients, self.server, self.coalition.phase, on_report)
         with silent():
-            strategy = build_strategy(config, self.server, self._trained.snapshots, session.judged)
-            session.run(strategy)
+            self._strategy = build_strategy(config, self.server, self._trained.snapshots, self._session.judged)
+            if (saved := start.saved) is not None:
+                restore_strategy(self._strategy, saved["strategy"])
+                self.coalition.blackboard.restore(saved["blackboard"])
+                arrays = ArrayRecord({name: Array(tensor.numpy()) for name, tensor in saved["arrays"].items()})
+            self._session.run(self._strategy, start.round, arrays, on_start)
+
+    def state(self) -> Saved:
+        """See `Rounds.state`. The global model in the strategy's own number format, which may be finer."""
+        assert self._session is not None and self._strategy is not None
+        return {
+            "arrays": {name: torch.from_numpy(array.numpy()) for name, array in self._session.arrays.items()},
+            "strategy": strategy_state(self._strategy),
+            "blackboard": self.coalition.blackboard.state(),
+        }

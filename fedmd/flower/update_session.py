@@ -13,6 +13,7 @@ from fedmd.config import RunConfig
 from fedmd.data.sampling import sample_clients
 from fedmd.defense.update_screen import UpdateVerdict, excess
 from fedmd.flower.client_grid import ClientGrid, client_of, records_of
+from fedmd.flower.continued import Continued
 from fedmd.server.global_model import GlobalModel
 from fedmd.server.session import is_evaluated
 from fedmd.types import Action, Phase, RoundReport, Verdicts
@@ -42,11 +43,21 @@ class UpdateSession:
         self._on_report = on_report
         self._judged: tuple[UpdateVerdict, ...] = ()
         self._judged_at = 0.0
+        self._done = 0
+        self._on_start: Callable[[], None] = lambda: None
+        self.arrays = records_of(server)
 
-    def run(self, strategy: Strategy) -> None:
-        """All rounds."""
-        arrays, rounds = records_of(self._server), self._config.stream.rounds
-        strategy.start(self._clients, arrays, rounds, evaluate_fn=self._after)
+    def run(
+        self,
+        strategy: Strategy,
+        done: int = 0,
+        arrays: ArrayRecord | None = None,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> None:
+        """All rounds; where `done` are over already, the others, from the model in `arrays` on."""
+        self._done, self._on_start, self.arrays = done, on_start, arrays or self.arrays
+        rounds = self._config.stream.rounds - done
+        Continued(strategy, done).start(self._clients, self.arrays, rounds, evaluate_fn=self._after)
 
     def judged(self, server_round: int, verdicts: tuple[UpdateVerdict, ...]) -> None:
         """A screening strategy tells its verdicts here, before it lets the inner one aggregate."""
@@ -54,13 +65,16 @@ class UpdateSession:
 
     def _after(self, server_round: int, arrays: ArrayRecord) -> None:
         """Flower calls this before the first round (0) and after each."""
+        aggregated_at, done = time.perf_counter(), self._done + server_round
+        self._server.load(arrays.to_torch_state_dict())
+        self.arrays = arrays
         if server_round > 0:
-            aggregated_at = time.perf_counter()
-            self._server.load(arrays.to_torch_state_dict())
-            self._on_report(self._report(server_round - 1, aggregated_at))
-        if server_round < self._config.stream.rounds:
+            self._on_report(self._report(done - 1, aggregated_at))
+        else:
+            self._on_start()
+        if done < self._config.stream.rounds:
             self._judged, self._judged_at = (), 0.0
-            self._clients.start_round(server_round, sample_clients(self._config, server_round))
+            self._clients.start_round(done, sample_clients(self._config, done))
 
     def _report(self, round: int, aggregated_at: float) -> RoundReport:
         started, exchanged = time.perf_counter(), self._clients.exchanged

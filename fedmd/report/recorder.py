@@ -1,8 +1,9 @@
 """The audit trail of a run: `metrics.jsonl`, one line a round, and `verdicts.parquet`, one row a sample."""
 
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from fedmd.report import parts
 from fedmd.report.files import DERIVED, METRICS, SUMMARY, TRUTH, VERDICTS, dumps
 from fedmd.types import PHASES, Action, Json, RoundReport
 
@@ -35,41 +37,58 @@ SCHEMA = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """How far a record goes: `bytes` of metrics.jsonl, and the number of parts with verdicts."""
+
+    bytes: int = 0
+    parts: int = 0
+
+
 class RunRecorder:
     """Writes every round to disk as it ends, and keeps none of it in memory.
 
-    Both files are valid after the `with` block, also when an exception ended it. Opening starts the record
-    of the folder afresh; an old `summary.json`, which says that a run has finished, goes first. `rivals` names the
-    other detectors whose scores get a column each.
+    The verdicts are parts (see `fedmd.report.parts`) until the `with` block ends without an exception; both can be
+    read at any time. Opening starts the record of the folder afresh, or, with `after`, goes on from there and forgets
+    what came later; an old `summary.json`, which says that a run has finished, goes first. `rivals` names the other
+    detectors whose scores get a column each.
 
         with RunRecorder(folder) as recorder:
             recorder.record(report)
+
+    Raises ValueError on opening when the record in the folder does not go as far as `after`.
     """
 
-    def __init__(self, folder: Path, rivals: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, rivals: Sequence[str] = (), *, after: Recorded | None = None) -> None:
         self.folder = folder
         self._schema = with_rivals(rivals)
         self._metrics: TextIO | None = None
-        self._verdicts: Any = None  # pq.ParquetWriter, which has no type stubs
+        self._after = after or Recorded()
+        self._number = 0
+        self._parts: list[Path] = []  # not certain to be on disk yet
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for stale in (SUMMARY, TRUTH, *DERIVED):
+        (self.folder / parts.FOLDER).mkdir(exist_ok=True)
+        metrics = self.folder / METRICS
+        if metrics.exists() and metrics.stat().st_size < self._after.bytes:
+            raise ValueError(f"{metrics} is shorter than it was")
+        parts.keep_parts(self.folder, self._after.parts)
+        for stale in (SUMMARY, TRUTH, VERDICTS, *DERIVED):
             (self.folder / stale).unlink(missing_ok=True)
-        self._verdicts = pq.ParquetWriter(self.folder / VERDICTS, self._schema, compression="zstd")
-        self._metrics = (self.folder / METRICS).open("w", encoding="utf-8")
+        self._metrics = metrics.open("a", encoding="utf-8")
+        self._metrics.truncate(self._after.bytes)
+        self._number = self._after.parts
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        metrics, verdicts, self._metrics, self._verdicts = self._metrics, self._verdicts, None, None
-        try:
-            if metrics is not None:
-                metrics.close()
-        finally:
-            if verdicts is not None:
-                verdicts.close()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
+        if error is None:
+            parts.join_parts(self.folder, self._schema)
 
     def record(self, report: RoundReport) -> None:
         """Append one round to both files; `metrics.jsonl` is flushed, so that others can follow along.
@@ -81,9 +100,21 @@ class RunRecorder:
         if self._metrics is None:
             raise RuntimeError("record() belongs inside `with RunRecorder(folder) as recorder:`")
         table, line = verdict_table(report, self._schema), dumps(round_metrics(report))
-        self._verdicts.write_table(table, row_group_size=max(1, table.num_rows))
+        self._parts.append(parts.write_part(self.folder, self._number, table))
+        self._number += 1
         self._metrics.write(line + "\n")
         self._metrics.flush()
+
+    def settle(self) -> Recorded:
+        """How far the record goes; that much is on disk when this returns."""
+        if self._metrics is None:
+            raise RuntimeError("settle() belongs inside `with RunRecorder(folder) as recorder:`")
+        for path in self._parts:
+            with path.open("rb+") as written:
+                os.fsync(written.fileno())
+        self._parts.clear()
+        os.fsync(self._metrics.fileno())
+        return Recorded(os.fstat(self._metrics.fileno()).st_size, self._number)
 
 
 def round_metrics(report: RoundReport) -> Json:
@@ -178,11 +209,13 @@ def recorded_rivals(folder: Path) -> list[str]:
 
 
 def read_verdicts(folder: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """verdicts.parquet as a frame, one row a sample (all columns, or only `columns`).
+    """The verdicts as a frame, one row a sample (all columns, or only `columns`), also of a run that goes on.
 
     `phase` and `action` are categorical with the categories PHASES and ACTIONS.
     """
-    frame = pq.read_table(folder / VERDICTS, columns=columns).to_pandas()
+    joined = folder / VERDICTS
+    table = pq.read_table(joined, columns=columns) if joined.exists() else parts.read_parts(folder, columns)
+    frame = table.to_pandas()
     for column, names in (("phase", PHASES), ("action", ACTIONS)):
         if column in frame:
             frame[column] = pd.Categorical(frame[column].astype(str), categories=list(names))

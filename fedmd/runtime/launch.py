@@ -4,15 +4,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmd.compose import Composed
+from fedmd.compose import Composed, make_folder
 from fedmd.config import ConfigError, RunConfig
 from fedmd.report.detector import detector_name, detector_setting
 from fedmd.report.page.write import write_report
 from fedmd.report.summary import read_summary
 from fedmd.runtime.simulation import Cell, simulate
+from fedmd.server.checkpoints import has_finished, note_config, noted_config, sole_server
 from fedmd.types import Json
 
-_NO_MATTER = ("workers", "cache_dir", "progress", "tensorboard")
+_NO_MATTER = ("workers", "cache_dir", "progress", "tensorboard", "checkpoint_every")
 
 
 def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
@@ -21,11 +22,29 @@ def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
     if skipped := len(runs) - len(pending):
         print(f"{skipped} of {len(runs)} runs are finished and skipped")
     for run in pending:
+        make_folder(run.folder)
+        note_config(run.folder, run.config)
         run.write_hydra_files()
     simulate([Cell(run.config, run.folder) for run in pending], on_finished=announce)
     if runs:
         shared = Path(os.path.commonpath([run.folder for run in runs]))  # of a sweep the folder around its runs
         print(f"report: {write_report(shared)}", flush=True)
+
+
+def resume(folder: Path) -> None:
+    """Go on with the run in `folder`, killed at whatever moment. One that has finished is left as it is.
+
+    Raises ConfigError as `simulate` does, and when there is no run, or one that this version cannot go on with.
+    """
+    folder = folder.expanduser().absolute()
+    if has_finished(folder):
+        print(f"run folder: {folder} holds a finished run; there is nothing to resume", flush=True)
+        return
+    config = noted_config(folder)
+    with sole_server(folder):  # said before Ray is started
+        pass
+    simulate([Cell(config, folder, resume=True)], on_finished=announce)
+    print(f"report: {write_report(folder)}", flush=True)
 
 
 def is_finished(cell: Cell) -> bool:

@@ -34,10 +34,11 @@ from fedmd.training.device import Numerics
 
 @dataclass(frozen=True)
 class Cell:
-    """One run: its configuration and the folder it fills."""
+    """One run: its configuration, the folder it fills, and whether it goes on from the checkpoint there."""
 
     config: RunConfig
     folder: Path
+    resume: bool = False
 
 
 def simulate(
@@ -67,7 +68,8 @@ def simulate(
         began: float | None = started
         for cell in cells:
             with observing(cell.config, on_round) as observe:
-                on_finished(cell, serve(grid, cell.config, cell.folder, observe, began))
+                summary = serve(grid, cell.config, cell.folder, observe, began, resume=cell.resume)
+                on_finished(cell, summary)
             began = None
 
     _quiet()

@@ -78,10 +78,13 @@ def _table(study: Study, arms: Container[str]) -> Json | None:
 
 
 def cells_of(study: Study) -> dict[tuple[str, int], Cell]:
-    """One cell per (arm, seed), seed by seed, so that an interrupted study is paired as far as it got."""
+    """One cell per (arm, seed), seed by seed, so that an interrupted study is paired as far as it got.
+
+    The one that was under way goes on from its checkpoint.
+    """
     seeds = next(iter(study.runs.values()))
     return {
-        (arm, seed): Cell(study.runs[arm][seed].config, cell_folder(study.folder, arm, seed))
+        (arm, seed): Cell(study.runs[arm][seed].config, cell_folder(study.folder, arm, seed), resume=True)
         for seed in seeds
         for arm in study.runs
     }

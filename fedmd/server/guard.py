@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from fedmd.audit import requests
+from fedmd.audit.chain import Position
 from fedmd.audit.entry import Entry
-from fedmd.audit.shelf import Shelf, discard
+from fedmd.audit.shelf import Kept, Shelf, contents, discard
 from fedmd.audit.stream_round import StreamRound, stream_entries
 from fedmd.audit.trail import AuditTrail
+from fedmd.checkpoint import Saved
 from fedmd.config import QuarantineConfig
 from fedmd.defense.quarantine import Quarantine
 from fedmd.server.learner import NO_VERDICTS, Judged
@@ -43,7 +45,9 @@ class Settled:
 class Guard:
     """Keeps what quarantined clients send on the `shelf`; tells the `trail` everything before the model moves.
 
-    Without a shelf their batches are dropped, without a trail nothing is recorded. `quarantine` is all its state.
+    Without a shelf their batches are dropped, without a trail nothing is recorded. What cannot be done again, deleting
+    a batch and taking an operator's request down, waits for `commit`: a run that goes on from a checkpoint repeats the
+    rounds since, and must find again what they found.
     """
 
     def __init__(
@@ -53,6 +57,8 @@ class Guard:
         self._config = config or QuarantineConfig()
         self._trail = trail
         self._shelf = shelf
+        self._evicted: list[Kept] = []  # recorded, and on the shelf until `commit`
+        self._settled: frozenset[int] = frozenset()  # requests that are fulfilled, and there until `commit`
 
     def admit(
         self,
@@ -66,7 +72,7 @@ class Guard:
         `nodes` maps clients to the fingerprint of the key of the node that answered for them, where nodes have keys.
         """
         released = dict.fromkeys(self.quarantine.served(round, self._config), "its time is over")
-        asked = requests.pending(self._shelf.folder) if self._shelf is not None else frozenset()
+        asked = requests.pending(self._shelf.folder) - self._settled if self._shelf is not None else frozenset()
         released |= dict.fromkeys(asked & set(self.quarantine.since), "released by an operator")
         self.quarantine = self.quarantine.without(frozenset(released))
         aside = tuple(batch for batch in batches if batch.client in self.quarantine.since)
@@ -90,7 +96,7 @@ class Guard:
         for batch in (*admitted.batches, *admitted.aside):
             if batch.client in aside and self._shelf is not None:
                 self._shelf.put(batch.client, round, _tensors(batch))
-        evicted = self._shelf.surplus() if self._shelf is not None and aside else []
+        evicted = self._shelf.surplus(self._evicted) if self._shelf is not None and aside else []
         if self._trail is not None:
             told = StreamRound(
                 round,
@@ -108,15 +114,46 @@ class Guard:
             events += [Entry("quarantine", "quarantined", round, c, evidence=nats(c)) for c in sorted(caught)]
             events += [Entry("quarantine", "evicted", k.round, k.client, reason="the shelf is full") for k in evicted]
             self._trail.append([*stream_entries(told), *events])
-        discard(evicted)
-        if self._shelf is not None:
-            requests.settle(self._shelf.folder, admitted.requests)
+        self._evicted += evicted
+        self._settled |= admitted.requests
         rejections = [*admitted.rejections, *(Rejection(client, aside[client]) for client in aside)]
         return Settled(
             None if judged is None else _without(judged, caught),
             tuple(sorted(rejections, key=lambda rejection: rejection.client)),
             tuple(aside),
         )
+
+    def commit(self) -> None:
+        """The rounds so far will not be repeated: do what waited for that."""
+        discard(self._evicted)
+        if self._shelf is not None:
+            requests.settle(self._shelf.folder, self._settled)
+        self._evicted, self._settled = [], frozenset()
+
+    def state(self) -> Saved:
+        """The quarantine, where the trail ends, and what waits for `commit`."""
+        position = None if self._trail is None else self._trail.position
+        return {
+            "quarantine": self.quarantine.state(),
+            "trail": None if position is None else [position.seq, position.hash],
+            "evicted": [[batch.client, batch.round] for batch in self._evicted],
+            "settled": sorted(self._settled),
+        }
+
+    def restore(self, saved: Saved, round: int) -> None:
+        """Go on with `round` from what `state` returned: all that came later becomes void or goes.
+
+        Raises ValueError when the trail has not got that far, or is another.
+        """
+        self.quarantine = Quarantine.of(saved["quarantine"])
+        if self._trail is not None:
+            self._trail.rewind(Position(*saved["trail"]), f"the run goes on from a checkpoint, with round {round}")
+        if self._shelf is not None:
+            evicted = {(client, kept) for client, kept in saved["evicted"]}
+            on_it = contents(self._shelf.folder)
+            self._evicted = [k for k in on_it if k.round >= round or (k.client, k.round) in evicted]
+            self._settled = frozenset(saved["settled"])
+            self.commit()
 
     def _reason(self, client: int) -> str:
         return f"in quarantine since round {self.quarantine.since[client]}"

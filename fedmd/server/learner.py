@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from fedmd.attacks.backdoor import triggered_test
+from fedmd.checkpoint import Saved
 from fedmd.config import RunConfig
 from fedmd.data.split import Split
 from fedmd.defense.answers import TrustedSet
@@ -26,7 +27,7 @@ from fedmd.server.calibration import threshold_for
 from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
 from fedmd.training.evaluate import accuracy
-from fedmd.training.online import make_optimizer, online_step
+from fedmd.training.online import make_optimizer, momentum_of, online_step, set_momentum
 from fedmd.types import Drift, ImageSet, Screened, StreamBatch, Verdicts
 
 log = getLogger(__name__)
@@ -133,6 +134,25 @@ class OnlineLearner:
             pipeline = self.pipeline
             scores = pipeline.detector(TrustedSet(pipeline.history.model, pipeline.current, *pipeline.trusted).answers)
         return scores.cpu().double().numpy()
+
+    def state(self) -> Saved:
+        """All that rounds have changed: model, momentum, history, steps, the threshold's monitor.
+
+        Randomness needs no state: before a step it is seeded with the number of steps.
+        """
+        return {
+            "model": self.model.state_dict(),
+            "momentum": momentum_of(self._optimizer),
+            "pipeline": self.pipeline.state(),
+            "warned": self._warned,
+        }
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what `state` of a learner of the same configuration and burn-in returned."""
+        self.model.load_state_dict(saved["model"])
+        set_momentum(self._optimizer, saved["momentum"])
+        self.pipeline.restore(saved["pipeline"])
+        self._warned = saved["warned"]
 
     def _warn(self, drift: Drift | None) -> None:
         """Say so when drift starts; once a run, as `metrics.jsonl` has every round of it."""

@@ -1,6 +1,5 @@
 """What a run keeps in its folder beside the report: the audit trail, the quarantine's shelf, and the last models."""
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,8 @@ from fedmd import checkpoint
 from fedmd.audit import requests, shelf, trail
 from fedmd.audit.chain import Position
 from fedmd.audit.entry import Entry
-from fedmd.config import QuarantineConfig, RunConfig
+from fedmd.checkpoint import Saved
+from fedmd.config import ConfigError, QuarantineConfig, RunConfig
 from fedmd.server.guard import Guard
 from fedmd.server.learner import OnlineLearner
 
@@ -19,17 +19,27 @@ MODELS = "models.safetensors"
 
 
 @contextmanager
-def guarding(config: RunConfig, folder: Path) -> Iterator[Guard]:
-    """The guard of a new run in `folder`. What the trail there knows of an earlier run becomes void, and stays."""
+def guarding(config: RunConfig, folder: Path, saved: Saved | None = None, round: int = 0) -> Iterator[Guard]:
+    """The guard of a new run in `folder`, or of the one whose guard was `saved`, which goes on with `round`.
+
+    What the trail there knows of an earlier run, or of later rounds, becomes void, and stays. Raises ConfigError when
+    the trail is not the one that the saved guard wrote.
+    """
     store = shelf_in(folder, config.quarantine)
-    shelf.discard(shelf.contents(store.folder))
-    requests.settle(store.folder, requests.pending(store.folder))
     with trail.AuditTrail(folder / trail.FOLDER, rotate_bytes=config.audit.rotate_bytes) as recorded:
-        if recorded.position != Position():
-            recorded.rewind(Position(), "a new run in the same folder")
-        digest = hashlib.sha256(config.to_json().encode()).hexdigest()
-        recorded.append([Entry("run", "started", content=digest)])
-        yield Guard(config.quarantine, trail=recorded, shelf=store if config.quarantine.name != "none" else None)
+        guard = Guard(config.quarantine, trail=recorded, shelf=store if config.quarantine.name != "none" else None)
+        if saved is not None:
+            try:
+                guard.restore(saved, round)
+            except ValueError as error:
+                raise ConfigError(f"resume: {error}.") from error
+        else:
+            shelf.discard(shelf.contents(store.folder))
+            requests.settle(store.folder, requests.pending(store.folder))
+            if recorded.position != Position():
+                recorded.rewind(Position(), "a new run in the same folder")
+            recorded.append([Entry("run", "started", content=config.digest())])
+        yield guard
 
 
 def shelf_in(folder: Path, config: QuarantineConfig) -> shelf.Shelf:

@@ -48,16 +48,19 @@ def run_session(
     collect: Collector,
     phase_of: Callable[[int], Phase],
     guard: Guard | None = None,
+    *,
+    first: int = 0,
 ) -> Iterator[RoundResult]:
-    """Yield one result a round. `phase_of` is asked after the round's batches have arrived.
+    """Yield one result a round, from round `first` on. `phase_of` is asked after the round's batches have arrived.
 
     `guard` keeps quarantined clients away from the model and records the round before the model moves; without one
-    config.quarantine is applied and nothing is recorded or kept.
+    config.quarantine is applied and nothing is recorded or kept. Where a checkpoint is due after a round, it must have
+    been made before the next result is asked for.
 
     A round without a single valid batch makes no step and is reported like any other.
     """
     guard = guard or Guard(config.quarantine)
-    for round in range(config.stream.rounds):
+    for round in range(first, config.stream.rounds):
         started = time.perf_counter()
         collected = collect(round, sample_clients(config, round), learner.model)
         transport_s = time.perf_counter() - started
@@ -95,6 +98,17 @@ def run_session(
             quarantined=settled.quarantined,
         )
         yield RoundResult(report, collected.batches, learned)
+        if is_checkpoint_due(config, round + 1):
+            guard.commit()
+
+
+def is_checkpoint_due(config: RunConfig, done: int) -> bool:
+    """Whether there is to be a checkpoint when `done` rounds are over. Without any, rounds are final as they end.
+
+    Never in the middle of a reply that brought several rounds' batches: what came ahead is in no checkpoint.
+    """
+    per_reply, every = config.federation.batches_per_reply, max(1, config.runtime.checkpoint_every)
+    return done % (per_reply * -(-every // per_reply)) == 0 or done == config.stream.rounds
 
 
 def is_evaluated(config: RunConfig, round: int) -> bool:

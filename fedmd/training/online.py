@@ -1,5 +1,6 @@
 """The server's online learning: one SGD step on the batch of a round."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -14,6 +15,19 @@ from fedmd.training.device import FLOAT32, Numerics
 def make_optimizer(model: nn.Module, config: OnlineConfig) -> torch.optim.Optimizer:
     """A fresh SGD (momentum, no weight decay): nothing is carried over from burn-in, as in [AP21]'s code."""
     return torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
+
+
+def momentum_of(optimizer: torch.optim.Optimizer) -> list[Tensor | None]:
+    """SGD's momentum buffers, one a parameter in its order; None before the first step and without momentum."""
+    return [optimizer.state[p].get("momentum_buffer") for group in optimizer.param_groups for p in group["params"]]
+
+
+def set_momentum(optimizer: torch.optim.Optimizer, buffers: Sequence[Tensor | None]) -> None:
+    """Put back what `momentum_of` found; copies."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter, buffer in zip(parameters, buffers, strict=True):
+        if buffer is not None:
+            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer).detach()
 
 
 def online_step(

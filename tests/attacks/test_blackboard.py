@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedmd.attacks.blackboard import Blackboard
+from fedmd import checkpoint
+from fedmd.attacks.blackboard import LASTING, Blackboard
 
 
 def once_in_a_process(folder: str, gate: "multiprocessing.synchronize.Barrier", results: str) -> None:  # type: ignore[name-defined]
@@ -101,3 +102,20 @@ def test_seconds_are_summed_by_round(tmp_path: Path) -> None:
     for round, seconds in ((1, 0.25), (2, 10.0), (1, 0.5), (11, 3.0)):
         Blackboard(tmp_path).add_seconds(round, seconds)
     assert [board.seconds(round) for round in (0, 1, 2, 11)] == [0, 0.75, 10, 3]
+
+
+def test_what_colluders_agreed_on_survives_them(tmp_path: Path) -> None:
+    """Lasting tensors and announced numbers go into a checkpoint; a round's own tensors and the server's do not."""
+    board, other = Blackboard(tmp_path / "old"), Blackboard(tmp_path / "new")
+    assert board.state() == {"numbers": {}, "lasting": {}}
+    board.once("trigger", LASTING, lambda: {"x": torch.tensor([0.1, 0.2])})
+    board.once("direction", 0, lambda: {"h": torch.zeros(2)})
+    checkpoint.save(board.folder / "model-0.safetensors", {"w": torch.ones(3)}, {})  # published there by the server
+    board.announce("error_at_start", 0.1 + 0.2)
+    state = board.state()
+    assert state["numbers"] == {"error_at_start": 0.1 + 0.2} and list(state["lasting"]) == ["trigger"]
+    other.restore(state)
+    assert other.announced("error_at_start") == 0.1 + 0.2 and other.announced("trigger_round") is None
+    kept = other.once("trigger", LASTING, lambda: pytest.fail("computed again"))
+    assert torch.equal(kept["x"], torch.tensor([0.1, 0.2]))
+    assert torch.equal(other.once("direction", 0, lambda: {"h": torch.ones(1)})["h"], torch.ones(1))

@@ -13,7 +13,7 @@ from torch import nn
 
 from fedmd.attacks import coalition as module
 from fedmd.attacks import steering
-from fedmd.attacks.blackboard import Blackboard
+from fedmd.attacks.blackboard import LASTING, Blackboard
 from fedmd.attacks.coalition import Coalition
 from fedmd.attacks.pixels import quantised
 from fedmd.config import RunConfig
@@ -103,7 +103,7 @@ def test_slices_tile_one_trigger_batch(build: Build) -> None:
     team, world, model = build()
     sent = [team.poison(world.streams.batch(client, TRIGGER), model) for client in team.members]
     clean = [world.streams.batch(client, TRIGGER) for client in team.members]
-    whole = team.blackboard.once("trigger", 0, lambda: pytest.fail("not shared"))["x"]
+    whole = team.blackboard.once("trigger", LASTING, lambda: pytest.fail("not shared"))["x"]
     levels = np.concatenate([batch.images for batch in sent]).astype(int)
     assert np.abs(levels / 255 - whole.numpy()).max() <= 1 / 255 + 1e-6
     for mine, honest in zip(sent, clean, strict=True):

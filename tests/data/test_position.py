@@ -62,3 +62,14 @@ def test_memory_of_old_rounds_is_bounded(tmp_path: Path) -> None:
     for round in range(200):
         take(file, "r", round, 1, lambda start, count: (np.zeros((1, 1, 1, 1), np.uint8), np.array([start])))
     assert file.stat().st_size < 3000
+
+
+def test_a_round_that_is_not_remembered_is_neither_repeated_nor_replaced_in_silence(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    for round in range(5):
+        assert numbers(take(file, "r", round, 2, read, remembered=3)) == [2 * round, 2 * round + 1]
+    assert numbers(take(file, "r", 2, 2, read, remembered=3)) == [4, 5]
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match="round 1 is not remembered"):
+        take(file, "r", 1, 2, read, remembered=3)
+    assert file.read_bytes() == before

@@ -1,8 +1,12 @@
 """The drift warning: quiet on exchangeable traffic as often as it says, and loud when the rate moves."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import beta, binom, norm
 
@@ -91,3 +95,14 @@ def test_what_trusted_samples_are_worth_to_means() -> None:
     rates = norm.sf((means + z / np.sqrt(message)) * np.sqrt(message))
     expected = promised * (1 - promised) / rates.var()
     assert pooled_calibration(trusted, message, promised) == pytest.approx(expected, rel=0.15)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(10, 20), st.integers(10, 90)), max_size=25), st.integers(0, 25)
+)
+def test_a_monitor_goes_on_where_it_was(rounds: list[tuple[int, int, int]], cut: int) -> None:
+    whole, half, rest = (DriftMonitor(0.1, 200) for _ in range(3))
+    expected = [whole.observe(*each) for each in rounds]
+    found = [half.observe(*each) for each in rounds[:cut]]
+    rest.restore(json.loads(json.dumps(half.state())))
+    assert found + [rest.observe(*each) for each in rounds[cut:]] == expected

@@ -1,5 +1,6 @@
 """Evidence against its exact distribution, published run lengths and SciPy; quarantine as a pure state."""
 
+import json
 import math
 from functools import lru_cache
 
@@ -164,3 +165,9 @@ def test_time_served() -> None:
     config = QuarantineConfig(name="evidence", rounds=3)
     assert [sorted(state.served(round, config)) for round in range(5, 10)] == [[], [], [], [1], [1]]
     assert not state.served(10**6, CONFIG)
+
+
+@given(st.dictionaries(st.integers(0, 99), st.floats(0, 1e3)), st.dictionaries(st.integers(0, 99), st.integers(0, 99)))
+def test_a_quarantine_comes_back_from_json(nats: dict[int, float], since: dict[int, int]) -> None:
+    quarantine = Quarantine(Evidence(nats), since)
+    assert Quarantine.of(json.loads(json.dumps(quarantine.state()))) == quarantine

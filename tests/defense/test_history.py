@@ -2,11 +2,14 @@
 
 import copy
 import gc
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from fedmd.checkpoint import load_tree, save_tree
 from fedmd.config import HistoryConfig
 from fedmd.defense.history import EmaHistory, History, LagHistory, SnapshotHistory, build_history
 
@@ -138,3 +141,35 @@ def test_lag_and_average_start_at_the_end_of_burn_in() -> None:
     early = {name: torch.zeros_like(tensor) for name, tensor in final.state_dict().items()}
     for config in HISTORIES[1:]:
         assert same(build_history(config, final, [early, early]).model, state_of(final))
+
+
+HISTORIES = {
+    "snapshot": lambda model: SnapshotHistory(model),
+    "lag": lambda model: LagHistory(model, 2),
+    "ema": lambda model: EmaHistory(model, 0.7),
+}
+
+
+@pytest.mark.parametrize("name", HISTORIES)
+@pytest.mark.parametrize("cut", range(5))
+def test_a_history_goes_on_where_it_was(name: str, cut: int, tmp_path: Path) -> None:
+    """Bit for bit, buffers included, through a file; and what was restored does not change with what was saved."""
+
+    def moved(step: int) -> nn.Module:
+        torch.manual_seed(step)
+        return nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+
+    def observed(history: Any, steps: range) -> dict[str, torch.Tensor]:
+        for step in steps:
+            history.observe(moved(step))
+        return history.model.state_dict()  # type: ignore[no-any-return]
+
+    build = HISTORIES[name]
+    whole = observed(build(moved(9)), range(5))
+    half, rest = build(moved(9)), build(moved(9))
+    observed(half, range(cut))
+    save_tree(tmp_path / "state", half.state())
+    rest.restore(load_tree(tmp_path / "state"))
+    observed(half, range(50, 52))
+    found = observed(rest, range(cut, 5))
+    assert all(torch.equal(found[key], tensor) for key, tensor in whole.items())

@@ -79,6 +79,24 @@ def test_the_same_question_gets_the_same_answer_and_a_new_run_new_samples(
     assert np.array_equal(other.images, build_world(make_config()).streams.batch(CLIENT, 1).images)
 
 
+def test_a_server_that_resumes_a_session_gets_what_the_killed_one_was_sent(
+    wire: SimpleNamespace, make_config: Make, node: dict[str, Any]
+) -> None:
+    """Flower calls the two by different run ids; what was asked last was perhaps never learned from."""
+    streams = build_world(make_config()).streams
+
+    def labels(round: int, session: str, run: int) -> list[int]:
+        request = stream_request(make_config().to_json(), round, [CLIENT], "", session=session)
+        return [
+            int(label) for batch in sent(call(wire, request, STREAM, node, run), round, 1) for label in batch.labels
+        ]
+
+    own = [streams.batch(CLIENT, round).labels.tolist() for round in range(6)]
+    assert [labels(round, "a", 7) for round in (0, 1, 2)] == own[:3]
+    assert [labels(round, "a", 8) for round in (1, 2, 3)] == own[1:4]  # from the checkpoint after round 0 on
+    assert [labels(round, "b", 9) for round in (0, 1)] == own[4:]  # another run
+
+
 @pytest.mark.parametrize(
     ("clients", "batches", "reason"),
     [([2], 1, "speaks for client 3 alone"), ([3, 4], 1, "alone"), ([3], 3, "max-samples=10")],

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from flwr.app import Array, Context, Message, RecordDict
 from torch import Tensor, nn
 
+from fedmd.checkpoint import load_tree, save_tree
 from fedmd.config import RunConfig
 from fedmd.data.sampling import sample_clients
 from fedmd.flower.client_app import app
@@ -22,6 +24,7 @@ from fedmd.flower.update_rounds import UpdateRounds
 from fedmd.flower.world import build_world
 from fedmd.models import model_for
 from fedmd.seeding import generator
+from fedmd.server.checkpoints import Start
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Numerics
 from fedmd.types import Action, RoundReport
@@ -232,3 +235,65 @@ def test_a_strategy_that_sends_different_models_is_refused(make_config: Make, wi
     with pytest.raises(ValueError, match="another model"):
         grid.send_and_receive(messages)
     assert update_reply(0, []).array_records == {}
+
+
+# -- cut off and gone on with -----------------------------------------------------------------------------------------
+
+
+class Crash(Exception):
+    """Instead of SIGKILL."""
+
+
+REMEMBERING: dict[str, dict[str, Any]] = {
+    "fedavg": {},
+    "fedavgm": {"strategy": {"name": "fedavgm", "momentum": 0.9}},
+    "fedadam": {"strategy": {"name": "fedadam", "lr": 0.01}},
+    "centered_clipping": {"strategy": {"name": "centered_clipping", "radius": 0.05}},
+    "screened": {**SCREENED, "strategy": {"name": "fedavgm", "momentum": 0.9}},
+    "averaged history": {"defense": {"name": "md_screen"}, "history": {"name": "ema", "decay": 0.5}},
+}
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_going_on_from_a_checkpoint_is_the_same_run(
+    name: str, make_config: Make, wire: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off in round 3 after a checkpoint of two rounds; new objects, which know only the file."""
+    more = {"federation": {"clients": 3, "nodes": 2}, "stream.clean_rounds": 3, **ATTACKED, **REMEMBERING[name]}
+    config = make_config({**SETTINGS, **more})
+    world = build_world(config)
+    trained = burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=tmp_path / "cache")
+
+    def federate(
+        folder: str, start: Start | None = None, cut: int = -1
+    ) -> tuple[list[RoundReport], dict[str, Tensor], dict[str, Any]]:
+        (tmp_path / folder).mkdir()
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / folder))
+        exchange = ByReference(tmp_path / folder)
+        grid: Any = InProcess(2, wire, {})
+        rounds = UpdateRounds(grid, world, trained, Numerics(), exchange, tmp_path / folder)
+        reports: list[RoundReport] = []
+
+        def follow(report: RoundReport) -> None:
+            if report.round == cut:
+                raise Crash
+            reports.append(report)
+            save_tree(tmp_path / folder / "state", rounds.state())
+
+        with suppress(Crash):
+            rounds.run(follow, tmp_path / folder, start)
+        state = {key: tensor.clone() for key, tensor in rounds.server.model.state_dict().items()}
+        return reports, state, load_tree(tmp_path / folder / "state")
+
+    expected, model, last = federate("whole")
+    before, _, saved = federate("killed", cut=2)
+    after, again, last_again = federate("resumed", Start(round=2, saved=saved))
+    assert [report.round for report in (*before, *after)] == list(range(config.stream.rounds))
+    for report, other in zip(expected, (*before, *after), strict=True):
+        assert (report.round, report.phase, report.accuracy) == (other.round, other.phase, other.accuracy)
+        assert np.array_equal(report.clients, other.clients) and report.rejections == other.rejections
+        assert np.array_equal(report.verdicts.before, other.verdicts.before, equal_nan=True)
+        assert np.array_equal(report.verdicts.actions, other.verdicts.actions)
+    assert same(model, again)
+    assert same(last["arrays"], last_again["arrays"])
+    assert {a.dtype for a in last["arrays"].values()} == {a.dtype for a in last_again["arrays"].values()}

@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedmd.report.files import strict, write_json
-from fedmd.report.recorder import RunRecorder, read_metrics, read_verdicts
+from fedmd.report.parts import discard_parts
+from fedmd.report.recorder import Recorded, RunRecorder, read_metrics, read_verdicts
 from fedmd.types import PHASES, Action
 
 NAN, INF = float("nan"), float("inf")
@@ -177,3 +178,56 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+# -- a record that goes on ---------------------------------------------------------------------------------------------
+
+
+def rounds_of(round_report, numbers):
+    """Rounds of different sizes, one of them empty."""
+    return [round_report(number, "trigger", before=[number / 7] * (number % 3), threshold=None) for number in numbers]
+
+
+@pytest.mark.parametrize("kept", range(5))
+@pytest.mark.parametrize("lost", [0, 2])
+def test_going_on_after_a_crash_leaves_the_same_bytes(tmp_path, round_report, record, kept, lost):
+    """Whatever came after the place that a checkpoint remembers is forgotten, half-written files included."""
+    whole = record(tmp_path / "whole", *rounds_of(round_report, range(4)))
+    folder = tmp_path / "killed"
+    with pytest.raises(KeyError), RunRecorder(folder) as recorder:
+        for report in rounds_of(round_report, range(kept)):
+            recorder.record(report)
+        place = recorder.settle()
+        for report in rounds_of(round_report, range(10, 10 + lost)):
+            recorder.record(report)
+        raise KeyError("killed")
+    assert place.parts == kept
+    (folder / "verdicts" / "part-00000009.partial").write_text("half a")
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"round": 1')
+    with RunRecorder(folder, after=place) as recorder:
+        assert [row["round"] for row in read_metrics(folder)] == list(range(kept))
+        for report in rounds_of(round_report, range(kept, 4)):
+            recorder.record(report)
+    for name in ("metrics.jsonl", "verdicts.parquet"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_a_run_that_goes_on_can_be_read(tmp_path, round_report):
+    with RunRecorder(tmp_path) as recorder:
+        for report in rounds_of(round_report, (1, 2)):
+            recorder.record(report)
+        assert read_verdicts(tmp_path)["round"].tolist() == [1, 2, 2]
+        assert list(read_verdicts(tmp_path, ["client"])) == ["client"]
+        during = read_verdicts(tmp_path)
+    discard_parts(tmp_path)
+    assert not (tmp_path / "verdicts").exists() and during.equals(read_verdicts(tmp_path))
+
+
+def test_a_record_that_does_not_go_so_far_is_refused(tmp_path, round_report, record):
+    folder = record(tmp_path, *rounds_of(round_report, (1, 2)))
+    there = (folder / "metrics.jsonl").stat().st_size
+    with pytest.raises(ValueError, match="shorter"), RunRecorder(folder, after=Recorded(there + 1, 2)):
+        pass
+    with pytest.raises(ValueError, match=r"part-00000002\.arrow is missing"), RunRecorder(folder, after=Recorded(9, 3)):
+        pass

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from fedmd.config import ModelConfig, OnlineConfig
 from fedmd.models import build_model
 from fedmd.training.device import Numerics
-from fedmd.training.online import make_optimizer, online_step
+from fedmd.training.online import make_optimizer, momentum_of, online_step, set_momentum
 
 SETTINGS = OnlineConfig(lr=0.05, momentum=0.9)
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -133,3 +133,21 @@ def test_a_step_on_cuda_is_close_to_one_on_the_cpu(dtype: torch.dtype) -> None:
     )
     for a, b in zip(here.parameters(), there.parameters(), strict=True):
         torch.testing.assert_close(b.cpu(), a, atol=0.02, rtol=0.05)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("done", [0, 1, 3])
+def test_momentum_goes_on_where_it_was(momentum: float, done: int) -> None:
+    settings = OnlineConfig(lr=0.05, momentum=momentum)
+    whole = net("cnn")
+    optimizer = make_optimizer(whole, settings)
+    for step in range(done):
+        online_step(whole, optimizer, *batch(seed=step))
+    half = copy.deepcopy(whole)
+    fresh = make_optimizer(half, settings)
+    set_momentum(fresh, momentum_of(optimizer))
+    for step in range(done, 4):
+        online_step(whole, optimizer, *batch(seed=step))  # the restored buffers are copies: this must not move them
+        online_step(half, fresh, *batch(seed=step))
+    for left, right in zip(whole.parameters(), half.parameters(), strict=True):
+        assert torch.equal(left, right)

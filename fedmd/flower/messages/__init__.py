@@ -4,7 +4,7 @@ A request names the round and the clients the node answers for; the reply has on
 
     query.info    ->  fedmd: {protocol, run}
                   <-  fedmd: {protocol, clients: [int], wants_model: bool}
-    train.stream  ->  fedmd: {protocol, run, round, batches, clients: [int], exchange, model_file},
+    train.stream  ->  fedmd: {protocol, run, session, round, batches, clients: [int], exchange, model_file},
                       model: arrays (deployment)
                   <-  fedmd: {protocol, round, clients: [int]}, batch.<client>: {images: uint8, labels: int64},
                       batch.<client>.<k>: likewise, of round + k for 0 < k < batches

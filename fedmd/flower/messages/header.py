@@ -27,6 +27,7 @@ class Request:
     model: ArrayRecord | None
     proximal_mu: float = 0.0  # of mode=update, for FedProx
     batches: int = 1  # of mode=stream: those of so many rounds, from `round` on
+    session: str = ""  # of mode=stream: the run's name, whatever Flower calls it after the server was started again
 
 
 def info_request(run: str, exchange: str = "") -> RecordDict:
@@ -82,6 +83,7 @@ def read_request(message: Message) -> Request:
         model=message.content.array_records.get(MODEL),
         proximal_mu=cast(float, header.get("proximal_mu", 0.0)),
         batches=cast(int, header.get("batches", 1)),
+        session=str(header.get("session", "")),
     )
 
 

@@ -43,13 +43,15 @@ def stream_request(
     model: ArrayRecord | None = None,
     *,
     batches: int = 1,
+    session: str = "",
 ) -> RecordDict:
     """Ask a node for `clients`' batches of `round` and the next `batches - 1` rounds, in one reply.
 
-    The model by file name or in the message, for subscribers only.
+    The model by file name or in the message, for subscribers only. `session` is the run's name, the same when its
+    server is started again.
     """
     header = round_header(run, round, clients, exchange, model_file)
-    header["batches"] = batches
+    header["batches"], header["session"] = batches, session
     return RecordDict({HEADER: header} if model is None else {HEADER: header, MODEL: model})
 
 

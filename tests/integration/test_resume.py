@@ -1,0 +1,75 @@
+"""kill -9 of the server, and `fedmd run resume=RUN_DIR`: the run ends as one that was left in peace."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedmd.runtime.processes import Processes
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
+]
+SEED = "7"  # its second moment lies between a round's audit records and its step
+SCRIPT = Path(__file__).parents[2] / "simulations/benchmarks/resume.py"
+
+
+def test_three_moments_of_an_attacked_run(tmp_path: Path) -> None:
+    """After a round, between a round's audit records and its step, and after a round again: see the script."""
+    points = os.environ.get("FEDMD_KILLS", "3")  # 20 take some minutes
+    command = [sys.executable, str(SCRIPT), "--points", points, "--seed", SEED, "--folder", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=850)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    said = json.loads(done.stdout[done.stdout.index("{") :])
+    assert said["result"] == {"as in peace": int(points)} and said["processes left"] == 0
+    assert "recorded, the model not moved" in said["points"]["killed-01"]["killed"]
+    for folder in tmp_path.glob("killed-*"):
+        left = {path.name for path in folder.iterdir()}
+        assert {"config.json", "summary.json", "verdicts.parquet"} <= left
+        assert not left & {"checkpoint.safetensors", "verdicts"}
+
+
+def test_update_mode_from_the_command_line(
+    runs: Any, cache: Path, small: list[str], metrics: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Killed when round 2's metrics are written and its checkpoint is not; resumed from another folder; then again."""
+    folder = tmp_path / "run"
+    update = ["mode=update", "defense=md_screen", "local.samples=40", "runtime.workers=1"]
+    base = [override for override in small if not override.startswith("defense=")]
+    settings = [*base, *update, "runtime.progress=false", f"runtime.cache_dir={cache}", f"hydra.run.dir={folder}"]
+    kill = [sys.executable, str(SCRIPT), "--child", "fedmd.server.checkpoints:Checkpoints.save", "4", *settings]
+    with Processes(tmp_path / "logs", {}) as processes:
+        processes.start("killed", kill)
+        processes.wait_for("its end", lambda: processes.exit_code("killed") is not None, timeout_s=300)
+        assert processes.exit_code("killed") == -signal.SIGKILL, processes.tail("killed")
+    assert processes.left() == []  # Ray's agents included, which outlive a raylet for a while
+    assert len(metrics(folder)) == 3 and (folder / "checkpoint.safetensors").exists()
+
+    def resume() -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).parent / "fedmd"), "run", "resume=run"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    done = resume()
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"run folder: {folder}" in done.stdout and (folder / "report.html").exists()
+    whole = runs.folders["update"]
+    assert metrics(folder) == metrics(whole)
+    for name in ("verdicts.parquet", "truth.json"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (folder, whole)]
+    for summary in summaries:
+        summary.pop("wall_s")
+    assert summaries[0] == summaries[1]
+
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    done = resume()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "holds a finished run; there is nothing to resume" in done.stdout and done.stdout.count("\n") == 1
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
