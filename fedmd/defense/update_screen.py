@@ -116,6 +116,16 @@ def excess(discrepancies: Sequence[float], limits: Sequence[Limits]) -> float:
     )
 
 
+def decisive(discrepancies: Sequence[float], limits: Sequence[Limits]) -> tuple[int, float]:
+    """Which of the values makes the `excess`, and the limit that it came closest to or went beyond."""
+    beyond = [
+        max((_log_ratio(value, limit.upper), limit.upper), (_log_ratio(limit.lower, value), limit.lower))
+        for value, limit in zip(discrepancies, limits, strict=True)
+    ]
+    which = max(range(len(beyond)), key=lambda i: beyond[i][0])
+    return which, beyond[which][1]
+
+
 def _ratio(discrepancies: Sequence[float], limits: Sequence[Limits]) -> float:
     return math.exp(min(700.0, max(_log_ratio(d, limit.upper) for d, limit in zip(discrepancies, limits, strict=True))))
 

@@ -10,12 +10,14 @@ from flwr.serverapp import Grid
 
 from fedmd.flower.client_grid import ClientGrid
 from fedmd.flower.exchange import Exchange
+from fedmd.flower.model_records import expected_update
 from fedmd.flower.nodes import Nodes
 from fedmd.flower.strategies import build_strategy
 from fedmd.flower.update_mod import update_coalition_of
 from fedmd.flower.update_session import UpdateSession, silent
 from fedmd.flower.world import World
 from fedmd.server.global_model import GlobalModel
+from fedmd.server.services import guarding_updates
 from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
 from fedmd.types import RoundReport, Strip
@@ -35,15 +37,19 @@ class UpdateRounds:
         self.coalition = update_coalition_of(world, folder)
         self.strip: Strip | None = None  # no image travels
         self.rivals: list[str] = []
-        nodes = Nodes(grid, world.config, exchange.folder)
-        nodes.connect()
-        most = world.config.local.samples or len(world.parts.stream)
-        self._clients = ClientGrid(grid, nodes, exchange, self.server, most)
+        self._nodes = Nodes(grid, world.config, exchange.folder)
+        self._nodes.connect()
+        self._grid, self._exchange = grid, exchange
 
     def run(self, on_report: Callable[[RoundReport], None], folder: Path) -> None:
-        """All rounds, in order."""
-        config = self._world.config
-        session = UpdateSession(config, self._clients, self.server, self.coalition.phase, on_report)
-        with silent():
-            strategy = build_strategy(config, self.server, self._trained.snapshots, session.judged)
+        """All rounds, in order, each in the folder's audit trail before the strategy aggregates it."""
+        config, world = self._world.config, self._world
+        most = config.limits.max_samples or config.local.samples or len(world.parts.stream)
+        expected = expected_update(self.server, most)
+        with guarding_updates(config, folder) as guard, silent():
+            clients = ClientGrid(
+                self._grid, self._nodes, self._exchange, self.server, expected, config.limits, guard.admit
+            )
+            session = UpdateSession(config, clients, self.server, guard, self.coalition.phase, on_report)
+            strategy = build_strategy(config, self.server, self._trained.snapshots, session.judged, session.settled)
             session.run(strategy)

@@ -14,13 +14,32 @@ from fedmd.audit.entry import Entry
 from fedmd.config import QuarantineConfig, RunConfig
 from fedmd.server.guard import Guard
 from fedmd.server.learner import OnlineLearner
+from fedmd.server.update_guard import UpdateGuard
 
 MODELS = "models.safetensors"
 
 
+Services = tuple[trail.AuditTrail, shelf.Shelf | None]
+
+
 @contextmanager
 def guarding(config: RunConfig, folder: Path) -> Iterator[Guard]:
-    """The guard of a new run in `folder`. What the trail there knows of an earlier run becomes void, and stays."""
+    """The guard of a new run of mode=stream in `folder`, see `recording`."""
+    with recording(config, folder) as (recorded, store):
+        yield Guard(config.quarantine, trail=recorded, shelf=store)
+
+
+@contextmanager
+def guarding_updates(config: RunConfig, folder: Path) -> Iterator[UpdateGuard]:
+    """The guard of a new run of mode=update in `folder`, see `recording`."""
+    with recording(config, folder) as (recorded, store):
+        losses = 1 if config.screening.loss == "screened" else 0
+        yield UpdateGuard(config.quarantine, trail=recorded, shelf=store, losses=losses)
+
+
+@contextmanager
+def recording(config: RunConfig, folder: Path) -> Iterator[Services]:
+    """A new run's trail and, with quarantine, its shelf. What there is in the trail of an earlier run becomes void."""
     store = shelf_in(folder, config.quarantine)
     shelf.discard(shelf.contents(store.folder))
     requests.settle(store.folder, requests.pending(store.folder))
@@ -29,7 +48,7 @@ def guarding(config: RunConfig, folder: Path) -> Iterator[Guard]:
             recorded.rewind(Position(), "a new run in the same folder")
         digest = hashlib.sha256(config.to_json().encode()).hexdigest()
         recorded.append([Entry("run", "started", content=digest)])
-        yield Guard(config.quarantine, trail=recorded, shelf=store if config.quarantine.name != "none" else None)
+        yield recorded, store if config.quarantine.name != "none" else None
 
 
 def shelf_in(folder: Path, config: QuarantineConfig) -> shelf.Shelf:

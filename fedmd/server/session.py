@@ -64,7 +64,7 @@ def run_session(
         started = time.perf_counter()
         admitted = guard.admit(round, collected.batches, collected.rejections, collected.nodes)
         admission_s = time.perf_counter() - started
-        judged = learner.judge(admitted.batches) if admitted.batches else None
+        judged = learner.judge(admitted.heard) if admitted.heard else None
         started = time.perf_counter()
         settled = guard.settle(admitted, judged, learner.pipeline.steps, learner.trusted_scores)
         guard_s = admission_s + time.perf_counter() - started

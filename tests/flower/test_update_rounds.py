@@ -1,7 +1,6 @@
 """Whole federations of mode=update in one process: the real client app, grid, strategies and screening, without Ray."""
 
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,104 +8,35 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, Context, Message, RecordDict
+from flwr.app import Array, Message, RecordDict
 from torch import Tensor, nn
 
 from fedmd.config import RunConfig
 from fedmd.data.sampling import sample_clients
-from fedmd.flower.client_app import app
 from fedmd.flower.client_grid import ClientGrid, node_of
-from fedmd.flower.exchange import ByReference, Exchange, InMessage
-from fedmd.flower.messages import UPDATE, read_own_updates, update_reply
-from fedmd.flower.update_rounds import UpdateRounds
+from fedmd.flower.messages import update_reply
 from fedmd.flower.world import build_world
 from fedmd.models import model_for
 from fedmd.seeding import generator
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Numerics
-from fedmd.types import Action, RoundReport
+from fedmd.types import Action
 
 Make = Callable[..., RunConfig]
-SETTINGS: dict[str, Any] = {
-    "mode": "update",
-    "model": {"name": "cnn", "width": 2},
-    "local": {"epochs": 1, "batch_size": 8, "lr": 0.1, "samples": 24},
-    "stream.clean_rounds": 1,
-    "stream.accumulative_rounds": 1,
-    "stream.recovery_rounds": 0,
-    "defense": {"name": "none"},
-}
 SCREENED = {"defense": {"name": "md_screen"}, "history": {"name": "lag_and_start", "lag": 1}}
 ATTACKED = {"attack": {"name": "accumulative", "fraction": 0.4}}
-
-
-class InProcess:
-    """Nodes that call the client app at once; `spoil[client]` may change what that client sends."""
-
-    def __init__(self, nodes: int, wire: SimpleNamespace, spoil: dict[int, Callable[[RecordDict], None]]) -> None:
-        self._nodes, self._wire, self._spoil = nodes, wire, spoil
-        self._numbers = itertools.count()
-        self._replies: list[Message] = []
-
-    def get_node_ids(self) -> list[int]:
-        return [100 + place for place in range(self._nodes)]
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        ids = []
-        for message in messages:
-            message.metadata.__dict__["_message_id"] = f"request-{next(self._numbers)}"
-            place = message.metadata.dst_node_id - 100
-            config = {"partition-id": place, "num-partitions": self._nodes}
-            reply = app(self._wire.over_the_wire(message), Context(7, place, config, RecordDict(), {}))
-            if message.metadata.message_type == UPDATE:
-                for client in [update.client for update in read_own_updates(reply)]:
-                    self._spoil.get(client, lambda content: None)(reply.content)
-            self._replies.insert(0, self._wire.over_the_wire(reply))  # the last answer comes first
-            ids.append(message.metadata.message_id)
-        return ids
-
-    def pull_messages(self, ids: Iterable[str]) -> list[Message]:
-        pulled, self._replies = self._replies, []
-        return pulled
-
-
-@pytest.fixture
-def run(make_config: Make, wire: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`run(changes)`: the reports of a federation and the state it ends with."""
-    numbers = itertools.count()
-
-    def federate(
-        changes: dict[str, Any] | None = None,
-        nodes: int = 2,
-        spoil: dict[int, Callable[[RecordDict], None]] | None = None,
-        by_reference: bool = False,
-    ) -> tuple[list[RoundReport], dict[str, Tensor]]:
-        config = make_config({**SETTINGS, "federation": {"clients": 5, "nodes": nodes}, **(changes or {})})
-        folder = tmp_path / str(next(numbers))
-        folder.mkdir()
-        monkeypatch.setattr("tempfile.tempdir", str(folder))
-        world = build_world(config)
-        trained = burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=tmp_path / "cache")
-        exchange: Exchange = ByReference(folder) if by_reference else InMessage()
-        grid: Any = InProcess(nodes, wire, spoil or {})
-        rounds = UpdateRounds(grid, world, trained, Numerics(), exchange, folder)
-        reports: list[RoundReport] = []
-        rounds.run(reports.append, folder)
-        return reports, {key: tensor.clone() for key, tensor in rounds.server.model.state_dict().items()}
-
-    return federate
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_fedavg_is_a_plain_loop(run: Any, make_config: Make, tmp_path: Path) -> None:
+def test_fedavg_is_a_plain_loop(run: Any, small_updates: Any, make_config: Make, tmp_path: Path) -> None:
     """Federated averaging written out: train a copy for each client, average the weights by number of samples."""
     changes = {"federation": {"clients": 5, "nodes": 2, "clients_per_round": 3}, "local": {"batch_size": 8, "lr": 0.1}}
     changes |= {"data.partition": {"name": "dirichlet", "alpha": 0.5}}
     _, federated = run(changes)
-    config = make_config({**SETTINGS, **changes})
+    config = make_config({**small_updates, **changes})
     world = build_world(config)
     model = model_for(config.model, world.images, 0)
     cache = tmp_path / "cache"
@@ -143,7 +73,7 @@ def test_reports_of_an_honest_run(run: Any) -> None:
         assert list(report.clients) == [0, 1, 2, 3, 4] and report.rejections == ()
         assert report.accuracy is not None and report.attack_success is None
         assert set(report.verdicts.actions) == {Action.ACCEPTED} and np.isnan(report.verdicts.before).all()
-        assert set(report.wall_s) == {"transport", "local_training", "step", "evaluation"}
+        assert set(report.wall_s) == {"transport", "local_training", "guard", "step", "evaluation"}
         assert report.bytes_received > 0
 
 
