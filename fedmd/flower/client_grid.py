@@ -138,6 +138,7 @@ class ClientGrid(Grid):
                     cast(float, config.get("proximal-mu", 0.0)),
                     published.model_file,
                     published.model,
+                    classes=self._model.trusted_set.classes,
                 ),
                 node,
                 UPDATE,

@@ -26,6 +26,7 @@ class Request:
     model: ArrayRecord | None
     proximal_mu: float = 0.0  # of mode=update, for FedProx
     batches: int = 1  # of mode=stream: those of so many rounds, from `round` on
+    classes: int = 0  # of mode=update: what the model tells apart, for nodes with data of their own
 
 
 def info_request(run: str, exchange: str = "") -> RecordDict:
@@ -80,6 +81,7 @@ def read_request(message: Message) -> Request:
         model=message.content.array_records.get(MODEL),
         proximal_mu=cast(float, header.get("proximal_mu", 0.0)),
         batches=cast(int, header.get("batches", 1)),
+        classes=cast(int, header.get("classes", 0)),
     )
 
 

@@ -60,10 +60,16 @@ def update_request(
     proximal_mu: float,
     model_file: str = "",
     model: ArrayRecord | None = None,
+    *,
+    classes: int = 0,
 ) -> RecordDict:
-    """Ask a node to train the models of `clients`; the server's model by file name or in the message."""
+    """Ask a node to train the models of `clients`; the server's model by file name or in the message.
+
+    `classes` is what nodes need to know of the server's data, to build the model for theirs.
+    """
     header = round_header(run, round, clients, exchange, model_file)
     header["proximal_mu"] = proximal_mu
+    header["classes"] = classes
     return RecordDict({HEADER: header} if model is None else {HEADER: header, MODEL: model})
 
 
