@@ -61,8 +61,11 @@ def _strip(world: World, coalition: Coalition, result: RoundResult) -> Strip | N
 
     Only for accumulative rounds, whose honest originals are the member's own stream. A rejected sample is black.
     """
-    batch = next((batch for batch in result.batches if batch.client in coalition.members), None)
-    if batch is None or result.learned is None or result.report.phase != "accumulative":
+    if result.learned is None or result.report.phase != "accumulative":
+        return None
+    judged = set(result.learned.clients.tolist()) & set(coalition.members)  # without those in quarantine
+    batch = next((batch for batch in result.batches if batch.client in judged), None)
+    if batch is None:
         return None
     clean = world.streams.batch(batch.client, batch.round).images
     screened, kept = result.learned.screened, result.learned.screened.verdicts.actions != Action.REJECTED
