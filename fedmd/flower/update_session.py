@@ -93,6 +93,8 @@ class UpdateSession:
         due = is_evaluated(self._config, round)
         accuracy = self._server.accuracy() if due else None
         attack_success = self._server.attack_success() if due else None
+        watched = due and self._config.observability.is_live
+        trusted_accuracy = self._server.trusted_accuracy() if watched else None
         settled, screened_at = self._settled, self._judged_at or exchanged.at
         n = len(settled.heard)
         return RoundReport(
@@ -115,6 +117,7 @@ class UpdateSession:
             },
             attack_success=attack_success,
             quarantined=settled.closed.quarantined,
+            trusted_accuracy=trusted_accuracy,
         )
 
 

@@ -73,6 +73,7 @@ def run_session(
         due = is_evaluated(config, round)
         accuracy = learner.accuracy() if due else None
         attack_success = learner.attack_success() if due else None
+        trusted_accuracy = learner.trusted_accuracy() if due and config.observability.is_live else None
         evaluation_s = time.perf_counter() - started
         report = RoundReport(
             round=round,
@@ -93,6 +94,7 @@ def run_session(
             },
             attack_success=attack_success,
             quarantined=settled.quarantined,
+            trusted_accuracy=trusted_accuracy,
         )
         yield RoundResult(report, collected.batches, learned)
 

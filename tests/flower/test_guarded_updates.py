@@ -17,6 +17,8 @@ from fedmd.audit import requests
 from fedmd.audit.entry import Entry
 from fedmd.audit.reading import Intact, read_live, verify
 from fedmd.audit.shelf import contents
+from fedmd.flower.world import build_world
+from fedmd.models import model_for
 from fedmd.types import Action, Rejection, RoundReport
 
 BAD = 1
@@ -197,6 +199,19 @@ def test_without_a_limit_a_message_has_room_for_what_was_asked(run: Any) -> None
     for report in reports:
         assert list(report.clients) == [0, 2, 4]  # 1 and 3 share the node whose message is too large
         assert all("that the asked updates take" in rejection.reason for rejection in report.rejections)
+
+
+def test_the_trusted_sets_accuracy_is_measured_for_whoever_watches(
+    run: Any, make_config: Any, small_updates: Any
+) -> None:
+    reports, state = run({"observability": {"prometheus_port": 0}})
+    world = build_world(make_config(small_updates))
+    x, y = world.images.take(world.parts.trusted).tensors()
+    model = model_for(world.config.model, world.images, 0).eval()
+    model.load_state_dict(state)
+    with torch.no_grad():
+        assert reports[-1].trusted_accuracy == pytest.approx(float((model(x).argmax(1) == y).float().mean()))
+    assert all(report.trusted_accuracy is None for report in run()[0])
 
 
 def test_the_claim_of_samples_has_a_limit(run: Any) -> None:
