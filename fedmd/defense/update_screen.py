@@ -95,12 +95,13 @@ class UpdateScreen:
 
     def explain(self, values: Sequence[float], limits: Sequence[Limits]) -> str:
         """Which of the measured values are outside their limits, in words."""
-        return "; ".join(
+        outside = (
             f"its {'discrepancy' if i < len(self._histories) else 'loss'} {value:.3g} is not within "
             f"{limit.lower:.3g} and {limit.upper:.3g} nats"
             for i, (value, limit) in enumerate(zip(values, limits, strict=True))
             if not limit.lower <= value <= limit.upper
         )
+        return "; ".join(dict.fromkeys(outside))  # two histories may still be one model
 
     def correct(self, received: State, limits: Sequence[Limits]) -> tuple[float, tuple[float, ...]]:
         """The largest scale with no discrepancy above its upper limit, and the discrepancies; `model` holds it."""
