@@ -125,7 +125,8 @@ class RoundReport:
     `attack_success` is the share of stamped test images that the model takes for a backdoor's target, evaluated with
     the accuracy; None under other attacks. `wall_s` maps stage name to seconds; it is the only part that may differ
     between two runs of one seed. `quarantined` are the clients whose messages were kept aside; each is among the
-    rejections too.
+    rejections too. `trusted_accuracy` is that on the server's trusted set, measured with the accuracy for whoever
+    watches the server live; None elsewhere.
     """
 
     round: int
@@ -141,6 +142,7 @@ class RoundReport:
     wall_s: dict[str, float] = field(default_factory=dict)
     attack_success: float | None = None
     quarantined: tuple[int, ...] = ()
+    trusted_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_the_mode_chooses_a_defence_and_the_user_another() -> None:
 
 def test_the_table_of_attacks_and_defences() -> None:
     study = compose_study(["experiment=update_mode", "compare.seeds=[4]"])
-    assert (len(study.rows), len(study.columns), len(study.runs)) == (11, 10, 110)
+    assert (len(study.rows), len(study.columns), len(study.runs)) == (12, 11, 132)
     config = study.runs["Krum · ALIE"][4].config
     assert (config.seed, config.mode, config.strategy.name, config.attack.name) == (4, "update", "krum", "alie")
     assert study.baseline in study.runs

@@ -184,7 +184,10 @@ def test_no_more_clients_a_round_than_there_are(clients: int, per_round: int) ->
         ({"mode": "update", "defense.name": "dsc"}, ["defense.name: dsc is for mode=stream"]),
         ({"mode": "update", "defense.name": "clip"}, ["defense.name: clip is for mode=stream"]),
         ({"mode": "update", "defense.name": "trim"}, ["defense.name: trim is for mode=stream"]),
-        ({"mode": "update", "quarantine": {"name": "evidence"}}, ["quarantine.name: evidence is for mode=stream"]),
+        (
+            {"mode": "update", "quarantine": {"name": "evidence"}},
+            ["quarantine.name: evidence comes from the screening"],
+        ),
         ({"mode": "update", "attack.name": "noise"}, ["attack.name: noise is for mode=stream"]),
         ({"mode": "update", "attack.stop_error_rise": 0.1}, ["attack.stop_error_rise: is for mode=stream"]),
         ({"mode": "update", "stream.source": "published_replay"}, ["stream.source: published_replay is for"]),

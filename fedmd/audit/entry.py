@@ -15,16 +15,17 @@ class Entry:
     kind            action
     run             started
     message         accepted | rejected | quarantined: what became of a client's message as a whole
-    verdict         accepted | corrected | rejected | quarantined: what became of the sample `index` of it
+    verdict         accepted | corrected | rejected | quarantined: what became of the sample `index` of it, or of the
+                    update in it (index 0)
     quarantine      quarantined | released | evicted: of a client, or of its batch of `round`
     replay          accepted | corrected | rejected | learned: a kept batch, judged again later
     rewind          rewound: the records after `position` and before this one are void
     rotation        continued: the first record of the next file
 
     `node` is the fingerprint of the key of the node that sent the message; `content` the SHA-256 of what it sent;
-    `model_version` the number of online steps behind the model that judged. `discrepancy`, `threshold` and `score`
-    (of a detector other than the discrepancy) in nats; of a message the mean over its samples. `evidence` (nats) is
-    what there was against the client after the message.
+    `model_version` the number of online steps, or of aggregations, behind the model that judged. `discrepancy`,
+    `threshold` and `score` (of a detector other than the discrepancy) in nats; of a message the mean over its samples.
+    `evidence` (nats) is what there was against the client after the message.
     """
 
     kind: Kind

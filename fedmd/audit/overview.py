@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from fedmd.audit.entry import NAMES
-from fedmd.audit.reading import Record
+from fedmd.audit.reading import Broken, Intact, Record
 from fedmd.checkpoint import replacing
 
 Row = dict[str, str]
@@ -55,7 +55,7 @@ def by_client(records: Iterable[Record]) -> list[Row]:
             "discrepancy": _number(mine.discrepancy / mine.measured if mine.measured else None),
             "evidence": _number(mine.evidence),
             "now": "in quarantine" if mine.in_quarantine else "",
-            "last reason": _short(mine.last_reason),
+            "last reason": short(mine.last_reason),
         }
         for client, mine in sorted(clients.items())
     ]
@@ -73,7 +73,7 @@ def of_client(records: Iterable[Record], client: int) -> list[Row]:
             "threshold": _number(record.entry.threshold),
             "evidence": _number(record.entry.evidence),
             "content": (record.entry.content or MISSING)[:12],
-            "reason": _short(record.entry.reason or ""),
+            "reason": short(record.entry.reason or ""),
         }
         for record in records
         if record.entry.client == client and record.entry.kind != "verdict"
@@ -100,6 +100,21 @@ def matching(records: Iterable[Record], client: int | None) -> Iterator[Record]:
     return (record for record in records if client is None or record.entry.client == client)
 
 
+def in_words(found: Intact | Broken) -> str:
+    """What `verify` found, as `fedmd audit --verify` says it."""
+    if isinstance(found, Broken):
+        return f"BROKEN at record {found.seq} in {found.file}: {found.reason}"
+    earlier = "" if found.first == 1 else f"; the {found.first - 1} before them are in files kept elsewhere"
+    count = found.head.seq - found.first + 1
+    return f"intact: {count} records in {found.files} files{earlier}\nhead: record {found.head.seq} {found.head.hash}"
+
+
+def short(text: str, room: int = 60) -> str:
+    """`text` fit for a terminal, at most `room` characters of it."""
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable if len(printable) <= room else printable[: room - 1] + "…"
+
+
 def _harmless(value: object) -> object:
     """Text that a spreadsheet would take for a formula, and that a client may have had a hand in, is quoted."""
     return "'" + value if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
@@ -111,8 +126,3 @@ def _number(value: float | None) -> str:
 
 def _time(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(sep=" ", timespec="milliseconds")
-
-
-def _short(text: str, room: int = 60) -> str:
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable if len(printable) <= room else printable[: room - 1] + "…"

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.audit.entry import Entry
+from fedmd.audit.refusal import refusals
 from fedmd.types import Action, Rejection, StreamBatch, Verdicts
 
 
@@ -41,18 +42,8 @@ def stream_entries(told: StreamRound) -> list[Entry]:
         rows = slice(start, start := start + len(batch))
         entries.append((batch.client, [_message(told, batch, rows), *_samples(told, batch, rows)]))
     entries += [(batch.client, [_message(told, batch, slice(0))]) for batch in told.unjudged]
-    for item in (item for item in told.rejections if item.client not in heard):
-        refused = Entry(
-            "message",
-            "rejected",
-            round=told.round,
-            client=item.client,
-            node=told.nodes.get(item.client),
-            reason=item.reason,
-            model_version=told.model_version,
-            content=item.content,
-        )
-        entries.append((item.client, [refused]))
+    noted = [item for item in told.rejections if item.client not in heard]
+    entries += refusals(told.round, told.model_version, noted, told.nodes)
     return [entry for _, mine in sorted(entries, key=lambda pair: pair[0]) for entry in mine]
 
 

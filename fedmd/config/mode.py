@@ -10,7 +10,6 @@ STREAM_ONLY: dict[str, tuple[object, ...]] = {
     "attack.name": ("trigger_only", "backdoor", "noise"),
     "defense.name": ("at", "dsc", "drop", "clip", "trim", "frozen"),
     "history.name": (),
-    "quarantine.name": ("evidence",),
     "threshold.name": ("calibrated",),
     "stream.source": ("published_replay",),
 }
@@ -28,5 +27,7 @@ def check_mode(mode: Mode, settings: Mapping[str, object]) -> None:
     for key, value in settings.items():
         if value in foreign.get(key, ()):
             raise ValueError(f"{key}: {value} is for mode={other}, not for mode={mode}")
+    if mode == "update" and settings["quarantine.name"] == "evidence" and settings["defense.name"] != "md_screen":
+        raise ValueError("quarantine.name: evidence comes from the screening in mode=update; set defense=md_screen")
     if mode == "update" and settings["attack.stop_error_rise"] is not None:
         raise ValueError("attack.stop_error_rise: is for mode=stream; in mode=update the phases are those of stream.*")

@@ -26,6 +26,9 @@ class NodeConfig(Section):
     `stream` is parquet:FILE_OR_FOLDER, folder:FOLDER or python:MODULE:FUNCTION; `position` a file that remembers which
     samples were sent. `max_samples` bounds one answer. `red_team` lets the node attack as the server's `attack` section
     says, for tests of the defence: such a node acts on the server's configuration.
+
+    In mode=update the node trains on the first `max_samples` of its samples, the same in every round, for at most
+    `max_epochs` a round; `model_factory` is its own MODULE:FUNCTION where the server's model.name is custom.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=_hyphens, populate_by_name=True)
@@ -39,6 +42,8 @@ class NodeConfig(Section):
     image_size: Annotated[tuple[Count, Count] | None, BeforeValidator(_height_width)] = None
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = None
     red_team: bool = False
+    max_epochs: Count = 20
+    model_factory: Annotated[str, Field(pattern=r"^[^:]+:[^:]+$")] | None = None
 
     @classmethod
     def parse(cls, node_config: dict[str, Any]) -> Self:

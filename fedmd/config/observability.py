@@ -14,3 +14,8 @@ class ObservabilityConfig(Section):
     prometheus_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     host: str = "127.0.0.1"
     json_logs: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody may be watching the server's numbers."""
+        return self.prometheus_port is not None

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmd.audit.overview import by_client, matching, of_client, write_csv
-from fedmd.audit.reading import Broken, Intact, read_live, trail_files, verify
+from fedmd.audit.overview import by_client, in_words, matching, of_client, write_csv
+from fedmd.audit.reading import Broken, read_live, trail_files, verify
 from fedmd.audit.trail import FOLDER
 from fedmd.config import ConfigError
 from fedmd.console.arguments import Arguments
@@ -24,7 +24,7 @@ def audit(arguments: Sequence[str]) -> int:
     folder = trail_of(options.run)
     if options.verify:
         found = verify(folder)
-        print(_verdict(found))
+        print(in_words(found))
         return 1 if isinstance(found, Broken) else 0
     records = matching(read_live(folder), options.client)
     if options.export:
@@ -45,11 +45,3 @@ def trail_of(run: Path) -> Path:
     if not trail_files(folder):
         raise ConfigError(f"{run}: this is no run folder with an audit trail.")
     return folder
-
-
-def _verdict(found: Intact | Broken) -> str:
-    if isinstance(found, Broken):
-        return f"BROKEN at record {found.seq} in {found.file}: {found.reason}"
-    earlier = "" if found.first == 1 else f"; the {found.first - 1} before them are in files kept elsewhere"
-    count = found.head.seq - found.first + 1
-    return f"intact: {count} records in {found.files} files{earlier}\nhead: record {found.head.seq} {found.head.hash}"

@@ -23,12 +23,13 @@ from fedmd.types import Action, StreamBatch
 def replay(run: Path, client: int, *, learn: bool) -> list[Row]:
     """One row a kept batch; the verdicts are added to the trail. With `learn` the run's saved model moves on.
 
-    Raises ConfigError when the run is not finished, keeps nothing of `client`, or was changed.
+    Raises ConfigError when the run is not finished or one of mode=update, keeps nothing of `client`, or was changed.
     """
+    config = _config(run)
     kept = [batch for batch in shelf.contents(run / shelf.FOLDER) if batch.client == client]
     if not kept:
         raise ConfigError(f"{run}: nothing is kept of client {client}.")
-    learner, config = _learner(run)
+    learner = _learner(run, config)
     rows: list[Row] = []
     with trail.AuditTrail(run / trail.FOLDER, rotate_bytes=config.audit.rotate_bytes) as recorded:
         for batch in kept:
@@ -75,12 +76,20 @@ def replay(run: Path, client: int, *, learn: bool) -> list[Row]:
     return rows
 
 
-def _learner(run: Path) -> tuple[OnlineLearner, RunConfig]:
-    """The run's learner as the run left it; momentum begins anew."""
+def _config(run: Path) -> RunConfig:
     summary = read_summary(run)
     if summary is None:
         raise ConfigError(f"{run}: the run is not finished; replay needs its last model.")
     config = RunConfig.parse(json.dumps(summary["config"]))
+    if config.mode == "update":
+        raise ConfigError(
+            f"{run}: replay is for mode=stream; an update is judged among those of its round, which is over."
+        )
+    return config
+
+
+def _learner(run: Path, config: RunConfig) -> OnlineLearner:
+    """The run's learner as the run left it; momentum begins anew."""
     torch.set_num_threads(config.runtime.threads)  # the scores are to be those of the run
     world, numerics = build_world(config), Numerics.of(config.runtime)
     trained = burn_in(
@@ -91,4 +100,4 @@ def _learner(run: Path) -> tuple[OnlineLearner, RunConfig]:
         load_models(learner, run)
     except (FileNotFoundError, CheckpointError) as error:
         raise ConfigError(f"{run}: its last models cannot be read ({error}).") from error
-    return learner, config
+    return learner

@@ -1,4 +1,4 @@
-"""A client's simulated stream as a Parquet file: a deployed node can then send what a simulated client would."""
+"""A simulated client's samples as a Parquet file: a deployed node can then do what that client would."""
 
 import io
 from pathlib import Path
@@ -7,18 +7,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.data.stream import ClientStreams
+from fedmd.types import ImageSet
 
 
 def export_stream(streams: ClientStreams, client: int, rounds: int, path: Path) -> None:
-    """Write the batches of rounds 0 to `rounds` - 1, in order, as lossless PNG in the columns img and label."""
+    """Write the batches that `client` sends in rounds 0 to `rounds` - 1, in order."""
+    batches = [streams.batch(client, round) for round in range(rounds)]
+    images, labels = (np.concatenate([getattr(b, name) for b in batches]) for name in ("images", "labels"))
+    _write(images, labels, path)
+
+
+def export_samples(own: ImageSet, path: Path) -> None:
+    """Write a client's data set of mode=update, in order."""
+    _write(own.images, own.labels, path)
+
+
+def _write(images: NDArray[np.uint8], labels: NDArray[np.int64], path: Path) -> None:
+    """Lossless PNG and integers, in the columns img and label."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    batches = [streams.batch(client, round) for round in range(rounds)]
-    images = [_png(image) for batch in batches for image in batch.images]
-    labels = np.concatenate([batch.labels for batch in batches])
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"img": images, "label": labels}), path)
+    pq.write_table(pa.table({"img": [_png(image) for image in images], "label": labels}), path)
 
 
 def _png(image: NDArray[np.uint8]) -> bytes:

@@ -95,12 +95,13 @@ class UpdateScreen:
 
     def explain(self, values: Sequence[float], limits: Sequence[Limits]) -> str:
         """Which of the measured values are outside their limits, in words."""
-        return "; ".join(
+        outside = (
             f"its {'discrepancy' if i < len(self._histories) else 'loss'} {value:.3g} is not within "
             f"{limit.lower:.3g} and {limit.upper:.3g} nats"
             for i, (value, limit) in enumerate(zip(values, limits, strict=True))
             if not limit.lower <= value <= limit.upper
         )
+        return "; ".join(dict.fromkeys(outside))  # two histories may still be one model
 
     def correct(self, received: State, limits: Sequence[Limits]) -> tuple[float, tuple[float, ...]]:
         """The largest scale with no discrepancy above its upper limit, and the discrepancies; `model` holds it."""
@@ -114,6 +115,16 @@ def excess(discrepancies: Sequence[float], limits: Sequence[Limits]) -> float:
         max(_log_ratio(value, limit.upper), _log_ratio(limit.lower, value))
         for value, limit in zip(discrepancies, limits, strict=True)
     )
+
+
+def decisive(discrepancies: Sequence[float], limits: Sequence[Limits]) -> tuple[int, float]:
+    """Which of the values makes the `excess`, and the limit that it came closest to or went beyond."""
+    beyond = [
+        max((_log_ratio(value, limit.upper), limit.upper), (_log_ratio(limit.lower, value), limit.lower))
+        for value, limit in zip(discrepancies, limits, strict=True)
+    ]
+    which = max(range(len(beyond)), key=lambda i: beyond[i][0])
+    return which, beyond[which][1]
 
 
 def _ratio(discrepancies: Sequence[float], limits: Sequence[Limits]) -> float:

@@ -1,8 +1,9 @@
 """A client on a machine of its own: what it sends is decided there, by the SuperNode's --node-config alone.
 
-Of the server's configuration it uses the batch size, within its own limit. It does not load data, build a model or
-import code that the server names; only a node that its owner made part of a red team goes on to the attack. Without
-PyTorch, because SuperNode starts a new process for every message.
+Of the server's configuration it uses the batch size, within its own limit; in mode=update also `local` and which of
+fedmd's own models it is. It does not load data or import code that the server names; only a node that its owner made
+part of a red team goes on to the attack. Samples are sent without PyTorch, because SuperNode starts a new process for
+every message.
 """
 
 from pathlib import Path
@@ -14,7 +15,7 @@ from flwr.clientapp.typing import ClientAppCallable
 from fedmd.config import NodeConfig, RunConfig
 from fedmd.data.node_stream import read_samples
 from fedmd.data.position import REMEMBERED, take
-from fedmd.flower.messages import Request, info_reply, read_request, stream_reply
+from fedmd.flower.messages import Request, info_reply, read_request, stream_reply, update_reply
 from fedmd.types import StreamBatch
 
 app = ClientApp()
@@ -36,6 +37,16 @@ def stream(message: Message, context: Context) -> Message:
     session = request.session or str(context.run_id)
     batches = own_batches(node, request, RunConfig.parse(request.run).stream.batch_size, session)
     return _attacked(node, Message(stream_reply(request.round, batches), reply_to=message), message, context)
+
+
+@app.train("update")
+def update(message: Message, context: Context) -> Message:
+    """Train on this node's own samples and send what was learned."""
+    if not _node(context).red_team:
+        return _trained(message, context)
+    from fedmd.flower.update_mod import update_collusion
+
+    return update_collusion(message, context, _trained)
 
 
 def bound_to_node(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -65,6 +76,14 @@ def own_batches(node: NodeConfig, request: Request, batch_size: int, run: str) -
         if samples is not None:
             batches.append(StreamBatch(node.client, round, *samples))
     return batches
+
+
+def _trained(message: Message, context: Context) -> Message:
+    from fedmd.flower.bound_training import own_updates
+
+    request = read_request(message)
+    updates = own_updates(_node(context), request, RunConfig.parse(request.run))
+    return Message(update_reply(request.round, updates), reply_to=message)
 
 
 def _node(context: Context) -> NodeConfig:

@@ -6,35 +6,39 @@ of their ids, validated. What it averages is then the same whatever the machine 
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
+from fedmd.config import LimitsConfig
 from fedmd.flower.exchange import Exchange
 from fedmd.flower.messages import UPDATE, ClientUpdate, ExpectedUpdate, read_updates, update_request
+from fedmd.flower.model_records import bytes_of
 from fedmd.flower.nodes import Nodes, size_of
 from fedmd.server.global_model import GlobalModel
-from fedmd.training.local import floating
+from fedmd.server.guard import Admitted
+from fedmd.server.update_guard import Update
 from fedmd.types import Rejection
 
+Admit = Callable[[int, Sequence[ClientUpdate], Sequence[Rejection], Mapping[int, str]], Admitted[Update]]
 ARRAYS, METRICS, EXAMPLES = "arrays", "metrics", "num-examples"  # the names that Flower's strategies go by
 
 
 @dataclass(frozen=True)
 class Exchanged:
-    """What a round's asking brought: who answered, who was refused and why, how much, how long it took and until when.
+    """What a round's asking brought: who was refused and why, how much, how long it took and until when.
 
-    `wall_s` has the seconds from asking to the last answer (transport, the clients' work included) and the sum of what
-    the clients say they spent on training. `at` is a `time.perf_counter()`.
+    `admitted` are the valid updates as the guard sorted them; None while nobody was asked. `wall_s` has the seconds
+    from asking to the last answer (transport, the clients' work included) and the sum of what the clients say they
+    spent on training. `at` is a `time.perf_counter()`.
     """
 
-    clients: tuple[int, ...] = ()
     rejections: tuple[Rejection, ...] = ()
+    admitted: Admitted[Update] | None = None
     bytes_received: int = 0
     wall_s: dict[str, float] = field(default_factory=dict)
     at: float = 0.0
@@ -50,34 +54,38 @@ def client_of(node: int) -> int:
     return node - 1
 
 
-def records_of(model: GlobalModel) -> ArrayRecord:
-    """The model's floating-point tensors as Flower arrays."""
-    return ArrayRecord({name: tensor.cpu() for name, tensor in floating(model.model.state_dict()).items()})
-
-
-def expected_update(model: GlobalModel, max_examples: int) -> ExpectedUpdate:
-    """What a valid update of `model` looks like."""
-    tensors = floating(model.model.state_dict())
-    return ExpectedUpdate({name: (tuple(t.shape), np.dtype(np.float32)) for name, t in tensors.items()}, max_examples)
-
-
 class ClientGrid(Grid):
-    """See the module. `start_round` names the clients of the next exchange; `exchanged` tells what came of it."""
+    """See the module. `start_round` names the clients of the next exchange; `exchanged` tells what came of it.
 
-    def __init__(self, grid: Grid, nodes: Nodes, exchange: Exchange, model: GlobalModel, max_examples: int) -> None:
+    `admit` is told every valid update, and says which of them the strategy gets to see.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        nodes: Nodes,
+        exchange: Exchange,
+        model: GlobalModel,
+        expected: ExpectedUpdate,
+        limits: LimitsConfig,
+        admit: Admit,
+    ) -> None:
         self._grid = grid
         self._nodes = nodes
         self._exchange = exchange
         self._model = model
-        self._expected = expected_update(model, max_examples)
-        self._round = 0
+        self._expected = expected
+        self._limits = limits
+        self._admit = admit
+        self.round = 0
         self._clients: tuple[int, ...] = ()
         self.exchanged = Exchanged()
 
     def start_round(self, round: int, clients: Sequence[int]) -> None:
         """The next exchange is that of `round`, with `clients`."""
+        self._nodes.meet_new()
         orphans = self._nodes.of(clients).orphans
-        self._round = round
+        self.round = round
         self._clients = tuple(client for client in clients if client not in orphans)
         refused = tuple(Rejection(client, "no node answers for it") for client in orphans)
         self.exchanged = Exchanged(rejections=refused, at=time.perf_counter())
@@ -103,35 +111,38 @@ class ClientGrid(Grid):
             "transport": time.perf_counter() - started,
             "local_training": sum(update.seconds for update in updates),
         }
-        self.exchanged = Exchanged(
-            tuple(update.client for update in updates),
-            tuple(sorted((*self.exchanged.rejections, *rejections), key=lambda rejection: rejection.client)),
-            received,
-            wall_s,
-            time.perf_counter(),
-        )
-        return [Message(_as_strategies_want(update), reply_to=asked[update.client]) for update in updates]
+        refused = tuple(sorted((*self.exchanged.rejections, *rejections), key=lambda rejection: rejection.client))
+        at = time.perf_counter()
+        admitted = self._admit(self.round, updates, refused, self._nodes.fingerprint_of)
+        heard = {update.client for update in admitted.heard}
+        self.exchanged = Exchanged(refused, admitted, received, wall_s, at)
+        return [
+            Message(_as_strategies_want(update), reply_to=asked[update.client])
+            for update in updates
+            if update.client in heard
+        ]
 
     def _collect(self, clients: Sequence[int], content: RecordDict) -> tuple[list[ClientUpdate], list[Rejection], int]:
         """Publish the model, ask the nodes, read what they send."""
         self._model.load(content.array_records[ARRAYS].to_torch_state_dict())
-        published = self._exchange.publish(self._round, self._model.model)
+        published = self._exchange.publish(self.round, self._model.model)
         config = next(iter(content.config_records.values()), ConfigRecord())
         asked = self._nodes.of(clients).by_node
         requests = {
             node: Message(
                 update_request(
                     self._nodes.run,
-                    self._round,
+                    self.round,
                     mine,
                     self._exchange.folder,
                     cast(float, config.get("proximal-mu", 0.0)),
                     published.model_file,
                     published.model,
+                    classes=self._model.trusted_set.classes,
                 ),
                 node,
                 UPDATE,
-                group_id=str(self._round),
+                group_id=str(self.round),
             )
             for node, mine in asked.items()
         }
@@ -139,17 +150,31 @@ class ClientGrid(Grid):
         updates: list[ClientUpdate] = []
         rejections: list[Rejection] = []
         for node, mine in asked.items():
-            if node not in replies:
-                rejections += [Rejection(client, "no answer before the deadline") for client in mine]
-                continue
-            valid, refused = read_updates(replies[node], self._round, mine, self._expected)
+            valid, refused = self._read(replies.get(node), mine)
             updates += valid
             rejections += refused
+        if 0 < len(updates) < (least := self._limits.min_clients):
+            reason = f"only {len(updates)} clients sent a valid update, fewer than limits.min_clients={least}"
+            rejections += [Rejection(update.client, reason, update.content) for update in updates]
+            updates = []
         return (
             sorted(updates, key=lambda update: update.client),
             rejections,
             sum(size_of(reply) for reply in replies.values()),
         )
+
+    def _read(self, reply: Message | None, clients: Sequence[int]) -> tuple[list[ClientUpdate], list[Rejection]]:
+        """What is valid in a node's reply, and why the rest is not; what is too large is not even read."""
+        room = len(clients) * bytes_of(self._expected)
+        most = self._limits.max_message_bytes
+        if reply is None:
+            reason = "no answer before the deadline"
+        elif (size := size_of(reply)) > (room if most is None else most):
+            bound = f"the {room} that the asked updates take" if most is None else f"limits.max_message_bytes={most}"
+            reason = f"the message has {size} bytes of arrays, more than {bound}"
+        else:
+            return read_updates(reply, self.round, clients, self._expected)
+        return [], [Rejection(client, reason) for client in clients]
 
     # -- the rest of Flower's interface -------------------------------------------------------------------------
 

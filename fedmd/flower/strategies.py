@@ -24,6 +24,7 @@ from fedmd.config import HistoryConfig, RunConfig, ScreeningConfig
 from fedmd.defense.update_history import StateEma, StateHistory, StateLag, StateSnapshot
 from fedmd.defense.update_threshold import UpdateThreshold, fixed_threshold, robust_threshold
 from fedmd.flower.byzfl_strategy import ByzFL
+from fedmd.flower.guarded import Guarded, Settle
 from fedmd.flower.robust import CenteredClipping, FLTrust, NormClipping
 from fedmd.flower.screening import DiscrepancyScreening, OnVerdicts
 from fedmd.server.global_model import GlobalModel
@@ -98,10 +99,13 @@ def assumed_malicious(config: RunConfig) -> int:
 
 
 def build_strategy(
-    config: RunConfig, server: GlobalModel, snapshots: Sequence[Weights], on_verdicts: OnVerdicts
+    config: RunConfig, server: GlobalModel, snapshots: Sequence[Weights], on_verdicts: OnVerdicts, settle: Settle
 ) -> Strategy:
-    """The configured strategy, behind the screening if that is the defence. `snapshots` are those of burn-in."""
-    strategy = STRATEGIES[config.strategy.name](config, server)
+    """The configured strategy behind the guard, and behind the screening if that is the defence.
+
+    `snapshots` are those of burn-in; `settle` is the guard's word before every aggregation, see `Guarded`.
+    """
+    strategy = Guarded(STRATEGIES[config.strategy.name](config, server), settle)
     if config.defense.name != "md_screen":
         return strategy
     return DiscrepancyScreening(

@@ -29,6 +29,7 @@ from torch import Tensor
 from fedmd.checkpoint import Saved
 from fedmd.config import ConfigError
 from fedmd.flower.byzfl_strategy import ByzFL
+from fedmd.flower.guarded import Guarded
 from fedmd.flower.robust import CenteredClipping, FLTrust, NormClipping
 from fedmd.flower.screening import DiscrepancyScreening
 
@@ -86,6 +87,16 @@ def _moments_back(strategy: FedAdam, saved: Saved) -> None:
     strategy.m_t, strategy.v_t = _arrays(saved["m"]), _arrays(saved["v"])
 
 
+def _guarded(strategy: Guarded) -> Saved | None:
+    inner = strategy_state(strategy.strategy)
+    return None if inner is None else {"inner": inner, "moves": strategy.moves}
+
+
+def _guarded_back(strategy: Guarded, saved: Saved) -> None:
+    restore_strategy(strategy.strategy, saved["inner"])
+    strategy.moves = saved["moves"]
+
+
 def _screening(strategy: DiscrepancyScreening) -> Saved | None:
     inner = strategy_state(strategy.strategy)
     return None if inner is None else {"inner": inner, "histories": [each.state() for each in strategy.histories]}
@@ -104,5 +115,6 @@ _KNOWN: dict[type[Strategy], tuple[Callable[[Any], Saved | None], Callable[[Any,
     FedAvgM: (_momentum, _momentum_back),
     CenteredClipping: (CenteredClipping.state, CenteredClipping.restore),
     ByzFL: (ByzFL.state, ByzFL.restore),
+    Guarded: (_guarded, _guarded_back),
     DiscrepancyScreening: (_screening, _screening_back),
 }

@@ -14,6 +14,8 @@ from fedmd.flower.nodes import Nodes, size_of
 from fedmd.server.session import Collected
 from fedmd.types import Rejection, StreamBatch
 
+_MESSAGE_BYTES = 2**26
+
 
 class FlowerCollector:
     """Asks the nodes of a grid for their clients' batches. Replies are sorted by client before anything is summed.
@@ -65,7 +67,7 @@ class FlowerCollector:
     def _read(
         self, reply: Message | None, round: int, rounds: int, clients: Sequence[int]
     ) -> list[tuple[list[StreamBatch], list[Rejection]]]:
-        most = self._config.limits.max_message_bytes
+        most = self._config.limits.max_message_bytes or _MESSAGE_BYTES
         if reply is None:
             reason = "no answer before the deadline"
         elif (size := size_of(reply)) > most:
@@ -85,6 +87,7 @@ class FlowerCollector:
             tuple(sorted(batches, key=lambda batch: batch.client)),
             tuple(sorted(rejections, key=lambda rejection: rejection.client)),
             received,
+            self._nodes.fingerprint_of,
         )
 
     def _request(self, node: int, round: int, rounds: int, clients: Sequence[int], published: Published) -> Message:

@@ -14,6 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from fedmd.checkpoint import Saved
 from fedmd.flower.client_grid import ClientGrid
 from fedmd.flower.exchange import Exchange
+from fedmd.flower.model_records import expected_update
 from fedmd.flower.nodes import Nodes
 from fedmd.flower.strategies import build_strategy
 from fedmd.flower.strategy_state import restore_strategy, strategy_state
@@ -22,6 +23,8 @@ from fedmd.flower.update_session import UpdateSession, silent
 from fedmd.flower.world import World
 from fedmd.server.checkpoints import Start
 from fedmd.server.global_model import GlobalModel
+from fedmd.server.services import guarding_updates
+from fedmd.server.update_guard import UpdateGuard
 from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
 from fedmd.types import RoundReport, Strip
@@ -41,10 +44,10 @@ class UpdateRounds:
         self.coalition = update_coalition_of(world, folder)
         self.strip: Strip | None = None  # no image travels
         self.rivals: list[str] = []
-        nodes = Nodes(grid, world.config, exchange.folder)
-        nodes.connect()
-        most = world.config.local.samples or len(world.parts.stream)
-        self._clients = ClientGrid(grid, nodes, exchange, self.server, most)
+        self._nodes = Nodes(grid, world.config, exchange.folder)
+        self._nodes.connect()
+        self._grid, self._exchange = grid, exchange
+        self._guard: UpdateGuard | None = None
         self._session: UpdateSession | None = None
         self._strategy: Strategy | None = None
 
@@ -55,22 +58,29 @@ class UpdateRounds:
         start: Start | None = None,
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
-        """All rounds from the start on, in order."""
-        config, start, arrays = self._world.config, start or Start(), None
-        self._session = UpdateSession(config, self._clients, self.server, self.coalition.phase, on_report)
-        with silent():
-            self._strategy = build_strategy(config, self.server, self._trained.snapshots, self._session.judged)
-            if (saved := start.saved) is not None:
-                restore_strategy(self._strategy, saved["strategy"])
+        """All rounds from the start on, in order, each in the folder's audit trail before the strategy aggregates."""
+        config, world, start, arrays = self._world.config, self._world, start or Start(), None
+        most = config.limits.max_samples or config.local.samples or len(world.parts.stream)
+        expected, saved = expected_update(self.server, most), start.saved
+        with guarding_updates(config, folder, saved and saved["guard"], start.round) as guard, silent():
+            clients = ClientGrid(
+                self._grid, self._nodes, self._exchange, self.server, expected, config.limits, guard.admit
+            )
+            session = UpdateSession(config, clients, self.server, guard, self.coalition.phase, on_report)
+            strategy = build_strategy(config, self.server, self._trained.snapshots, session.judged, session.settled)
+            self._guard, self._session, self._strategy = guard, session, strategy
+            if saved is not None:
+                restore_strategy(strategy, saved["strategy"])
                 self.coalition.blackboard.restore(saved["blackboard"])
                 arrays = ArrayRecord({name: Array(tensor.numpy()) for name, tensor in saved["arrays"].items()})
-            self._session.run(self._strategy, start.round, arrays, on_start)
+            session.run(strategy, start.round, arrays, on_start)
 
     def state(self) -> Saved:
         """See `Rounds.state`. The global model in the strategy's own number format, which may be finer."""
-        assert self._session is not None and self._strategy is not None
+        assert self._guard is not None and self._session is not None and self._strategy is not None
         return {
             "arrays": {name: torch.from_numpy(array.numpy()) for name, array in self._session.arrays.items()},
             "strategy": strategy_state(self._strategy),
+            "guard": self._guard.state(),
             "blackboard": self.coalition.blackboard.state(),
         }

@@ -42,6 +42,9 @@ class LiveMetrics:
         self._registry = registry = CollectorRegistry()
         self._rounds = Counter("fedmd_rounds", "Rounds that have ended", registry=registry)
         self._accuracy = Gauge("fedmd_accuracy", "Share of the server's test set it gets right", registry=registry)
+        self._trusted_accuracy = Gauge(
+            "fedmd_trusted_accuracy", "Share of the server's trusted set it gets right", registry=registry
+        )
         self._score = Gauge(
             "fedmd_score", "Quantiles of the detector's score in the last round", ["quantile"], registry=registry
         )
@@ -79,6 +82,8 @@ class LiveMetrics:
         self._rounds.inc()
         if report.accuracy is not None:
             self._accuracy.set(report.accuracy)
+        if report.trusted_accuracy is not None:
+            self._trusted_accuracy.set(report.trusted_accuracy)
         measured = verdicts.before[np.isfinite(verdicts.before)]
         for quantile in _QUANTILES:
             self._score.labels(quantile).set(np.quantile(measured, quantile) if len(measured) else np.nan)

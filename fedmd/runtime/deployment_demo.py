@@ -2,24 +2,24 @@
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from fedmd.attacks.roster import malicious_clients
+from fedmd.audit.overview import by_client, in_words, short
+from fedmd.audit.reading import Broken, read_live, verify
+from fedmd.audit.trail import FOLDER
 from fedmd.compose import Composed, compose
 from fedmd.config import RunConfig
 from fedmd.data.export import export_stream
 from fedmd.deploy.folder import LOOPBACK, Plan, init_folder
 from fedmd.flower.world import build_world
-from fedmd.report.files import METRICS, VERDICTS
+from fedmd.report.files import METRICS
 from fedmd.report.summary import read_summary
-from fedmd.report.table import Row, terminal
+from fedmd.report.table import terminal
 from fedmd.runtime.deployment import Deployment, environment, free_port
 from fedmd.runtime.processes import ProcessError, Processes
-from fedmd.types import Action, Json
+from fedmd.types import Json
 
 RUN_S = 900.0  # gives up after so long; a quiet machine with two cores needs two to three minutes
 _KILL_AFTER_ROUNDS = 4
@@ -51,7 +51,7 @@ def demo(folder: Path, say: Callable[[str], None] = print) -> Path:
         victim = next(name for name in reversed(plan.names) if name != malicious)
         _follow(deployment, composed, run_id, victim, processes, tell)
     tell("every process has ended")
-    _print_outcome(composed.folder, plan, say)
+    _print_outcome(composed.folder, plan.names.index(malicious), say)
     return composed.folder
 
 
@@ -118,20 +118,22 @@ def _rounds(folder: Path) -> list[Json]:
 
 def _line(metrics: Json) -> str:
     accuracy = "  --  " if metrics["accuracy"] is None else f"{100 * metrics['accuracy']:4.1f} %"
-    refused = [f"client {entry['client']} refused: {entry['reason']}" for entry in metrics["rejections"]]
+    refused = [f"client {entry['client']} refused: {short(entry['reason'], 57)}" for entry in metrics["rejections"]]
     corrected = 100 * (metrics["corrected_share"] or 0)
-    head = f"round {metrics['round'] + 1:>2} {metrics['phase']:<12} accuracy {accuracy}  corrected {corrected:3.0f} %"
+    head = f"round {metrics['round']:>2} {metrics['phase']:<12} accuracy {accuracy}  corrected {corrected:3.0f} %"
     return "  ".join([head, *refused])
 
 
-def _print_outcome(folder: Path, plan: Plan, say: Callable[[str], None]) -> None:
-    """Who sent what, and what became of it."""
-    verdicts = pq.read_table(folder / VERDICTS, columns=["client", "action"]).to_pydict()
-    counts = Counter(zip(verdicts["client"], verdicts["action"], strict=True))
-    refused = Counter(entry["client"] for metrics in _rounds(folder) for entry in metrics["rejections"])
-    rows: list[Row] = []
-    for client, name in enumerate(plan.names):
-        samples = {f"{action.name.lower()}": str(counts[client, action.name.lower()]) for action in Action}
-        rows.append({"node": name, **samples, "rounds refused": str(refused[client])})
-    say(terminal(rows))
+def _print_outcome(folder: Path, malicious: int, say: Callable[[str], None]) -> None:
+    """Who attacked, what became of everybody's messages, and whether the record of it is whole."""
+    trail = folder / FOLDER
+    records = list(read_live(trail))
+    events = [record.entry for record in records if record.entry.kind == "quarantine"]
+    out = [f"client {e.client} in quarantine since round {e.round}" for e in events if e.action == "quarantined"]
+    say(f"client {malicious} attacked; {', '.join(out) or 'nobody was put in quarantine'}")
+    say(f"\n$ fedmd audit {folder}\n{terminal(by_client(records))}")
+    found = verify(trail)
+    say(f"$ fedmd audit {folder} --verify\n{in_words(found)}\n")
     say(f"run folder: {folder}")
+    if isinstance(found, Broken):
+        raise ProcessError("the audit trail is broken")

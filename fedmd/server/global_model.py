@@ -48,6 +48,11 @@ class GlobalModel:
         with self._numerics.autocast():
             return accuracy(self.model, self._test_x, self._test_y)
 
+    def trusted_accuracy(self) -> float:
+        """Share of the server's trusted set the current model gets right."""
+        with self._numerics.autocast():
+            return accuracy(self.model, self._trusted_x, self._trusted_y)
+
     def attack_success(self) -> float | None:
         """Share of the stamped test images that the current model takes for the backdoor's target; None without one."""
         if self._triggered is None:

@@ -1,7 +1,9 @@
 """What stands between a round's messages and the model: quarantine, and the audit trail that is written first."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,13 +22,23 @@ from fedmd.server.learner import NO_VERDICTS, Judged
 from fedmd.types import Action, Rejection, Screened, StreamBatch
 
 
+class Message(Protocol):
+    """What one client sent in one round, after validation: samples or an update."""
+
+    @property
+    def client(self) -> int: ...
+
+
+M = TypeVar("M", bound=Message)
+
+
 @dataclass(frozen=True)
-class Admitted:
-    """A round's messages, sorted: `batches` go on to be judged, those `aside` do not."""
+class Admitted(Generic[M]):
+    """A round's messages, sorted: those `heard` go on to be judged, those `aside` do not."""
 
     round: int
-    batches: tuple[StreamBatch, ...]
-    aside: tuple[StreamBatch, ...]
+    heard: tuple[M, ...]
+    aside: tuple[M, ...]
     rejections: tuple[Rejection, ...]
     nodes: Mapping[int, str]
     released: Mapping[int, str]
@@ -34,20 +46,20 @@ class Admitted:
 
 
 @dataclass(frozen=True)
-class Settled:
-    """What may be learned (None: nothing was there to judge), and what became of the others."""
+class Closed:
+    """A round that is on disk: whose messages are not to be used and why, and who of them was `caught` just now."""
 
-    judged: Judged | None
-    rejections: tuple[Rejection, ...]
-    quarantined: tuple[int, ...]
+    rejections: tuple[Rejection, ...] = ()
+    quarantined: tuple[int, ...] = ()
+    caught: frozenset[int] = frozenset()
 
 
-class Guard:
+class Gate(ABC, Generic[M]):
     """Keeps what quarantined clients send on the `shelf`; tells the `trail` everything before the model moves.
 
-    Without a shelf their batches are dropped, without a trail nothing is recorded. What cannot be done again, deleting
-    a batch and taking an operator's request down, waits for `commit`: a run that goes on from a checkpoint repeats the
-    rounds since, and must find again what they found.
+    Without a shelf their messages are dropped, without a trail nothing is recorded. What cannot be done again, deleting
+    a kept message and taking an operator's request down, waits for `commit`: a run that goes on from a checkpoint
+    repeats the rounds since, and must find again what they found.
     """
 
     def __init__(
@@ -58,77 +70,62 @@ class Guard:
         self._trail = trail
         self._shelf = shelf
         self._evicted: list[Kept] = []  # recorded, and on the shelf until `commit`
-        self._settled: frozenset[int] = frozenset()  # requests that are fulfilled, and there until `commit`
+        self._fulfilled: frozenset[int] = frozenset()  # requests that are still there until `commit`
+
+    @abstractmethod
+    def _tensors(self, message: M) -> dict[str, torch.Tensor]:
+        """What is kept of a message that is put aside."""
 
     def admit(
         self,
         round: int,
-        batches: Sequence[StreamBatch],
+        messages: Sequence[M],
         rejections: Sequence[Rejection] = (),
         nodes: Mapping[int, str] | None = None,
-    ) -> Admitted:
-        """Release whose time is over or whom an operator let go, then take the quarantined clients' batches out.
+    ) -> Admitted[M]:
+        """Release whose time is over or whom an operator let go, then take the quarantined clients' messages out.
 
         `nodes` maps clients to the fingerprint of the key of the node that answered for them, where nodes have keys.
         """
         released = dict.fromkeys(self.quarantine.served(round, self._config), "its time is over")
-        asked = requests.pending(self._shelf.folder) - self._settled if self._shelf is not None else frozenset()
+        asked = requests.pending(self._shelf.folder) - self._fulfilled if self._shelf is not None else frozenset()
         released |= dict.fromkeys(asked & set(self.quarantine.since), "released by an operator")
         self.quarantine = self.quarantine.without(frozenset(released))
-        aside = tuple(batch for batch in batches if batch.client in self.quarantine.since)
-        heard = tuple(batch for batch in batches if batch.client not in self.quarantine.since)
+        aside = tuple(message for message in messages if message.client in self.quarantine.since)
+        heard = tuple(message for message in messages if message.client not in self.quarantine.since)
         return Admitted(round, heard, aside, tuple(rejections), nodes or {}, released, asked)
 
-    def settle(
-        self, admitted: Admitted, judged: Judged | None, version: int, trusted: Callable[[], NDArray[np.float64]]
-    ) -> Settled:
-        """Weigh the evidence, keep aside, record. When this returns, everything about the round is on disk.
+    def _close(
+        self, admitted: Admitted[M], weighed: Quarantine, tell: Callable[[Mapping[int, str]], list[Entry]]
+    ) -> Closed:
+        """Take over the `weighed` quarantine, keep aside, record. When this returns, the whole round is on disk.
 
-        `version` counts the online steps of the model that judged; `trusted` returns the detector's scores of the
-        trusted set under it, and is only called, and paid for, when evidence is asked for.
+        `tell` makes the entries of the round's messages from the reasons why some clients' are put aside.
         """
-        round, before = admitted.round, self.quarantine
-        if self._config.name == "evidence" and judged is not None:
-            scores = judged.screened.verdicts.before
-            self.quarantine = before.after(round, judged.clients, scores, trusted(), self._config)
-        caught = frozenset(self.quarantine.since) - frozenset(before.since)
-        aside = {client: self._reason(client) for client in sorted({*caught, *(b.client for b in admitted.aside)})}
-        for batch in (*admitted.batches, *admitted.aside):
-            if batch.client in aside and self._shelf is not None:
-                self._shelf.put(batch.client, round, _tensors(batch))
+        round, before, self.quarantine = admitted.round, self.quarantine, weighed
+        caught = frozenset(weighed.since) - frozenset(before.since)
+        aside = {client: self._reason(client) for client in sorted({*caught, *(m.client for m in admitted.aside)})}
+        for message in (*admitted.heard, *admitted.aside):
+            if message.client in aside and self._shelf is not None:
+                self._shelf.put(message.client, round, self._tensors(message))
         evicted = self._shelf.surplus(self._evicted) if self._shelf is not None and aside else []
         if self._trail is not None:
-            told = StreamRound(
-                round,
-                version,
-                admitted.batches,
-                judged.screened.verdicts if judged else NO_VERDICTS,
-                admitted.aside,
-                admitted.rejections,
-                aside,
-                self.quarantine.evidence.nats,
-                admitted.nodes,
-            )
             events = [Entry("quarantine", "released", round, c, reason=r) for c, r in sorted(admitted.released.items())]
-            nats = self.quarantine.evidence.of
+            nats = weighed.evidence.of
             events += [Entry("quarantine", "quarantined", round, c, evidence=nats(c)) for c in sorted(caught)]
             events += [Entry("quarantine", "evicted", k.round, k.client, reason="the shelf is full") for k in evicted]
-            self._trail.append([*stream_entries(told), *events])
+            self._trail.append([*tell(aside), *events])
         self._evicted += evicted
-        self._settled |= admitted.requests
+        self._fulfilled |= admitted.requests
         rejections = [*admitted.rejections, *(Rejection(client, aside[client]) for client in aside)]
-        return Settled(
-            None if judged is None else _without(judged, caught),
-            tuple(sorted(rejections, key=lambda rejection: rejection.client)),
-            tuple(aside),
-        )
+        return Closed(tuple(sorted(rejections, key=lambda rejection: rejection.client)), tuple(aside), caught)
 
     def commit(self) -> None:
         """The rounds so far will not be repeated: do what waited for that."""
         discard(self._evicted)
         if self._shelf is not None:
-            requests.settle(self._shelf.folder, self._settled)
-        self._evicted, self._settled = [], frozenset()
+            requests.settle(self._shelf.folder, self._fulfilled)
+        self._evicted, self._fulfilled = [], frozenset()
 
     def state(self) -> Saved:
         """The quarantine, where the trail ends, and what waits for `commit`."""
@@ -136,8 +133,8 @@ class Guard:
         return {
             "quarantine": self.quarantine.state(),
             "trail": None if position is None else [position.seq, position.hash],
-            "evicted": [[batch.client, batch.round] for batch in self._evicted],
-            "settled": sorted(self._settled),
+            "evicted": [[kept.client, kept.round] for kept in self._evicted],
+            "fulfilled": sorted(self._fulfilled),
         }
 
     def restore(self, saved: Saved, round: int) -> None:
@@ -152,15 +149,64 @@ class Guard:
             evicted = {(client, kept) for client, kept in saved["evicted"]}
             on_it = contents(self._shelf.folder)
             self._evicted = [k for k in on_it if k.round >= round or (k.client, k.round) in evicted]
-            self._settled = frozenset(saved["settled"])
+            self._fulfilled = frozenset(saved["fulfilled"])
             self.commit()
 
     def _reason(self, client: int) -> str:
         return f"in quarantine since round {self.quarantine.since[client]}"
 
 
-def _tensors(batch: StreamBatch) -> dict[str, torch.Tensor]:
-    return {"images": torch.from_numpy(batch.images.copy()), "labels": torch.from_numpy(batch.labels.copy())}
+@dataclass(frozen=True)
+class Settled:
+    """What may be learned (None: nothing was there to judge), and what became of the others."""
+
+    judged: Judged | None
+    rejections: tuple[Rejection, ...]
+    quarantined: tuple[int, ...]
+
+
+class Guard(Gate[StreamBatch]):
+    """The gate of mode=stream."""
+
+    def settle(
+        self,
+        admitted: Admitted[StreamBatch],
+        judged: Judged | None,
+        version: int,
+        trusted: Callable[[], NDArray[np.float64]],
+    ) -> Settled:
+        """Weigh the evidence, keep aside, record. When this returns, everything about the round is on disk.
+
+        `version` counts the online steps of the model that judged; `trusted` returns the detector's scores of the
+        trusted set under it, and is only called, and paid for, when evidence is asked for.
+        """
+        weighed = self.quarantine
+        if self._config.name == "evidence" and judged is not None:
+            scores = judged.screened.verdicts.before
+            weighed = weighed.after(admitted.round, judged.clients, scores, trusted(), self._config)
+
+        def tell(aside: Mapping[int, str]) -> list[Entry]:
+            verdicts = judged.screened.verdicts if judged else NO_VERDICTS
+            return stream_entries(
+                StreamRound(
+                    admitted.round,
+                    version,
+                    admitted.heard,
+                    verdicts,
+                    admitted.aside,
+                    admitted.rejections,
+                    aside,
+                    weighed.evidence.nats,
+                    admitted.nodes,
+                )
+            )
+
+        closed = self._close(admitted, weighed, tell)
+        kept = None if judged is None else _without(judged, closed.caught)
+        return Settled(kept, closed.rejections, closed.quarantined)
+
+    def _tensors(self, message: StreamBatch) -> dict[str, torch.Tensor]:
+        return {"images": torch.from_numpy(message.images.copy()), "labels": torch.from_numpy(message.labels.copy())}
 
 
 def _without(judged: Judged, clients: frozenset[int]) -> Judged:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -12,34 +13,62 @@ from fedmd.audit.chain import Position
 from fedmd.audit.entry import Entry
 from fedmd.checkpoint import Saved
 from fedmd.config import ConfigError, QuarantineConfig, RunConfig
-from fedmd.server.guard import Guard
+from fedmd.server.guard import Gate, Guard
 from fedmd.server.learner import OnlineLearner
+from fedmd.server.update_guard import UpdateGuard
 
 MODELS = "models.safetensors"
 
 
 @contextmanager
 def guarding(config: RunConfig, folder: Path, saved: Saved | None = None, round: int = 0) -> Iterator[Guard]:
-    """The guard of a new run in `folder`, or of the one whose guard was `saved`, which goes on with `round`.
-
-    What the trail there knows of an earlier run, or of later rounds, becomes void, and stays. Raises ConfigError when
-    the trail is not the one that the saved guard wrote.
-    """
-    store = shelf_in(folder, config.quarantine)
-    with trail.AuditTrail(folder / trail.FOLDER, rotate_bytes=config.audit.rotate_bytes) as recorded:
-        guard = Guard(config.quarantine, trail=recorded, shelf=store if config.quarantine.name != "none" else None)
-        if saved is not None:
-            try:
-                guard.restore(saved, round)
-            except ValueError as error:
-                raise ConfigError(f"resume: {error}.") from error
-        else:
-            shelf.discard(shelf.contents(store.folder))
-            requests.settle(store.folder, requests.pending(store.folder))
-            if recorded.position != Position():
-                recorded.rewind(Position(), "a new run in the same folder")
-            recorded.append([Entry("run", "started", content=config.digest())])
+    """The guard of a run of mode=stream in `folder`, see `_recording`."""
+    with _recording(config, folder) as (recorded, store):
+        guard = Guard(config.quarantine, trail=recorded, shelf=store)
+        _begin(guard, config, folder, recorded, saved, round)
         yield guard
+
+
+@contextmanager
+def guarding_updates(
+    config: RunConfig, folder: Path, saved: Saved | None = None, round: int = 0
+) -> Iterator[UpdateGuard]:
+    """The guard of a run of mode=update in `folder`, see `_recording`."""
+    losses = 1 if config.screening.loss == "screened" else 0
+    with _recording(config, folder) as (recorded, store):
+        guard = UpdateGuard(config.quarantine, trail=recorded, shelf=store, losses=losses)
+        _begin(guard, config, folder, recorded, saved, round)
+        yield guard
+
+
+@contextmanager
+def _recording(config: RunConfig, folder: Path) -> Iterator[tuple[trail.AuditTrail, shelf.Shelf | None]]:
+    """The trail in `folder` and, with quarantine, the shelf."""
+    store = shelf_in(folder, config.quarantine) if config.quarantine.name != "none" else None
+    with trail.AuditTrail(folder / trail.FOLDER, rotate_bytes=config.audit.rotate_bytes) as recorded:
+        yield recorded, store
+
+
+def _begin(
+    guard: Gate[Any], config: RunConfig, folder: Path, recorded: trail.AuditTrail, saved: Saved | None, round: int
+) -> None:
+    """A new run, or the one whose guard was `saved`, which goes on with `round`.
+
+    What the trail knows of an earlier run, or of later rounds, becomes void, and stays. Raises ConfigError when the
+    trail is not the one that the saved guard wrote.
+    """
+    if saved is not None:
+        try:
+            guard.restore(saved, round)
+        except ValueError as error:
+            raise ConfigError(f"resume: {error}.") from error
+        return
+    store = shelf_in(folder, config.quarantine)  # of an earlier run, perhaps, that had a quarantine
+    shelf.discard(shelf.contents(store.folder))
+    requests.settle(store.folder, requests.pending(store.folder))
+    if recorded.position != Position():
+        recorded.rewind(Position(), "a new run in the same folder")
+    recorded.append([Entry("run", "started", content=config.digest())])
 
 
 def shelf_in(folder: Path, config: QuarantineConfig) -> shelf.Shelf:

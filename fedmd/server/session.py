@@ -67,7 +67,7 @@ def run_session(
         started = time.perf_counter()
         admitted = guard.admit(round, collected.batches, collected.rejections, collected.nodes)
         admission_s = time.perf_counter() - started
-        judged = learner.judge(admitted.batches) if admitted.batches else None
+        judged = learner.judge(admitted.heard) if admitted.heard else None
         started = time.perf_counter()
         settled = guard.settle(admitted, judged, learner.pipeline.steps, learner.trusted_scores)
         guard_s = admission_s + time.perf_counter() - started
@@ -76,6 +76,7 @@ def run_session(
         due = is_evaluated(config, round)
         accuracy = learner.accuracy() if due else None
         attack_success = learner.attack_success() if due else None
+        trusted_accuracy = learner.trusted_accuracy() if due and config.observability.is_live else None
         evaluation_s = time.perf_counter() - started
         report = RoundReport(
             round=round,
@@ -96,6 +97,7 @@ def run_session(
             },
             attack_success=attack_success,
             quarantined=settled.quarantined,
+            trusted_accuracy=trusted_accuracy,
         )
         yield RoundResult(report, collected.batches, learned)
         if is_checkpoint_due(config, round + 1):

@@ -51,7 +51,7 @@ def folder(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
             honest, other = (world.streams.batch(client, round) for client in (0, 1))
             nines = StreamBatch(1, round, other.images, np.full(BATCH, 9))
             admitted = guard.admit(round, (honest, nines))
-            judged = learner.judge(admitted.batches)
+            judged = learner.judge(admitted.heard)
             settled = guard.settle(admitted, judged, learner.pipeline.steps, learner.trusted_scores)
             assert settled.judged is not None
             learner.step(settled.judged)

@@ -1,7 +1,6 @@
 """Whole federations of mode=update in one process: the real client app, grid, strategies and screening, without Ray."""
 
-import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,16 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, Context, Message, RecordDict
+from flwr.app import Array, Message, RecordDict
 from torch import Tensor, nn
 
 from fedmd.checkpoint import load_tree, save_tree
 from fedmd.config import RunConfig
 from fedmd.data.sampling import sample_clients
-from fedmd.flower.client_app import app
 from fedmd.flower.client_grid import ClientGrid, node_of
-from fedmd.flower.exchange import ByReference, Exchange, InMessage
-from fedmd.flower.messages import UPDATE, read_own_updates, update_reply
+from fedmd.flower.exchange import ByReference
+from fedmd.flower.messages import update_reply
 from fedmd.flower.update_rounds import UpdateRounds
 from fedmd.flower.world import build_world
 from fedmd.models import model_for
@@ -30,86 +28,20 @@ from fedmd.training.device import Numerics
 from fedmd.types import Action, RoundReport
 
 Make = Callable[..., RunConfig]
-SETTINGS: dict[str, Any] = {
-    "mode": "update",
-    "model": {"name": "cnn", "width": 2},
-    "local": {"epochs": 1, "batch_size": 8, "lr": 0.1, "samples": 24},
-    "stream.clean_rounds": 1,
-    "stream.accumulative_rounds": 1,
-    "stream.recovery_rounds": 0,
-    "defense": {"name": "none"},
-}
 SCREENED = {"defense": {"name": "md_screen"}, "history": {"name": "lag_and_start", "lag": 1}}
 ATTACKED = {"attack": {"name": "accumulative", "fraction": 0.4}}
-
-
-class InProcess:
-    """Nodes that call the client app at once; `spoil[client]` may change what that client sends."""
-
-    def __init__(self, nodes: int, wire: SimpleNamespace, spoil: dict[int, Callable[[RecordDict], None]]) -> None:
-        self._nodes, self._wire, self._spoil = nodes, wire, spoil
-        self._numbers = itertools.count()
-        self._replies: list[Message] = []
-
-    def get_node_ids(self) -> list[int]:
-        return [100 + place for place in range(self._nodes)]
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        ids = []
-        for message in messages:
-            message.metadata.__dict__["_message_id"] = f"request-{next(self._numbers)}"
-            place = message.metadata.dst_node_id - 100
-            config = {"partition-id": place, "num-partitions": self._nodes}
-            reply = app(self._wire.over_the_wire(message), Context(7, place, config, RecordDict(), {}))
-            if message.metadata.message_type == UPDATE:
-                for client in [update.client for update in read_own_updates(reply)]:
-                    self._spoil.get(client, lambda content: None)(reply.content)
-            self._replies.insert(0, self._wire.over_the_wire(reply))  # the last answer comes first
-            ids.append(message.metadata.message_id)
-        return ids
-
-    def pull_messages(self, ids: Iterable[str]) -> list[Message]:
-        pulled, self._replies = self._replies, []
-        return pulled
-
-
-@pytest.fixture
-def run(make_config: Make, wire: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`run(changes)`: the reports of a federation and the state it ends with."""
-    numbers = itertools.count()
-
-    def federate(
-        changes: dict[str, Any] | None = None,
-        nodes: int = 2,
-        spoil: dict[int, Callable[[RecordDict], None]] | None = None,
-        by_reference: bool = False,
-    ) -> tuple[list[RoundReport], dict[str, Tensor]]:
-        config = make_config({**SETTINGS, "federation": {"clients": 5, "nodes": nodes}, **(changes or {})})
-        folder = tmp_path / str(next(numbers))
-        folder.mkdir()
-        monkeypatch.setattr("tempfile.tempdir", str(folder))
-        world = build_world(config)
-        trained = burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=tmp_path / "cache")
-        exchange: Exchange = ByReference(folder) if by_reference else InMessage()
-        grid: Any = InProcess(nodes, wire, spoil or {})
-        rounds = UpdateRounds(grid, world, trained, Numerics(), exchange, folder)
-        reports: list[RoundReport] = []
-        rounds.run(reports.append, folder)
-        return reports, {key: tensor.clone() for key, tensor in rounds.server.model.state_dict().items()}
-
-    return federate
 
 
 def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     return all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_fedavg_is_a_plain_loop(run: Any, make_config: Make, tmp_path: Path) -> None:
+def test_fedavg_is_a_plain_loop(run: Any, small_updates: Any, make_config: Make, tmp_path: Path) -> None:
     """Federated averaging written out: train a copy for each client, average the weights by number of samples."""
     changes = {"federation": {"clients": 5, "nodes": 2, "clients_per_round": 3}, "local": {"batch_size": 8, "lr": 0.1}}
     changes |= {"data.partition": {"name": "dirichlet", "alpha": 0.5}}
     _, federated = run(changes)
-    config = make_config({**SETTINGS, **changes})
+    config = make_config({**small_updates, **changes})
     world = build_world(config)
     model = model_for(config.model, world.images, 0)
     cache = tmp_path / "cache"
@@ -146,7 +78,7 @@ def test_reports_of_an_honest_run(run: Any) -> None:
         assert list(report.clients) == [0, 1, 2, 3, 4] and report.rejections == ()
         assert report.accuracy is not None and report.attack_success is None
         assert set(report.verdicts.actions) == {Action.ACCEPTED} and np.isnan(report.verdicts.before).all()
-        assert set(report.wall_s) == {"transport", "local_training", "step", "evaluation"}
+        assert set(report.wall_s) == {"transport", "local_training", "guard", "step", "evaluation"}
         assert report.bytes_received > 0
 
 
@@ -251,26 +183,33 @@ REMEMBERING: dict[str, dict[str, Any]] = {
     "centered_clipping": {"strategy": {"name": "centered_clipping", "radius": 0.05}},
     "screened": {**SCREENED, "strategy": {"name": "fedavgm", "momentum": 0.9}},
     "averaged history": {"defense": {"name": "md_screen"}, "history": {"name": "ema", "decay": 0.5}},
+    "quarantine": {**SCREENED, "quarantine": {"name": "evidence", "limit": 0.5}},
 }
 
 
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_going_on_from_a_checkpoint_is_the_same_run(
-    name: str, make_config: Make, wire: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    make_config: Make,
+    small_updates: dict[str, Any],
+    wire: SimpleNamespace,
+    in_process: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Cut off in round 3 after a checkpoint of two rounds; new objects, which know only the file."""
     more = {"federation": {"clients": 3, "nodes": 2}, "stream.clean_rounds": 3, **ATTACKED, **REMEMBERING[name]}
-    config = make_config({**SETTINGS, **more})
+    config = make_config({**small_updates, **more})
     world = build_world(config)
     trained = burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=tmp_path / "cache")
 
     def federate(
         folder: str, start: Start | None = None, cut: int = -1
     ) -> tuple[list[RoundReport], dict[str, Tensor], dict[str, Any]]:
-        (tmp_path / folder).mkdir()
+        (tmp_path / folder).mkdir(exist_ok=True)
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / folder))
         exchange = ByReference(tmp_path / folder)
-        grid: Any = InProcess(2, wire, {})
+        grid = in_process(2, wire, {}, ())
         rounds = UpdateRounds(grid, world, trained, Numerics(), exchange, tmp_path / folder)
         reports: list[RoundReport] = []
 
@@ -287,7 +226,7 @@ def test_going_on_from_a_checkpoint_is_the_same_run(
 
     expected, model, last = federate("whole")
     before, _, saved = federate("killed", cut=2)
-    after, again, last_again = federate("resumed", Start(round=2, saved=saved))
+    after, again, last_again = federate("killed", Start(round=2, saved=saved))
     assert [report.round for report in (*before, *after)] == list(range(config.stream.rounds))
     for report, other in zip(expected, (*before, *after), strict=True):
         assert (report.round, report.phase, report.accuracy) == (other.round, other.phase, other.accuracy)

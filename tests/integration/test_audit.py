@@ -43,6 +43,22 @@ def test_the_same_seed_leaves_the_same_trail_but_for_the_times(runs: Any, on_two
     assert trails[0] == trails[1] == trails[2] and len(trails[0]) == CLIENTS * ROUNDS * (1 + BATCH)
 
 
+def test_the_trail_of_mode_update_agrees_with_the_verdicts_on_any_number_of_workers(
+    runs: Any, on_two_workers: Any
+) -> None:
+    trails = []
+    for folder in (runs.folders["update"], on_two_workers["update"]):
+        trails.append([r.entry for r in read_live(folder / "audit") if r.entry.kind != "run"])
+    assert trails[0] == trails[1]
+    table = pd.read_parquet(runs.folders["update"] / "verdicts.parquet")
+    verdicts = [entry for entry in trails[0] if entry.kind == "verdict"]
+    assert [(e.round, e.client, e.index) for e in verdicts] == list(
+        zip(table["round"], table["client"], table["index"], strict=True)
+    )
+    assert [e.action for e in verdicts] == table["action"].tolist() and len(verdicts) == CLIENTS * ROUNDS
+    assert [e.discrepancy is not None for e in verdicts] == table["discrepancy"].notna().tolist()
+
+
 def test_a_refused_message_is_told(runs: Any) -> None:
     refused = [r.entry for r in read_live(runs.folders["broken"] / "audit") if r.entry.action == "rejected"]
     assert [(e.kind, e.round, e.client) for e in refused] == [("message", 1, 1)]

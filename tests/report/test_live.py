@@ -22,7 +22,11 @@ def report(round: int, accuracy: float | None = 0.75) -> RoundReport:
     verdicts = Verdicts(before, before, np.array([0, 1, 2, 0]), np.array([0, 1, 1, 2]), 0.15)
     ids = np.zeros(4, np.int64)
     refused = (Rejection(1, "late"), Rejection(2, "bytes"))
-    return RoundReport(round, "clean", accuracy, 0.5, verdicts, ids, ids, ids, refused, 1000, {"step": 0.25})
+    trusted = None if accuracy is None else accuracy - 0.25
+    watched = {"step": 0.25}
+    return RoundReport(
+        round, "clean", accuracy, 0.5, verdicts, ids, ids, ids, refused, 1000, watched, trusted_accuracy=trusted
+    )
 
 
 def get(live: LiveMetrics, path: str) -> str:
@@ -43,6 +47,7 @@ def test_numbers_of_the_rounds() -> None:
         found = scraped(live)
     assert found["fedmd_rounds_total", ""] == 2
     assert found["fedmd_accuracy", ""] == 0.75  # the last one that was measured
+    assert found["fedmd_trusted_accuracy", ""] == 0.5
     assert found["fedmd_score", "0.5"] == pytest.approx(0.2)
     assert found["fedmd_score", "1.0"] == pytest.approx(0.3)
     assert found["fedmd_threshold_nats", ""] == 0.15

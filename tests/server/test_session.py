@@ -138,6 +138,18 @@ def test_accuracy_is_that_of_the_model_after_the_round(federation: Build) -> Non
         assert result.report.accuracy == pytest.approx(float(hits))
 
 
+def test_the_trusted_sets_accuracy_is_measured_for_whoever_watches(federation: Build) -> None:
+    system = federation({"observability": {"prometheus_port": 0}, "runtime.evaluate_every": 2})
+    x, y = system.world.images.take(system.world.parts.trusted).tensors()
+    for result in run_session(system.config, system.learner, system, system.coalition.phase):
+        found = result.report.trusted_accuracy
+        assert (found is None) == (result.report.accuracy is None)
+        with torch.no_grad():
+            hits = (system.learner.model.eval()(x).argmax(1) == y).float().mean()
+        assert found is None or found == pytest.approx(float(hits))
+    assert all(result.report.trusted_accuracy is None for result in federation().run())
+
+
 def test_a_round_without_a_batch_makes_no_step(federation: Build) -> None:
     system = federation({"history": {"name": "lag", "lag": 1}}, lost={1: (0, 1, 2, 3, 4)})
     seen = []

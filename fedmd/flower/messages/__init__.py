@@ -9,7 +9,7 @@ A request names the round and the clients the node answers for; the reply has on
                   <-  fedmd: {protocol, round, clients: [int]}, batch.<client>: {images: uint8, labels: int64},
                       batch.<client>.<k>: likewise, of round + k for 0 < k < batches
 
-    train.update  ->  as train.stream, and fedmd: {proximal_mu}
+    train.update  ->  as train.stream, and fedmd: {proximal_mu, classes}
                   <-  fedmd: {protocol, round, clients: [int], examples: [int], seconds: [float]},
                       update.<client>: the trained model's floating-point tensors
 
