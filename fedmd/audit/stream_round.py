@@ -42,8 +42,8 @@ def stream_entries(told: StreamRound) -> list[Entry]:
         rows = slice(start, start := start + len(batch))
         entries.append((batch.client, [_message(told, batch, rows), *_samples(told, batch, rows)]))
     entries += [(batch.client, [_message(told, batch, slice(0))]) for batch in told.unjudged]
-    noted = [item for item in told.rejections if item.client not in heard]
-    entries += refusals(told.round, told.model_version, noted, told.nodes)
+    refused = [item for item in told.rejections if item.client not in heard]
+    entries += refusals(told.round, told.model_version, refused, told.nodes)
     return [entry for _, mine in sorted(entries, key=lambda pair: pair[0]) for entry in mine]
 
 

@@ -44,10 +44,15 @@ class UpdateRound:
 
 
 def update_entries(told: UpdateRound) -> list[Entry]:
-    """Every message, by client, followed by the verdict on its update."""
+    """Every message, by client, followed by the verdict on its update.
+
+    A rejection of a client whose update is there is a note on that message, and no other message.
+    """
+    heard = {*(update.client for update in told.judged), *(client for client, _ in told.unjudged)}
+    refused = [item for item in told.rejections if item.client not in heard]
     entries = [(update.client, _judged(told, update)) for update in told.judged]
     entries += [(client, [_aside(told, client, content)]) for client, content in told.unjudged]
-    entries += refusals(told.round, told.model_version, told.rejections, told.nodes)
+    entries += refusals(told.round, told.model_version, refused, told.nodes)
     return [entry for _, mine in sorted(entries, key=lambda pair: pair[0]) for entry in mine]
 
 
@@ -65,7 +70,7 @@ def _judged(told: UpdateRound, update: ToldUpdate) -> list[Entry]:
         score=update.score,
         threshold=update.threshold,
         evidence=told.evidence.get(update.client),
-        reason=reason or update.reason,
+        reason=_with_notes(told, update.client, reason or update.reason),
         model_version=told.model_version,
         content=update.content,
     )
@@ -81,7 +86,12 @@ def _aside(told: UpdateRound, client: int, content: str | None) -> Entry:
         client=client,
         node=told.nodes.get(client),
         evidence=told.evidence.get(client),
-        reason=told.aside[client],
+        reason=_with_notes(told, client, told.aside[client]),
         model_version=told.model_version,
         content=content,
     )
+
+
+def _with_notes(told: UpdateRound, client: int, reason: str | None) -> str | None:
+    notes = [item.reason for item in told.rejections if item.client == client]
+    return "; ".join(filter(None, [reason, *notes])) or None

@@ -87,16 +87,6 @@ def _moments_back(strategy: FedAdam, saved: Saved) -> None:
     strategy.m_t, strategy.v_t = _arrays(saved["m"]), _arrays(saved["v"])
 
 
-def _guarded(strategy: Guarded) -> Saved | None:
-    inner = strategy_state(strategy.strategy)
-    return None if inner is None else {"inner": inner, "moves": strategy.moves}
-
-
-def _guarded_back(strategy: Guarded, saved: Saved) -> None:
-    restore_strategy(strategy.strategy, saved["inner"])
-    strategy.moves = saved["moves"]
-
-
 def _screening(strategy: DiscrepancyScreening) -> Saved | None:
     inner = strategy_state(strategy.strategy)
     return None if inner is None else {"inner": inner, "histories": [each.state() for each in strategy.histories]}
@@ -106,6 +96,16 @@ def _screening_back(strategy: DiscrepancyScreening, saved: Saved) -> None:
     restore_strategy(strategy.strategy, saved["inner"])
     for history, state in zip(strategy.histories, saved["histories"], strict=True):
         history.restore(state)
+
+
+def _guarded(strategy: Guarded) -> Saved | None:
+    inner = strategy_state(strategy.strategy)
+    return None if inner is None else {"inner": inner, "moves": strategy.moves}
+
+
+def _guarded_back(strategy: Guarded, saved: Saved) -> None:
+    restore_strategy(strategy.strategy, saved["inner"])
+    strategy.moves = saved["moves"]
 
 
 _STATELESS = (FedAvg, FedProx, FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan, NormClipping, FLTrust)

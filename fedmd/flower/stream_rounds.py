@@ -93,7 +93,7 @@ def _strip(world: World, coalition: Coalition, result: RoundResult) -> Strip | N
     """
     if result.learned is None or result.report.phase != "accumulative":
         return None
-    judged = set(result.learned.clients.tolist()) & set(coalition.members)  # without those in quarantine
+    judged = set(result.learned.clients.tolist()) & set(coalition.members)  # not those in quarantine
     batch = next((batch for batch in result.batches if batch.client in judged), None)
     if batch is None:
         return None

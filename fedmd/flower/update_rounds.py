@@ -58,10 +58,11 @@ class UpdateRounds:
         start: Start | None = None,
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
-        """All rounds from the start on, in order, each in the folder's audit trail before the strategy aggregates."""
+        """All rounds from the start on, in order, each in the audit trail before the strategy aggregates it."""
         config, world, start, arrays = self._world.config, self._world, start or Start(), None
+        saved = start.saved
         most = config.limits.max_samples or config.local.samples or len(world.parts.stream)
-        expected, saved = expected_update(self.server, most), start.saved
+        expected = expected_update(self.server, most)
         with guarding_updates(config, folder, saved and saved["guard"], start.round) as guard, silent():
             clients = ClientGrid(
                 self._grid, self._nodes, self._exchange, self.server, expected, config.limits, guard.admit

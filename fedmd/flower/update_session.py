@@ -58,9 +58,9 @@ class UpdateSession:
         self._on_report = on_report
         self._judged: tuple[UpdateVerdict, ...] = ()
         self._judged_at = 0.0
+        self._settled = _Settled()
         self._done = 0
         self._on_start: Callable[[], None] = lambda: None
-        self._settled = _Settled()
         self.arrays = records_of(server)
 
     def run(

@@ -58,8 +58,8 @@ class Gate(ABC, Generic[M]):
     """Keeps what quarantined clients send on the `shelf`; tells the `trail` everything before the model moves.
 
     Without a shelf their messages are dropped, without a trail nothing is recorded. What cannot be done again, deleting
-    a kept message and taking an operator's request down, waits for `commit`: a run that goes on from a checkpoint
-    repeats the rounds since, and must find again what they found.
+    a message and taking an operator's request down, waits for `commit`: a run that goes on from a checkpoint repeats
+    the rounds since, and must find again what they found.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Gate(ABC, Generic[M]):
         self._trail = trail
         self._shelf = shelf
         self._evicted: list[Kept] = []  # recorded, and on the shelf until `commit`
-        self._fulfilled: frozenset[int] = frozenset()  # requests that are still there until `commit`
+        self._settled: frozenset[int] = frozenset()  # requests that are fulfilled, and there until `commit`
 
     @abstractmethod
     def _tensors(self, message: M) -> dict[str, torch.Tensor]:
@@ -88,7 +88,7 @@ class Gate(ABC, Generic[M]):
         `nodes` maps clients to the fingerprint of the key of the node that answered for them, where nodes have keys.
         """
         released = dict.fromkeys(self.quarantine.served(round, self._config), "its time is over")
-        asked = requests.pending(self._shelf.folder) - self._fulfilled if self._shelf is not None else frozenset()
+        asked = requests.pending(self._shelf.folder) - self._settled if self._shelf is not None else frozenset()
         released |= dict.fromkeys(asked & set(self.quarantine.since), "released by an operator")
         self.quarantine = self.quarantine.without(frozenset(released))
         aside = tuple(message for message in messages if message.client in self.quarantine.since)
@@ -116,7 +116,7 @@ class Gate(ABC, Generic[M]):
             events += [Entry("quarantine", "evicted", k.round, k.client, reason="the shelf is full") for k in evicted]
             self._trail.append([*tell(aside), *events])
         self._evicted += evicted
-        self._fulfilled |= admitted.requests
+        self._settled |= admitted.requests
         rejections = [*admitted.rejections, *(Rejection(client, aside[client]) for client in aside)]
         return Closed(tuple(sorted(rejections, key=lambda rejection: rejection.client)), tuple(aside), caught)
 
@@ -124,8 +124,8 @@ class Gate(ABC, Generic[M]):
         """The rounds so far will not be repeated: do what waited for that."""
         discard(self._evicted)
         if self._shelf is not None:
-            requests.settle(self._shelf.folder, self._fulfilled)
-        self._evicted, self._fulfilled = [], frozenset()
+            requests.settle(self._shelf.folder, self._settled)
+        self._evicted, self._settled = [], frozenset()
 
     def state(self) -> Saved:
         """The quarantine, where the trail ends, and what waits for `commit`."""
@@ -133,8 +133,8 @@ class Gate(ABC, Generic[M]):
         return {
             "quarantine": self.quarantine.state(),
             "trail": None if position is None else [position.seq, position.hash],
-            "evicted": [[kept.client, kept.round] for kept in self._evicted],
-            "fulfilled": sorted(self._fulfilled),
+            "evicted": [[batch.client, batch.round] for batch in self._evicted],
+            "settled": sorted(self._settled),
         }
 
     def restore(self, saved: Saved, round: int) -> None:
@@ -149,7 +149,7 @@ class Gate(ABC, Generic[M]):
             evicted = {(client, kept) for client, kept in saved["evicted"]}
             on_it = contents(self._shelf.folder)
             self._evicted = [k for k in on_it if k.round >= round or (k.client, k.round) in evicted]
-            self._fulfilled = frozenset(saved["fulfilled"])
+            self._settled = frozenset(saved["settled"])
             self.commit()
 
     def _reason(self, client: int) -> str:

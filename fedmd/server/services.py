@@ -1,9 +1,10 @@
 """What a run keeps in its folder beside the report: the audit trail, the quarantine's shelf, and the last models."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -20,12 +21,13 @@ from fedmd.server.update_guard import UpdateGuard
 MODELS = "models.safetensors"
 
 
+G = TypeVar("G", bound=Gate[Any])
+
+
 @contextmanager
 def guarding(config: RunConfig, folder: Path, saved: Saved | None = None, round: int = 0) -> Iterator[Guard]:
-    """The guard of a run of mode=stream in `folder`, see `_recording`."""
-    with _recording(config, folder) as (recorded, store):
-        guard = Guard(config.quarantine, trail=recorded, shelf=store)
-        _begin(guard, config, folder, recorded, saved, round)
+    """The guard of a run of mode=stream, see `_opened`."""
+    with _opened(Guard, config, folder, saved, round) as guard:
         yield guard
 
 
@@ -33,42 +35,34 @@ def guarding(config: RunConfig, folder: Path, saved: Saved | None = None, round:
 def guarding_updates(
     config: RunConfig, folder: Path, saved: Saved | None = None, round: int = 0
 ) -> Iterator[UpdateGuard]:
-    """The guard of a run of mode=update in `folder`, see `_recording`."""
-    losses = 1 if config.screening.loss == "screened" else 0
-    with _recording(config, folder) as (recorded, store):
-        guard = UpdateGuard(config.quarantine, trail=recorded, shelf=store, losses=losses)
-        _begin(guard, config, folder, recorded, saved, round)
+    """The guard of a run of mode=update, see `_opened`."""
+    make = partial(UpdateGuard, losses=1 if config.screening.loss == "screened" else 0)
+    with _opened(make, config, folder, saved, round) as guard:
         yield guard
 
 
 @contextmanager
-def _recording(config: RunConfig, folder: Path) -> Iterator[tuple[trail.AuditTrail, shelf.Shelf | None]]:
-    """The trail in `folder` and, with quarantine, the shelf."""
-    store = shelf_in(folder, config.quarantine) if config.quarantine.name != "none" else None
-    with trail.AuditTrail(folder / trail.FOLDER, rotate_bytes=config.audit.rotate_bytes) as recorded:
-        yield recorded, store
+def _opened(make: Callable[..., G], config: RunConfig, folder: Path, saved: Saved | None, round: int) -> Iterator[G]:
+    """The guard of a new run in `folder`, or of the one whose guard was `saved`, which goes on with `round`.
 
-
-def _begin(
-    guard: Gate[Any], config: RunConfig, folder: Path, recorded: trail.AuditTrail, saved: Saved | None, round: int
-) -> None:
-    """A new run, or the one whose guard was `saved`, which goes on with `round`.
-
-    What the trail knows of an earlier run, or of later rounds, becomes void, and stays. Raises ConfigError when the
-    trail is not the one that the saved guard wrote.
+    What the trail there knows of an earlier run, or of later rounds, becomes void, and stays. Raises ConfigError when
+    the trail is not the one that the saved guard wrote.
     """
-    if saved is not None:
-        try:
-            guard.restore(saved, round)
-        except ValueError as error:
-            raise ConfigError(f"resume: {error}.") from error
-        return
-    store = shelf_in(folder, config.quarantine)  # of an earlier run, perhaps, that had a quarantine
-    shelf.discard(shelf.contents(store.folder))
-    requests.settle(store.folder, requests.pending(store.folder))
-    if recorded.position != Position():
-        recorded.rewind(Position(), "a new run in the same folder")
-    recorded.append([Entry("run", "started", content=config.digest())])
+    store = shelf_in(folder, config.quarantine)
+    with trail.AuditTrail(folder / trail.FOLDER, rotate_bytes=config.audit.rotate_bytes) as recorded:
+        guard = make(config.quarantine, trail=recorded, shelf=store if config.quarantine.name != "none" else None)
+        if saved is not None:
+            try:
+                guard.restore(saved, round)
+            except ValueError as error:
+                raise ConfigError(f"resume: {error}.") from error
+        else:
+            shelf.discard(shelf.contents(store.folder))
+            requests.settle(store.folder, requests.pending(store.folder))
+            if recorded.position != Position():
+                recorded.rewind(Position(), "a new run in the same folder")
+            recorded.append([Entry("run", "started", content=config.digest())])
+        yield guard
 
 
 def shelf_in(folder: Path, config: QuarantineConfig) -> shelf.Shelf:

@@ -117,8 +117,8 @@ class InProcess:
 
 
 @pytest.fixture(scope="session")
-def in_process() -> Any:
-    """The class of these nodes, for tests that make their own federations."""
+def in_process() -> type[InProcess]:
+    """For tests that build their federation themselves."""
     return InProcess
 
 

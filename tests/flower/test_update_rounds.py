@@ -12,6 +12,7 @@ import torch
 from flwr.app import Array, Message, RecordDict
 from torch import Tensor, nn
 
+from fedmd.audit.reading import read_live
 from fedmd.checkpoint import load_tree, save_tree
 from fedmd.config import RunConfig
 from fedmd.data.sampling import sample_clients
@@ -182,8 +183,12 @@ REMEMBERING: dict[str, dict[str, Any]] = {
     "fedadam": {"strategy": {"name": "fedadam", "lr": 0.01}},
     "centered_clipping": {"strategy": {"name": "centered_clipping", "radius": 0.05}},
     "screened": {**SCREENED, "strategy": {"name": "fedavgm", "momentum": 0.9}},
+    "quarantined": {
+        **SCREENED,
+        "screening": {"threshold": "fixed", "upper": 0.001},
+        "quarantine": {"name": "evidence", "shift": 0.5, "limit": 0.2},
+    },
     "averaged history": {"defense": {"name": "md_screen"}, "history": {"name": "ema", "decay": 0.5}},
-    "quarantine": {**SCREENED, "quarantine": {"name": "evidence", "limit": 0.5}},
 }
 
 
@@ -191,9 +196,9 @@ REMEMBERING: dict[str, dict[str, Any]] = {
 def test_going_on_from_a_checkpoint_is_the_same_run(
     name: str,
     make_config: Make,
-    small_updates: dict[str, Any],
-    wire: SimpleNamespace,
+    small_updates: Any,
     in_process: Any,
+    wire: SimpleNamespace,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -209,7 +214,7 @@ def test_going_on_from_a_checkpoint_is_the_same_run(
         (tmp_path / folder).mkdir(exist_ok=True)
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / folder))
         exchange = ByReference(tmp_path / folder)
-        grid = in_process(2, wire, {}, ())
+        grid: Any = in_process(2, wire, {}, ())
         rounds = UpdateRounds(grid, world, trained, Numerics(), exchange, tmp_path / folder)
         reports: list[RoundReport] = []
 
@@ -233,6 +238,10 @@ def test_going_on_from_a_checkpoint_is_the_same_run(
         assert np.array_equal(report.clients, other.clients) and report.rejections == other.rejections
         assert np.array_equal(report.verdicts.before, other.verdicts.before, equal_nan=True)
         assert np.array_equal(report.verdicts.actions, other.verdicts.actions)
+        assert report.quarantined == other.quarantined
+    assert any(report.quarantined for report in expected) == (name == "quarantined")
+    trails = [[r.entry for r in read_live(tmp_path / folder / "audit")] for folder in ("whole", "killed")]
+    assert trails[0] == trails[1] and len(trails[0]) > 3 * config.stream.rounds
     assert same(model, again)
     assert same(last["arrays"], last_again["arrays"])
     assert {a.dtype for a in last["arrays"].values()} == {a.dtype for a in last_again["arrays"].values()}

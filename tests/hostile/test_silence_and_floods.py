@@ -11,14 +11,16 @@ from flwr.app import Array, ArrayRecord, Message
 
 from fedmd.config import RunConfig
 from fedmd.flower import nodes as nodes_module
-from fedmd.flower.client_grid import ClientGrid, records_of
+from fedmd.flower.client_grid import ClientGrid
 from fedmd.flower.exchange import InMessage
 from fedmd.flower.messages import STREAM, ClientUpdate, read_request, stream_request, update_reply
+from fedmd.flower.model_records import expected_update, records_of
 from fedmd.flower.nodes import Nodes
 from fedmd.flower.strategies import build_strategy
 from fedmd.flower.update_session import UpdateSession, silent
 from fedmd.flower.world import build_world
 from fedmd.server.global_model import GlobalModel
+from fedmd.server.update_guard import UpdateGuard
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Numerics
 from fedmd.types import RoundReport
@@ -114,11 +116,11 @@ def train(make_config: Make, tmp_path: Path, clock: Clock) -> Any:
         nodes = Nodes(grid, config, "")
         nodes.connect()
         reports: list[RoundReport] = []
-        session = UpdateSession(
-            config, ClientGrid(grid, nodes, InMessage(), server, 24), server, lambda round: "clean", reports.append
-        )
+        guard, expected = UpdateGuard(), expected_update(server, 24)
+        clients = ClientGrid(grid, nodes, InMessage(), server, expected, config.limits, guard.admit)
+        session = UpdateSession(config, clients, server, guard, lambda round: "clean", reports.append)
         with silent():
-            session.run(build_strategy(config, server, start.snapshots, session.judged))
+            session.run(build_strategy(config, server, start.snapshots, session.judged, session.settled))
         return reports, [tensor.clone() for tensor in server.model.state_dict().values()]
 
     return run

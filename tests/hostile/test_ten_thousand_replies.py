@@ -23,11 +23,12 @@ from torch import Tensor, nn
 
 from fedmd.audit.reading import read_live, verify
 from fedmd.audit.trail import AuditTrail
-from fedmd.config import RunConfig
+from fedmd.config import LimitsConfig, RunConfig
 from fedmd.flower import nodes as nodes_module
-from fedmd.flower.client_grid import ClientGrid, records_of
+from fedmd.flower.client_grid import ClientGrid
 from fedmd.flower.exchange import InMessage
 from fedmd.flower.messages import ClientUpdate, Expected, read_request, stream_reply, update_reply
+from fedmd.flower.model_records import expected_update, records_of
 from fedmd.flower.nodes import Nodes
 from fedmd.flower.strategies import build_strategy
 from fedmd.flower.streaming import FlowerCollector
@@ -37,6 +38,7 @@ from fedmd.server.global_model import GlobalModel
 from fedmd.server.guard import Guard
 from fedmd.server.learner import OnlineLearner
 from fedmd.server.session import Collected, run_session
+from fedmd.server.update_guard import UpdateGuard
 from fedmd.training.burn_in import BurnIn, burn_in
 from fedmd.training.device import Numerics
 from fedmd.types import RoundReport, StreamBatch
@@ -237,10 +239,12 @@ def test_updates(make_config: Make, tmp_path: Path) -> None:
         nodes = Nodes(WireGrid(NODES, answers), config, "")
         nodes.connect()
         reports: list[RoundReport] = []
-        clients = ClientGrid(WireGrid(NODES, answers), nodes, InMessage(), server, MOST)
-        session = UpdateSession(config, clients, server, lambda round: "clean", reports.append)
+        guard, expected = UpdateGuard(), expected_update(server, MOST)
+        roomy = LimitsConfig(max_message_bytes=2**26)  # what is valid of a message with more in it is used
+        clients = ClientGrid(WireGrid(NODES, answers), nodes, InMessage(), server, expected, roomy, guard.admit)
+        session = UpdateSession(config, clients, server, guard, lambda round: "clean", reports.append)
         with silent():
-            session.run(build_strategy(config, server, start.snapshots, session.judged))
+            session.run(build_strategy(config, server, start.snapshots, session.judged, session.settled))
         return server.model.state_dict(), reports
 
     @THOROUGH

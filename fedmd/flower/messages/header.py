@@ -27,8 +27,8 @@ class Request:
     model: ArrayRecord | None
     proximal_mu: float = 0.0  # of mode=update, for FedProx
     batches: int = 1  # of mode=stream: those of so many rounds, from `round` on
-    session: str = ""  # of mode=stream: the run's name, whatever Flower calls it after the server was started again
     classes: int = 0  # of mode=update: what the model tells apart, for nodes with data of their own
+    session: str = ""  # of mode=stream: the run's name, whatever Flower calls it after the server was started again
 
 
 def info_request(run: str, exchange: str = "") -> RecordDict:
@@ -84,8 +84,8 @@ def read_request(message: Message) -> Request:
         model=message.content.array_records.get(MODEL),
         proximal_mu=cast(float, header.get("proximal_mu", 0.0)),
         batches=cast(int, header.get("batches", 1)),
-        session=str(header.get("session", "")),
         classes=cast(int, header.get("classes", 0)),
+        session=str(header.get("session", "")),
     )
 
 
