@@ -143,14 +143,14 @@ def test_lag_and_average_start_at_the_end_of_burn_in() -> None:
         assert same(build_history(config, final, [early, early]).model, state_of(final))
 
 
-HISTORIES = {
+STATES = {
     "snapshot": lambda model: SnapshotHistory(model),
     "lag": lambda model: LagHistory(model, 2),
     "ema": lambda model: EmaHistory(model, 0.7),
 }
 
 
-@pytest.mark.parametrize("name", HISTORIES)
+@pytest.mark.parametrize("name", STATES)
 @pytest.mark.parametrize("cut", range(5))
 def test_a_history_goes_on_where_it_was(name: str, cut: int, tmp_path: Path) -> None:
     """Bit for bit, buffers included, through a file; and what was restored does not change with what was saved."""
@@ -164,7 +164,7 @@ def test_a_history_goes_on_where_it_was(name: str, cut: int, tmp_path: Path) -> 
             history.observe(moved(step))
         return history.model.state_dict()  # type: ignore[no-any-return]
 
-    build = HISTORIES[name]
+    build = STATES[name]
     whole = observed(build(moved(9)), range(5))
     half, rest = build(moved(9)), build(moved(9))
     observed(half, range(cut))
