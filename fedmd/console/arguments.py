@@ -15,4 +15,4 @@ class Arguments(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse for whatever is wrong."""
-        raise ConfigError(f"{self._command}: {message}; usage: {self._command} {self._usage}.")
+        raise ConfigError(f"{message}; usage: {self._command} {self._usage}.")

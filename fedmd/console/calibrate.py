@@ -19,7 +19,7 @@ def calibrate(arguments: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_intermixed_args(arguments)
     if "=" in options.file.name:
-        raise ConfigError(f"fedmd calibrate: the first argument is the file to write; usage: fedmd calibrate {USAGE}.")
+        raise ConfigError(f"the first argument is the file to write; usage: fedmd calibrate {USAGE}.")
     if not 0 < options.confidence < 1:
         raise ConfigError(f"--confidence: must be between 0 and 1, not {options.confidence:g}.")
     if options.window is not None and options.window < 0:

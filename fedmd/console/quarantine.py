@@ -28,7 +28,7 @@ def quarantine(arguments: Sequence[str]) -> int:
         _list(options.run)
         return 0
     if options.client is None:
-        raise ConfigError(f"fedmd quarantine: {options.action} takes a CLIENT.")
+        raise ConfigError(f"{options.action} takes a CLIENT.")
     if options.action == "show":
         _show(options.run, options.client)
     elif options.action == "release":

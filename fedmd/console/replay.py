@@ -3,20 +3,15 @@
 import json
 from pathlib import Path
 
-import torch
-
 from fedmd.audit import shelf, trail
 from fedmd.audit.entry import Entry
 from fedmd.checkpoint import CheckpointError
 from fedmd.config import ConfigError, RunConfig
-from fedmd.data.cache import default_cache_dir
-from fedmd.flower.world import build_world
+from fedmd.flower.prepared import prepare
 from fedmd.report.summary import read_summary
 from fedmd.report.table import Row
 from fedmd.server.learner import OnlineLearner
 from fedmd.server.services import load_models, save_models
-from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Numerics
 from fedmd.types import Action, StreamBatch
 
 
@@ -90,12 +85,8 @@ def _config(run: Path) -> RunConfig:
 
 def _learner(run: Path, config: RunConfig) -> OnlineLearner:
     """The run's learner as the run left it; momentum begins anew."""
-    torch.set_num_threads(config.runtime.threads)  # the scores are to be those of the run
-    world, numerics = build_world(config), Numerics.of(config.runtime)
-    trained = burn_in(
-        config, world.images, world.parts, numerics=numerics, cache_dir=default_cache_dir(config.runtime.cache_dir)
-    )
-    learner = OnlineLearner(config, world.images, world.parts, trained, numerics)
+    ready = prepare(config)
+    learner = OnlineLearner(config, ready.world.images, ready.world.parts, ready.trained, ready.numerics)
     try:
         load_models(learner, run)
     except (FileNotFoundError, CheckpointError) as error:

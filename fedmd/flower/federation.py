@@ -9,7 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from flwr.serverapp import Grid
 from flwr.superlink.grid import InMemoryGrid
 
@@ -17,11 +16,11 @@ from fedmd.attacks.coalition import Coalition
 from fedmd.attacks.update_coalition import UpdateCoalition
 from fedmd.checkpoint import Saved
 from fedmd.config import ConfigError, RunConfig
-from fedmd.data.cache import default_cache_dir
 from fedmd.flower.exchange import Exchange, InMessage, shared_memory
+from fedmd.flower.prepared import prepare
 from fedmd.flower.stream_rounds import StreamRounds
 from fedmd.flower.update_rounds import UpdateRounds
-from fedmd.flower.world import World, build_world
+from fedmd.flower.world import World
 from fedmd.report.detector import detector_setting
 from fedmd.report.figures import write_figures
 from fedmd.report.parts import discard_parts
@@ -31,7 +30,7 @@ from fedmd.report.summary import summarise, write_summary
 from fedmd.report.tensorboard import EventWriter
 from fedmd.report.truth import Truth
 from fedmd.server.checkpoints import Checkpoints, Start, discard_checkpoint, note_config, sole_server
-from fedmd.training.burn_in import BurnIn, burn_in
+from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
 from fedmd.types import Json, RoundReport, Strip
 
@@ -106,19 +105,14 @@ def serve(
 
 
 def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, began: float) -> Json:
-    torch.set_num_threads(config.runtime.threads)
-    world = build_world(config)
-    numerics = Numerics.of(config.runtime)
-    trained = burn_in(
-        config, world.images, world.parts, numerics=numerics, cache_dir=default_cache_dir(config.runtime.cache_dir)
-    )
-    checkpoints = Checkpoints(folder, config, trained)
+    ready = prepare(config)
+    checkpoints = Checkpoints(folder, config, ready.trained)
     done, saved = checkpoints.load() or (0, _FRESH)
     start = Start(saved["session"], done, saved["rounds"]) if saved["session"] else Start()
     with ExitStack() as stack:
         shared = stack.enter_context(shared_memory())
         exchange = shared if isinstance(grid, InMemoryGrid) else InMessage()
-        rounds = _ROUNDS[config.mode](grid, world, trained, numerics, exchange, Path(shared.folder))
+        rounds = _ROUNDS[config.mode](grid, ready.world, ready.trained, ready.numerics, exchange, Path(shared.folder))
         coalition = rounds.coalition  # as an observer: it knows when the colluders act
         startup_s = time.perf_counter() - began
         poisoned_rounds: list[int] = list(saved["poisoned_rounds"])

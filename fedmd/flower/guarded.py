@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterable
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.serverapp import Grid
+from flwr.app import ArrayRecord, Message, MetricRecord
 from flwr.serverapp.strategy import Strategy
+
+from fedmd.flower.wrapped import Wrapped
 
 Settle = Callable[[int], frozenset[int]]  # of how often the model has moved; the nodes to keep out
 
 
-class Guarded(Strategy):
+class Guarded(Wrapped):
     """`strategy`, but for the replies of the nodes that `settle` names; it is called, and returns, before aggregation.
 
     Stands inside of a screening, whose verdicts `settle` may know, and outside of what moves the model. `moves` counts
@@ -17,7 +18,7 @@ class Guarded(Strategy):
     """
 
     def __init__(self, strategy: Strategy, settle: Settle) -> None:
-        self.strategy = strategy
+        super().__init__(strategy)
         self._settle = settle
         self.weighted_by_key = str(getattr(strategy, "weighted_by_key", "num-examples"))
         self.moves = 0
@@ -31,23 +32,3 @@ class Guarded(Strategy):
         arrays, metrics = self.strategy.aggregate_train(server_round, remaining)
         self.moves += arrays is not None
         return arrays, metrics
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """The strategy's."""
-        return self.strategy.configure_train(server_round, arrays, config, grid)
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """The strategy's."""
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """The strategy's."""
-        return self.strategy.aggregate_evaluate(server_round, replies)
-
-    def summary(self) -> None:
-        """The strategy's."""
-        self.strategy.summary()

@@ -22,13 +22,14 @@ from fedmd.defense.update_history import StateHistory, StateLag, StateSnapshot
 from fedmd.defense.update_screen import Probe, UpdateScreen, UpdateVerdict, excess
 from fedmd.defense.update_threshold import Limits, UpdateThreshold, as_threshold, robust_threshold
 from fedmd.flower.replies import Layout, array_record, commonest, in_order, layout, metric_record, read_state
+from fedmd.flower.wrapped import Wrapped
 from fedmd.types import Action
 
 ScreeningAction = Literal["reject", "correct", "weight"]
 OnVerdicts = Callable[[int, tuple[UpdateVerdict, ...]], None]
 
 
-class DiscrepancyScreening(Strategy):
+class DiscrepancyScreening(Wrapped):
     """Measures every client's update by its discrepancy (10) and hands `strategy` what is left of the round.
 
     Args:
@@ -77,7 +78,7 @@ class DiscrepancyScreening(Strategy):
     ) -> None:
         if action not in get_args(ScreeningAction):
             raise ValueError(f"action must be one of {', '.join(get_args(ScreeningAction))}, got {action!r}")
-        self.strategy = strategy
+        super().__init__(strategy)
         self.verdicts: tuple[UpdateVerdict, ...] = ()
         if history is None:
             history = (StateLag(3), StateSnapshot())
@@ -101,7 +102,7 @@ class DiscrepancyScreening(Strategy):
             raise ValueError("model must have the keys and shapes of the arrays to train: pass the net they come from")
         self._screen.start_round({name: torch.from_numpy(array.numpy()) for name, array in arrays.items()})
         self._names = list(arrays)
-        return self.strategy.configure_train(server_round, arrays, config, grid)
+        return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -129,7 +130,7 @@ class DiscrepancyScreening(Strategy):
                 kept.append(reply)
         self.verdicts = tuple(verdicts)
         self._report(server_round)
-        return self.strategy.aggregate_train(server_round, kept)
+        return super().aggregate_train(server_round, kept)
 
     def _measure(self, replies: list[Message]) -> list[tuple[float, ...] | str]:
         """For every reply its discrepancies, or the reason why it has none."""
@@ -181,17 +182,7 @@ class DiscrepancyScreening(Strategy):
         if self._on_verdicts is not None:
             self._on_verdicts(server_round, self.verdicts)
 
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """The inner strategy's."""
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """The inner strategy's."""
-        return self.strategy.aggregate_evaluate(server_round, replies)
-
     def summary(self) -> None:
         """Log what is screened, then the inner strategy's summary."""
         log(INFO, "\t├──> Discrepancy screening: action %s", self._action)
-        self.strategy.summary()
+        super().summary()

@@ -6,17 +6,14 @@ from pathlib import Path
 import torch
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.data.cache import default_cache_dir
 from fedmd.data.sampling import sample_clients
 from fedmd.defense.calibration import Limit, Scores, limits
 from fedmd.defense.detector import pooled
 from fedmd.flower.federation import versions
-from fedmd.flower.world import build_world
+from fedmd.flower.prepared import prepare
 from fedmd.report.files import write_json
 from fedmd.server.calibration import calibration_text
 from fedmd.server.learner import Learned, OnlineLearner
-from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Numerics
 
 
 def calibrate(
@@ -33,12 +30,9 @@ def calibrate(
 
     Raises ConfigError for data that cannot be had, and for too few rounds.
     """
-    torch.set_num_threads(config.runtime.threads)
-    world, numerics = build_world(config), Numerics.of(config.runtime)
-    trained = burn_in(
-        config, world.images, world.parts, numerics=numerics, cache_dir=default_cache_dir(config.runtime.cache_dir)
-    )
-    learner = OnlineLearner(_undefended(config), world.images, world.parts, trained, numerics)
+    ready = prepare(config)
+    world = ready.world
+    learner = OnlineLearner(_undefended(config), world.images, world.parts, ready.trained, ready.numerics)
     scores: list[Scores] = []
     for round in range(config.stream.rounds):
         batches = [world.streams.batch(client, round) for client in sample_clients(config, round)]
@@ -47,8 +41,8 @@ def calibrate(
     try:
         found = limits(scores, fpr=config.threshold.fpr, confidence=confidence, window=window)
     except ValueError as error:
-        raise ConfigError(f"fedmd calibrate: {error}; raise stream.clean_rounds, threshold.fpr or --window.") from error
-    write_json(file, calibration_text(config, trained, found, confidence=confidence, versions=versions()))
+        raise ConfigError(f"{error}; raise stream.clean_rounds, threshold.fpr or --window.") from error
+    write_json(file, calibration_text(config, ready.trained, found, confidence=confidence, versions=versions()))
     return found
 
 

@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
-from fedmd.attacks.backdoor import triggered_test
 from fedmd.checkpoint import Saved
 from fedmd.config import RunConfig
 from fedmd.data.split import Split
@@ -21,12 +20,11 @@ from fedmd.defense.detector import DETECTORS, Detector, check_detector
 from fedmd.defense.drift import ROUNDS, DriftMonitor
 from fedmd.defense.history import build_history
 from fedmd.defense.pipeline import Pipeline, build_response
-from fedmd.models import model_for
 from fedmd.seeding import seed_for
 from fedmd.server.calibration import threshold_for
+from fedmd.server.served_model import ServedModel
 from fedmd.training.burn_in import BurnIn
 from fedmd.training.device import Numerics
-from fedmd.training.evaluate import accuracy
 from fedmd.training.online import make_optimizer, momentum_of, online_step, set_momentum
 from fedmd.types import Drift, ImageSet, Screened, StreamBatch, Verdicts
 
@@ -51,29 +49,21 @@ class Learned(Judged):
     wall_s: dict[str, float]
 
 
-class OnlineLearner:
-    """One model from the end of burn-in on, with its optimizer and its defence."""
+class OnlineLearner(ServedModel):
+    """A served model with its optimizer and its defence."""
 
     def __init__(self, config: RunConfig, images: ImageSet, split: Split, burn_in: BurnIn, numerics: Numerics) -> None:
+        super().__init__(config, images, split, burn_in, numerics)
         self._config = config
         self._classes = images.classes
-        self._numerics = numerics
-        self.model = model_for(config.model, images, config.seed)
         check_detector(config.defense.detector, self.model)
-        self.model.load_state_dict(burn_in.final)
-        numerics.place(self.model)
         if (momentum := config.training.online.batchnorm_momentum) is not None:
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.momentum = momentum
         self._optimizer = make_optimizer(self.model, config.training.online)
         torch.manual_seed(seed_for(config.seed, "start"))  # for models with dropout, as in `learn`
-        self._trusted = images.take(split.trusted).tensors(numerics.device)
         self._settle_batchnorm(self.model)
-        test = images.take(split.test)
-        self._test_x, self._test_y = test.tensors(numerics.device)
-        stamped = triggered_test(config, test)
-        self._triggered = None if stamped is None else stamped.tensors(numerics.device)
         history = build_history(config.history, self.model, burn_in.snapshots)
         self._settle_batchnorm(history.model)
         self.pipeline = Pipeline(
@@ -81,7 +71,7 @@ class OnlineLearner:
             history,
             threshold_for(config, burn_in),
             build_response(config.defense),
-            trusted=(numerics.images(self._trusted[0]), self._trusted[1]),
+            trusted=self.trusted,
             detector=DETECTORS[config.defense.detector],
             stopping=config.defense.stopping,
             rivals=rivals_of(config),
@@ -170,24 +160,7 @@ class OnlineLearner:
         """With batchnorm=trusted, running statistics come from the trusted set: no client has a say in them."""
         if self._config.training.online.batchnorm == "trusted":
             with self._numerics.autocast():
-                update_bn([self._numerics.images(self._trusted[0])], model)
-
-    def accuracy(self) -> float:
-        """Share of the test set the current model gets right."""
-        with self._numerics.autocast():
-            return accuracy(self.model, self._test_x, self._test_y)
-
-    def trusted_accuracy(self) -> float:
-        """Share of the server's trusted set the current model gets right."""
-        with self._numerics.autocast():
-            return accuracy(self.model, *self.pipeline.trusted)
-
-    def attack_success(self) -> float | None:
-        """Share of the stamped test images that the current model takes for the backdoor's target; None without one."""
-        if self._triggered is None:
-            return None
-        with self._numerics.autocast():
-            return accuracy(self.model, *self._triggered)
+                update_bn([self.trusted[0]], model)
 
 
 NO_IDS = np.zeros(0, np.int64)
