@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fedmd.compose import choices, compose, compose_study, config_dir, expand, groups
 from fedmd.config import ConfigError, RunConfig
+from fedmd.runtime.study import arm_infos
 
 
 def refusal(*overrides: str) -> str:
@@ -59,6 +60,16 @@ def test_the_table_of_attacks_and_defences() -> None:
     config = study.runs["Krum · ALIE"][4].config
     assert (config.seed, config.mode, config.strategy.name, config.attack.name) == (4, "update", "krum", "alie")
     assert study.baseline in study.runs
+
+
+def test_the_same_defence_on_other_data_is_another_run() -> None:
+    study = compose_study(["experiment=update_mode_non_iid"])
+    infos = arm_infos(study)
+    found = {}
+    for distribution in ("Dirichlet 0.1", "two classes"):
+        arms = [f"md_screen · {distribution}, {attack}" for attack in ("no attack", "accumulative, 3 norms")]
+        (found[distribution],) = {infos[arm].defense for arm in arms}
+    assert found["Dirichlet 0.1"] != found["two classes"]
 
 
 def test_groups_are_the_folders_of_conf() -> None:

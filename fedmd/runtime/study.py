@@ -140,11 +140,8 @@ def _is_attacked(config: RunConfig) -> bool:
 
 
 def _server_side(config: RunConfig) -> str:
-    parts = (
-        *(config.defense, config.threshold, config.history, config.training, config.strategy, config.screening),
-        *(config.quarantine, config.limits),
-    )
-    return "".join(part.model_dump_json() for part in parts)
+    """The run but for who attacks it, how it is watched, and on what machine."""
+    return config.model_dump_json(exclude={"seed", "attack", "runtime", "observability", "audit"})
 
 
 def _ticker(config: RunConfig, report: RoundReport) -> None:
