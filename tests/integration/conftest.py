@@ -109,7 +109,7 @@ def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs
 @pytest.fixture(scope="session")
 def on_two_workers(runs: Runs, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The first cell, and one with two nodes, on two workers; launched beside a run that is finished already."""
-    root = tmp_path_factory.mktemp("two")
+    root = runs.folders["again"].parent / "two"  # beside the others: the sweep's report looks at all there is below
     changes = {
         "base": ["runtime.workers=2"],
         "two nodes": ["runtime.workers=2", "federation.nodes=2"],

@@ -109,9 +109,9 @@ def finals(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, t
 def keeping(run: Any, model_of: Any, models: dict[str, dict[str, Tensor]]) -> Any:
     """`run`, which also puts the model it ends with into `models`, by the name of its folder."""
 
-    def kept(rounds: Any, on_report: Any, folder: Path) -> None:
+    def kept(rounds: Any, on_report: Any, folder: Path, *more: Any) -> None:
         start = {key: tensor.clone() for key, tensor in model_of(rounds).state_dict().items()}
-        run(rounds, on_report, folder)
+        run(rounds, on_report, folder, *more)
         models[folder.name] = {key: tensor.clone() for key, tensor in model_of(rounds).state_dict().items()}
         assert any(not torch.equal(start[key], tensor) for key, tensor in models[folder.name].items())  # it learned
 
