@@ -52,7 +52,7 @@ NODES = {
     for place in range(HONEST + HOSTILE)
 }
 CLIENTS = sum(map(len, NODES.values()))
-EXAMPLES = 120  # x 2 rounds x 22 hostile nodes = 5,280 replies a mode, of which 5,000 must not be what was asked for
+EXAMPLES = 135  # x 2 rounds x 22 hostile nodes = 5,940 replies a mode, of which 5,000 must not be what was asked for
 ENOUGH = 5_000
 # Without shrinking: an example is two federations, and a failure names the client whose trick is to blame.
 THOROUGH = settings(max_examples=EXAMPLES, phases=[Phase.generate], suppress_health_check=list(HealthCheck))

@@ -7,6 +7,7 @@ the array is a view of these: no copy is made, nothing is allocated, no pickle i
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from io import BytesIO
 from typing import cast
 
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 from fedmd.flower.messages.reasons import shown
 
 Values = NDArray[np.generic]
+Header = tuple[tuple[int, ...], bool, np.dtype[np.generic], int]  # shape, column-major, dtype, where the data begins
 Slots = Mapping[str, tuple[tuple[int, ...], np.dtype[np.generic] | None]]
 """Shape and dtype of the tensors a model has by name; None: a counter, which may come as any kind of number."""
 
 _COUNTERS = frozenset(map(np.dtype, ("?", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8")))  # PyTorch knows these
+_SHORT = 256  # bytes; every header that NumPy writes of a tensor without fields has 128
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -41,10 +44,9 @@ def read_array(name: str, array: Array) -> Values:
     """A read-only view of the array in .npy form that `array` holds. Raises ValueError with a reason, and no other."""
     if array.stype != "numpy.ndarray":
         raise ValueError(f"{name} cannot be read: it is serialised as {shown(array.stype)}")
-    file = BytesIO(array.data)
     try:
-        shape, fortran_order, dtype = _HEADERS[npy.read_magic(file)](file)  # type: ignore[no-untyped-call]
-        start, count = file.tell(), math.prod(shape)
+        shape, fortran_order, dtype, start = _header_of(array.data)
+        count = math.prod(shape)
         sized = min(shape, default=0) >= 0 and count * dtype.itemsize == len(array.data) - start
         if sized and count:
             flat = np.frombuffer(array.data, dtype, count, start)
@@ -61,6 +63,21 @@ def read_array(name: str, array: Array) -> Values:
             f"but it is {str(dtype)[:40]} {shown(list(values.shape))}"
         )
     return values if values.flags.aligned else values.copy()
+
+
+def _header_of(data: bytes) -> Header:
+    """The header of `data`; one that was seen lately is not parsed again, as all clients send a model's same few."""
+    end = 10 + int.from_bytes(data[8:10], "little")  # of format 1.0
+    return _parsed(data[:end]) if data[6:8] == b"\x01\x00" and end <= _SHORT else _parse(data)
+
+
+def _parse(data: bytes) -> Header:
+    file = BytesIO(data)
+    shape, fortran_order, dtype = _HEADERS[npy.read_magic(file)](file)  # type: ignore[no-untyped-call]
+    return shape, fortran_order, dtype, file.tell()
+
+
+_parsed = lru_cache(maxsize=1024)(_parse)
 
 
 def read_tensors(record: ArrayRecord | None, slots: Slots) -> dict[str, Values]:
