@@ -14,7 +14,7 @@ deployment-demo: $(STAMP)
 	$(BIN)/fedmd deploy demo
 
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(STAMP)
 	$(BIN)/ruff check fedmd simulations tests

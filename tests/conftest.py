@@ -14,6 +14,14 @@ from fedmd.types import ImageSet
 settings.register_profile("fedmd", deadline=None, derandomize=True)
 settings.load_profile("fedmd")
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything that starts Ray or Flower's processes runs in one worker, one after the other."""
+    for item in items:
+        if "integration" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group("integration"))
+
+
 BASE: dict[str, Any] = {
     "seed": 0,
     "data": {
