@@ -77,7 +77,7 @@ class StreamRounds:
             "learner": self._learner.state(),
             "guard": self._guard.state(),
             "blackboard": self.coalition.blackboard.state(),
-            "strip": strip and [torch.from_numpy(part) for part in (strip.clean, strip.poisoned, strip.corrected)],
+            "strip": strip and [torch.tensor(part) for part in (strip.clean, strip.poisoned, strip.corrected)],
         }
 
 
