@@ -32,7 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` once the block is done.
 
     The content is on disk (fsync) before the name is. If the block raises, `path` stays as it was. Concurrent
-    writers each have their own temporary file; the last one to finish wins.
+    writers each have their own temporary file; the last one to finish wins. One that is killed leaves its file to
+    `discard_leftovers`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -44,6 +45,12 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def discard_leftovers(folder: Path, pattern: str) -> None:
+    """Delete what killed writers of files named `pattern` left in `folder`. Nobody may be writing any meanwhile."""
+    for temporary in folder.glob(f".{pattern}.*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def save(path: Path, tensors: dict[str, Tensor], metadata: Json) -> None:

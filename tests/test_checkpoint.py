@@ -1,5 +1,6 @@
 """Checkpoints come back exactly, or not at all."""
 
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmd.checkpoint import CheckpointError, load, load_tree, replacing, save, save_tree
+from fedmd.checkpoint import CheckpointError, discard_leftovers, load, load_tree, replacing, save, save_tree
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 
@@ -72,6 +73,19 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path: Path) 
         raise KeyboardInterrupt
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_discarded_by_pattern(tmp_path: Path) -> None:
+    left = {}
+    for name in ("a-1", "a-2", "b"):
+        with suppress(KeyboardInterrupt), replacing(tmp_path / name) as temporary:
+            left[name] = temporary.name
+            raise KeyboardInterrupt
+        (tmp_path / left[name]).write_text("half")  # SIGKILL would not have deleted it
+        (tmp_path / name).write_text("old")
+    discard_leftovers(tmp_path, "a-*")
+    assert {path.name for path in tmp_path.iterdir()} == {"a-1", "a-2", "b", left["b"]}
+    discard_leftovers(tmp_path / "none", "a-*")
 
 
 # -- trees of state ---------------------------------------------------------------------------------------------------

@@ -38,6 +38,11 @@ class Shelf:
         """Keep `tensors`; on disk when this returns. Putting the same client and round again replaces it."""
         checkpoint.save(_path(self.folder, client, round), dict(tensors), {})
 
+    def tidy(self) -> None:
+        """Delete batches that a killed server had half written. Nobody may be putting any meanwhile."""
+        for client in self.folder.glob("client-*"):
+            checkpoint.discard_leftovers(client, "round-*.safetensors")
+
     def surplus(self, leaving: Collection[Kept] = ()) -> list[Kept]:
         """The oldest batches that must go before the bounds hold, oldest first. Those `leaving` count as gone."""
         gone = {batch.path for batch in leaving}

@@ -116,13 +116,18 @@ def has_finished(folder: Path) -> bool:
 
 @contextmanager
 def sole_server(folder: Path) -> Iterator[None]:
-    """Nobody else serves the run in `folder` meanwhile. Raises ConfigError when somebody does."""
+    """Nobody else serves the run in `folder` meanwhile, and files that a killed server had half written are gone.
+
+    Raises ConfigError when somebody does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:  # freed by the kernel, however the process ends
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ConfigError(f"{folder}: another process is running this run.") from error
+        for pattern in (CONFIG, "*.safetensors"):
+            checkpoint.discard_leftovers(folder, pattern)
         yield
 
 

@@ -49,6 +49,7 @@ def _opened(make: Callable[..., G], config: RunConfig, folder: Path, saved: Save
     the trail is not the one that the saved guard wrote.
     """
     store = shelf_in(folder, config.quarantine)
+    store.tidy()
     with trail.AuditTrail(folder / trail.FOLDER, rotate_bytes=config.audit.rotate_bytes) as recorded:
         guard = make(config.quarantine, trail=recorded, shelf=store if config.quarantine.name != "none" else None)
         if saved is not None:

@@ -34,13 +34,15 @@ SETTINGS = [
     "attack.stop_error_rise=0.02", "quarantine=evidence", "quarantine.limit=1", "quarantine.rounds=2",
     "quarantine.max_rounds=2", "runtime.device=cpu", "runtime.workers=1", "runtime.progress=false",
 ]  # fmt: skip
-# What is about to be called (for the n-th time) when the process ends: a place between two writes.
+# What is about to be called (for the n-th time) when the process ends: a place between two writes. After a #
+# stands what the path of a file to be replaced must contain.
 SEAMS = {
     "recorded, the model not moved": ("fedmd.server.learner:OnlineLearner.step", ROUNDS),
     "the model moved, no metrics": ("fedmd.report.recorder:RunRecorder.record", ROUNDS),
-    "half a round's verdicts": ("fedmd.report.parts:Path.replace", ROUNDS),
+    "half a round's verdicts": ("fedmd.report.parts:Path.replace#.arrow", ROUNDS),
     "metrics, no checkpoint": ("fedmd.server.checkpoints:Checkpoints.save", ROUNDS + 1),
-    "half a checkpoint": ("fedmd.checkpoint:os.replace", ROUNDS + 1),
+    "half a checkpoint": ("fedmd.checkpoint:os.replace#/checkpoint.safetensors", ROUNDS + 1),
+    "half a batch on the shelf": ("fedmd.checkpoint:os.replace#/round-", 4),
     "a checkpoint, old batches still kept": ("fedmd.server.guard:Guard.commit", ROUNDS),
     "all rounds, verdicts in parts": ("fedmd.report.parts:join_parts", 1),
     "no summary": ("fedmd.flower.federation:write_summary", 1),
@@ -130,6 +132,7 @@ def child(place: str, call: int, overrides: list[str]) -> None:
 
     from fedmd import cli
 
+    place, _, target = place.partition("#")
     module, _, path = place.partition(":")
     *owners, name = path.split(".")
     owner: Any = importlib.import_module(module)
@@ -140,7 +143,7 @@ def child(place: str, call: int, overrides: list[str]) -> None:
 
     def fatal(*args: Any, **kwargs: Any) -> Any:
         nonlocal calls
-        calls += name != "replace" or str(args[1]).endswith(("checkpoint.safetensors", ".arrow"))
+        calls += not target or target in str(args[-1])
         if calls == call:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*args, **kwargs)

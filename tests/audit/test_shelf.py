@@ -65,6 +65,16 @@ def test_strange_files_are_left_alone(tmp_path: Path) -> None:
     assert contents(tmp_path) == [] and contents(tmp_path / "nowhere") == []
 
 
+def test_a_batch_that_was_half_written_goes_and_the_others_stay(tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path, max_rounds=4, max_bytes=10**6)
+    shelf.tidy()  # there is no folder yet
+    shelf.put(1, 0, TENSORS)
+    half = tmp_path / "client-1" / ".round-000001.safetensors.12.ab.tmp"
+    half.write_text("half")
+    shelf.tidy()
+    assert not half.exists() and places(shelf) == [(1, 0)]
+
+
 def test_requests(tmp_path: Path) -> None:
     folder = tmp_path / "quarantine"
     assert requests.pending(folder) == frozenset()

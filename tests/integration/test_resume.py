@@ -17,19 +17,20 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
 ]
-SEED = "7"  # its second moment lies between a round's audit records and its step
+SEED = "335"  # its second moment lies between a round's audit records and its step, its fourth within a batch
 SCRIPT = Path(__file__).parents[2] / "simulations/benchmarks/resume.py"
 
 
-def test_three_moments_of_an_attacked_run(tmp_path: Path) -> None:
-    """After a round, between a round's audit records and its step, and after a round again: see the script."""
-    points = os.environ.get("FEDMD_KILLS", "3")  # 20 take some minutes
+def test_four_moments_of_an_attacked_run(tmp_path: Path) -> None:
+    """After a round, between a round's audit records and its step, within a batch for the shelf: see the script."""
+    points = os.environ.get("FEDMD_KILLS", "4")  # 20 take some minutes
     command = [sys.executable, str(SCRIPT), "--points", points, "--seed", SEED, "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=850)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     said = json.loads(done.stdout[done.stdout.index("{") :])
     assert said["result"] == {"as in peace": int(points)} and said["processes left"] == 0
-    assert "recorded, the model not moved" in said["points"]["killed-01"]["killed"]
+    for point, moment in ("killed-01", "recorded, the model not moved"), ("killed-03", "half a batch on the shelf"):
+        assert said["points"][point]["killed"].startswith(moment) and "never" not in said["points"][point]["killed"]
     for folder in tmp_path.glob("killed-*"):
         left = {path.name for path in folder.iterdir()}
         assert {"config.json", "summary.json", "verdicts.parquet"} <= left

@@ -109,5 +109,13 @@ def test_one_server_a_folder(tmp_path: Path) -> None:
         pass
 
 
+def test_files_that_a_killed_server_had_half_written_are_gone(tmp_path: Path) -> None:
+    half = [".checkpoint.safetensors.12.ab.tmp", ".models.safetensors.12.ab.tmp", ".config.json.12.ab.tmp"]
+    for name in [*half, ".export.csv.12.ab.tmp", "config.json"]:  # an operator's export is none of the server's
+        (tmp_path / name).write_text("half")
+    with sole_server(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", ".export.csv.12.ab.tmp", "config.json"}
+
+
 def test_runs_have_names_of_their_own() -> None:
     assert Start().session != Start().session and Start().session.isalnum()
