@@ -65,4 +65,4 @@ class ScreeningConfig(Section):
     tails: Literal["both", "upper"] = "both"
     lower: NonNegative = 0.0
     upper: NonNegative = 0.5
-    loss: Literal["ignored", "screened"] = "ignored"
+    loss: Literal["ignored", "screened"] = "screened"

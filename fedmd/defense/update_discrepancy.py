@@ -11,51 +11,45 @@ One candidate model is in memory at a time, whatever the number of clients: stat
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedmd.defense.discrepancy import discrepancy_from_logits
-from fedmd.training.mode import evaluating
 
 State = Mapping[str, Tensor]
 
 
-@torch.no_grad()
-def probe_logits(model: nn.Module, probe: Sequence[Tensor]) -> Tensor:
-    """The answers of `model` to the batches of `probe` ([n, C, H, W] each): logits [N, K], eval mode."""
-    with evaluating(model):
-        return torch.cat([model(x) for x in probe])
+def update_discrepancy(historical_logits: Tensor, candidate_logits: Tensor) -> tuple[float, ...]:
+    """Eq (10) in nats, one for each of H historical models; >= 0, and infinite where it is no number.
 
-
-def update_discrepancy(historical_logits: Tensor, candidate_logits: Tensor) -> float:
-    """Eq (10) in nats, from the two models' `probe_logits` [N, K]; >= 0, and infinite where it is no number.
-
-    The historical answers are computed once a round, the candidate's (θ_t + Δ_i) once for all histories.
+    `historical_logits` [H, N, K] are their answers to the probe, computed once a round, `candidate_logits` [N, K]
+    those of θ_t + Δ_i, computed once for all histories.
     """
-    value = discrepancy_from_logits(historical_logits, candidate_logits).mean().item()
-    return value if math.isfinite(value) else math.inf
+    candidates = candidate_logits.expand_as(historical_logits)
+    each = discrepancy_from_logits(historical_logits.flatten(0, 1), candidates.flatten(0, 1))
+    values: list[float] = each.view(len(historical_logits), -1).mean(dim=1).tolist()
+    return tuple(value if math.isfinite(value) else math.inf for value in values)
 
 
 @torch.no_grad()
-def load_between(model: nn.Module, current: State, received: State, scale: float) -> None:
-    """Copy θ_t + scale · Δ into `model`'s own tensors, parameters and buffers; exact at 0 and 1.
+def load_between(own: State, current: State, received: State, scale: float) -> None:
+    """Copy θ_t + scale · Δ into a net's `own` tensors, parameters and buffers; exact at 0 and 1.
 
     Integer entries (a BatchNorm's counter of batches) are interpolated too and rounded, so that no client moves one
     further than its update is allowed to count. Either state may be on another device, or hold a counter that
     averaging has made a float.
     """
-    for name, own in model.state_dict().items():
-        if not own.is_floating_point():
-            start, end = current[name].double(), received[name].double()
-            own.copy_((start + scale * (end - start)).round())
-        elif scale == 1:
-            own.copy_(received[name])
+    for name, tensor in own.items():
+        start, end = current[name], received[name]
+        if 0 < scale < 1 and tensor.is_floating_point():
+            tensor.copy_(start).lerp_(end.to(tensor), scale)
+        elif 0 < scale < 1:
+            tensor.copy_((start.double() + scale * (end.double() - start.double())).round())
         else:
-            own.copy_(current[name])
-            if scale != 0:
-                own.lerp_(received[name].to(own), scale)
+            whole = end if scale == 1 else start
+            tensor.copy_(whole if tensor.is_floating_point() or not whole.is_floating_point() else whole.round())
 
 
 def largest_scale(discrepancy: Callable[[float], float], threshold: float, *, halvings: int = 8) -> tuple[float, float]:

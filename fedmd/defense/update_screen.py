@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedmd.defense.update_discrepancy import State, largest_scale, load_between, probe_logits, update_discrepancy
+from fedmd.defense.update_discrepancy import State, largest_scale, load_between, update_discrepancy
 from fedmd.defense.update_history import StateHistory
 from fedmd.defense.update_threshold import Limits
 from fedmd.types import Action
@@ -54,8 +54,9 @@ class UpdateScreen:
     def __init__(
         self, model: nn.Module, probe: Probe, histories: Sequence[StateHistory], *, measures_loss: bool = False
     ) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
-        device = next((tensor.device for tensor in self.model.state_dict().values()), None)
+        self._model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.own: State = self._model.state_dict()  # the net's own tensors: every candidate is copied into these
+        device = next((tensor.device for tensor in self.own.values()), None)
         images, labels = _read(probe)
         self._probe = [x.to(device) for x in images]
         self._labels = torch.cat(labels).to(device) if measures_loss and labels else None
@@ -67,31 +68,38 @@ class UpdateScreen:
             raise ValueError("history must be at least one model to compare with")
         self._histories = tuple(histories)
         self._current: State = {}
-        self._historical_logits: list[Tensor] = []
+        self._historical_logits = torch.empty(0)
 
     def start_round(self, current: State) -> None:
         """Remember θ_t and what the historical models say to the probe."""
         self._current = current
-        self._historical_logits = []
+        answers = []
         for history in self._histories:
             historical = history.observe(current)
-            load_between(self.model, historical, historical, 0)
-            self._historical_logits.append(probe_logits(self.model, self._probe))
+            load_between(self.own, historical, historical, 1)
+            answers.append(self._answers())
+        self._historical_logits = torch.stack(answers)
 
     @property
     def started(self) -> bool:
         """Whether there is a round to measure updates in."""
-        return bool(self._historical_logits)
+        return self._historical_logits.numel() > 0
 
+    @torch.inference_mode()
     def measure(self, received: State, scale: float = 1.0) -> tuple[float, ...]:
         """D(θ_t + scale · Δ), eq (10), in nats, from every history."""
-        load_between(self.model, self._current, received, scale)
-        answers = probe_logits(self.model, self._probe)
-        values = [update_discrepancy(historical, answers) for historical in self._historical_logits]
-        if self._labels is not None:
-            loss = cross_entropy(answers.float(), self._labels).item()
-            values.append(loss if math.isfinite(loss) else math.inf)
-        return tuple(values)
+        load_between(self.own, self._current, received, scale)
+        answers = self._answers()
+        values = update_discrepancy(self._historical_logits, answers)
+        if self._labels is None:
+            return values
+        loss = cross_entropy(answers.float(), self._labels).item()
+        return (*values, loss if math.isfinite(loss) else math.inf)
+
+    @torch.inference_mode()
+    def _answers(self) -> Tensor:
+        """Logits [N, K] of what the net holds now, for the whole probe."""
+        return torch.cat([self._model(x) for x in self._probe])
 
     def explain(self, values: Sequence[float], limits: Sequence[Limits]) -> str:
         """Which of the measured values are outside their limits, in words."""
@@ -104,7 +112,7 @@ class UpdateScreen:
         return "; ".join(dict.fromkeys(outside))  # two histories may still be one model
 
     def correct(self, received: State, limits: Sequence[Limits]) -> tuple[float, tuple[float, ...]]:
-        """The largest scale with no discrepancy above its upper limit, and the discrepancies; `model` holds it."""
+        """The largest scale with no discrepancy above its upper limit, and the discrepancies; `own` holds it."""
         scale, _ = largest_scale(lambda a: _ratio(self.measure(received, a), limits), 1.0)
         return scale, self.measure(received, scale)
 

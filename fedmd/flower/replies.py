@@ -14,7 +14,7 @@ import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 from torch import Tensor
 
-from fedmd.flower.messages.arrays import Slots, read_tensors
+from fedmd.flower.messages.arrays import Slots, Values, read_array, read_tensors
 from fedmd.flower.messages.reasons import error_of, shown
 
 Layout = tuple[str, str, tuple[tuple[str, int], ...]]
@@ -54,22 +54,32 @@ def metric_record(reply: Message) -> MetricRecord:
     return next(iter(reply.content.metric_records.values()))
 
 
-def read_state(record: ArrayRecord, model: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The arrays of `record` as CPU tensors in the order of `model`, a state dict that says what is allowed.
-
-    Floating entries must have the model's dtype; its integer entries may arrive as integers or floats (every averaging
-    strategy makes floats of counters).
+def read_state(record: ArrayRecord, slots: Slots) -> dict[str, Tensor]:
+    """The arrays of `record` as CPU tensors in the order of `slots`, see `slots_of`. Not to be written to.
 
     Raises:
         ValueError: a key, shape, dtype or value is not what the model can load.
     """
+    return _tensors(read_tensors(record, slots))
+
+
+def read_global(record: ArrayRecord) -> dict[str, Tensor]:
+    """The server's own arrays as CPU tensors, whatever they are. Not to be written to."""
+    return _tensors({name: read_array(name, array) for name, array in record.items()})
+
+
+def _tensors(values: Mapping[str, Values]) -> dict[str, Tensor]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor does anybody write to it
-        return {name: torch.from_numpy(values) for name, values in read_tensors(record, slots_of(model)).items()}
+        return {name: torch.from_numpy(array) for name, array in values.items()}
 
 
 def slots_of(model: Mapping[str, Tensor]) -> Slots:
-    """What a state dict of `model` must look like."""
+    """What a state dict has to look like to be loaded like `model`'s.
+
+    Floating entries must have the model's dtype; its integer entries may arrive as integers or floats (every averaging
+    strategy makes floats of counters).
+    """
     return {
         name: (tuple(own.shape), np.dtype(str(own.dtype).removeprefix("torch.")) if own.is_floating_point() else None)
         for name, own in model.items()

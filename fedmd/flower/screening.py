@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from logging import INFO, WARNING
 from typing import Literal, get_args
 
-import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
 from flwr.serverapp import Grid
@@ -21,7 +20,17 @@ from torch import nn
 from fedmd.defense.update_history import StateHistory, StateLag, StateSnapshot
 from fedmd.defense.update_screen import Probe, UpdateScreen, UpdateVerdict, excess
 from fedmd.defense.update_threshold import Limits, UpdateThreshold, as_threshold, robust_threshold
-from fedmd.flower.replies import Layout, array_record, commonest, in_order, layout, metric_record, read_state
+from fedmd.flower.replies import (
+    Layout,
+    array_record,
+    commonest,
+    in_order,
+    layout,
+    metric_record,
+    read_global,
+    read_state,
+    slots_of,
+)
 from fedmd.flower.wrapped import Wrapped
 from fedmd.types import Action
 
@@ -84,6 +93,7 @@ class DiscrepancyScreening(Wrapped):
             history = (StateLag(3), StateSnapshot())
         self.histories = tuple(history) if isinstance(history, Sequence) else (history,)
         self._screen = UpdateScreen(model, probe, self.histories, measures_loss=loss_threshold is not None)
+        self._slots = slots_of(self._screen.own)
         self._thresholds = [as_threshold(threshold)] * len(self.histories)
         if loss_threshold is not None:
             self._thresholds.append(loss_threshold)
@@ -96,11 +106,10 @@ class DiscrepancyScreening(Wrapped):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Remember the global model, then let the inner strategy configure the round."""
-        own = self._screen.model.state_dict()
         shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-        if shapes != {name: tuple(tensor.shape) for name, tensor in own.items()}:
+        if shapes != {name: shape for name, (shape, _) in self._slots.items()}:
             raise ValueError("model must have the keys and shapes of the arrays to train: pass the net they come from")
-        self._screen.start_round({name: torch.from_numpy(array.numpy()) for name, array in arrays.items()})
+        self._screen.start_round(read_global(arrays))
         self._names = list(arrays)
         return super().configure_train(server_round, arrays, config, grid)
 
@@ -150,8 +159,7 @@ class DiscrepancyScreening(Wrapped):
                 measured.append("its records have other names or lengths than most replies'")
             else:
                 try:
-                    state = read_state(array_record(reply), self._screen.model.state_dict())
-                    values = self._screen.measure(state)
+                    values = self._screen.measure(read_state(array_record(reply), self._slots))
                     measured.append(values if math.inf not in values else "its answers to the probe are not finite")
                 except ValueError as error:
                     measured.append(str(error))
@@ -167,10 +175,9 @@ class DiscrepancyScreening(Wrapped):
             metrics[self._weight_key] = float(metrics[self._weight_key]) * share  # type: ignore[arg-type]
             return UpdateVerdict(node, values, values, share, action, reason, limits)
         if self._action == "correct" and not below:
-            own = self._screen.model.state_dict()
-            scale, after = self._screen.correct(read_state(record, own), limits)
+            scale, after = self._screen.correct(read_state(record, self._slots), limits)
             if scale > 0:
-                for name, tensor in own.items():
+                for name, tensor in self._screen.own.items():
                     record[name] = Array(tensor.cpu().numpy())
                 return UpdateVerdict(node, values, after, scale, action, reason, limits)
         return UpdateVerdict(node, values, (), 0.0, Action.REJECTED, reason, limits)

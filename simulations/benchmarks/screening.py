@@ -4,7 +4,7 @@
 
 Three questions, one JSON file:
   cost: a screened round of 10 clients against the bare forward passes it needs, and against the clients' local training
-        (one epoch on 500 images each), in this process, alternating, medians.
+        (one epoch on 500 images each), in this process, alternating, medians; three nets, one and two threads.
   memory: the largest allocation while screening, for more and more clients (tracemalloc; the replies are not in it).
   probe: AUROC of the screening score against the size of the probe, 10 clients of which 2 attack, a few rounds.
 """
@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedmd.config import ModelConfig
-from fedmd.defense.update_discrepancy import probe_logits
 from fedmd.defense.update_history import StateLag, StateSnapshot
 from fedmd.defense.update_screen import UpdateScreen, excess
 from fedmd.defense.update_threshold import robust_threshold
@@ -58,9 +57,12 @@ class Nodes:
         return list(range(1, self.count + 1))
 
 
-def net(name: str) -> nn.Module:
-    config = ModelConfig(name=name, width=8 if name == "resnet_small" else 16)
-    return build_model(config, channels=1, classes=10, image_size=(28, 28), seed=0)
+SMALL, MEDIUM, LARGE = ("resnet_small", 8), ("cnn", 16), ("cnn", 32)
+
+
+def net(kind: tuple[str, int]) -> nn.Module:
+    name, width = kind
+    return build_model(ModelConfig(name=name, width=width), channels=1, classes=10, image_size=(28, 28), seed=0)
 
 
 def train(model: nn.Module, data: Data, *, lr: float = 0.02, batch: int = 50) -> None:
@@ -109,12 +111,13 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def cost(name: str, x: Tensor, y: Tensor, repeats: int) -> dict[str, Any]:
+def cost(kind: tuple[str, int], threads: int, x: Tensor, y: Tensor, repeats: int) -> dict[str, Any]:
     """Medians of alternating repeats; two forward passes are the histories'."""
-    model, probe = net(name), x[:DEFAULT_PROBE]
+    torch.set_num_threads(threads)
+    model, bare, probe = net(kind), net(kind).eval(), x[:DEFAULT_PROBE]
     screen = screened_round(model, probe, CLIENTS)
     calls: dict[str, Callable[[], object]] = {
-        "bare_forward_s": lambda: [probe_logits(model, [probe]) for _ in range(CLIENTS + 2)],
+        "bare_forward_s": torch.no_grad()(lambda: [bare(probe) for _ in range(CLIENTS + 2)]),
         "screening_s": screen,
         "local_training_s": lambda: [train(model, (x[:IMAGES], y[:IMAGES])) for _ in range(CLIENTS)],
     }
@@ -126,9 +129,10 @@ def cost(name: str, x: Tensor, y: Tensor, repeats: int) -> dict[str, Any]:
             times[key].append(seconds(call))
     found: dict[str, Any] = {key: median(values) for key, values in times.items()}
     return {
-        "model": name,
+        "model": f"{kind[0]}, width {kind[1]}",
         "parameters": sum(p.numel() for p in model.parameters()),
         "probe": DEFAULT_PROBE,
+        "threads": threads,
         **found,
         "screening_over_forward": found["screening_s"] / found["bare_forward_s"],
         "screening_over_training": found["screening_s"] / found["local_training_s"],
@@ -139,7 +143,7 @@ def memory(x: Tensor) -> dict[int, float]:
     """Peak MB that Python and NumPy allocate during one screened round, by the number of clients."""
     peaks = {}
     for clients in (5, 20, 40):
-        call = screened_round(net("cnn"), x[:DEFAULT_PROBE], clients)
+        call = screened_round(net(MEDIUM), x[:DEFAULT_PROBE], clients)
         call()
         tracemalloc.start()
         call()
@@ -164,7 +168,7 @@ def probe_sizes(x: Tensor, y: Tensor, rounds: int, seed: int) -> list[dict[str, 
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     x, y = x[order], y[order]
     sizes = (5, 10, 25, 50, 100, 200, 400)
-    model = net("resnet_small")
+    model = net(SMALL)
     screens = {n: UpdateScreen(model, x[:n], (StateLag(3), StateSnapshot())) for n in sizes}
     shards = [(x[i : i + 200], y[i : i + 200]) for i in range(1000, 1000 + 200 * CLIENTS, 200)]
     start = state_of(model)
@@ -199,14 +203,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # Flower sets this in a ServerApp
     pixels, labels = mnist_data()
     x, y = torch.tensor(pixels).float().view(-1, 1, 28, 28) / 255, torch.tensor(labels).long()
-    found: dict[str, Any] = {"load_before": os.getloadavg()[0], "threads": options.threads}
-    found["cost"] = [cost(name, x, y, options.repeats) for name in ("resnet_small", "cnn")]
+    found: dict[str, Any] = {"load_before": os.getloadavg()[0]}
+    nets = (SMALL, MEDIUM, LARGE)
+    found["cost"] = [cost(kind, threads, x, y, options.repeats) for kind in nets for threads in (1, 2)]
     found["memory_peak_mb"] = memory(x)
     print(json.dumps(found, indent=1), flush=True)
     found["probe"] = [row for seed in range(options.seeds) for row in probe_sizes(x, y, options.rounds, seed)]

@@ -86,7 +86,7 @@ def test_reports_of_an_honest_run(run: Any) -> None:
 @pytest.mark.parametrize("changes", [{}, ATTACKED])
 def test_screening_that_flags_nobody_is_plain_fedavg(run: Any, changes: dict[str, Any]) -> None:
     plain_reports, plain = run(changes)
-    lenient = {**SCREENED, "screening": {"threshold": "fixed", "upper": 1e9}}
+    lenient = {**SCREENED, "screening": {"threshold": "fixed", "upper": 1e9, "loss": "ignored"}}
     reports, screened = run({**changes, **lenient})
     assert same(plain, screened)
     assert [report.accuracy for report in reports] == [report.accuracy for report in plain_reports]
@@ -97,7 +97,7 @@ def test_screening_that_flags_nobody_is_plain_fedavg(run: Any, changes: dict[str
 
 
 def test_what_is_rejected_is_not_learned_from(run: Any) -> None:
-    strict = {**SCREENED, "screening": {"threshold": "fixed", "upper": 0.0}}
+    strict = {**SCREENED, "screening": {"threshold": "fixed", "upper": 0.0, "loss": "ignored"}}
     reports, _ = run(strict)
     assert set(reports[-1].verdicts.actions) == {Action.REJECTED}
     assert reports[0].accuracy == reports[-1].accuracy  # nothing was ever learned
@@ -185,7 +185,7 @@ REMEMBERING: dict[str, dict[str, Any]] = {
     "screened": {**SCREENED, "strategy": {"name": "fedavgm", "momentum": 0.9}},
     "quarantined": {
         **SCREENED,
-        "screening": {"threshold": "fixed", "upper": 0.001},
+        "screening": {"threshold": "fixed", "upper": 0.001, "loss": "ignored"},
         "quarantine": {"name": "evidence", "shift": 0.5, "limit": 0.2},
     },
     "averaged history": {"defense": {"name": "md_screen"}, "history": {"name": "ema", "decay": 0.5}},

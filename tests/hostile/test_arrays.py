@@ -10,7 +10,7 @@ from flwr.app import Array, ArrayRecord
 
 from fedmd.flower.messages import Expected, ExpectedUpdate, read_batches, read_updates, stream_reply
 from fedmd.flower.messages.arrays import CheckedArrays, is_finite, read_array, read_tensors
-from fedmd.flower.replies import read_state
+from fedmd.flower.replies import read_state, slots_of
 from tests.hostile.mutations import npy
 from tests.hostile.wire import ROUND, answer, batch, update
 
@@ -113,9 +113,9 @@ def test_an_update_is_checked_once() -> None:
     first = read_tensors(kept.arrays, WEIGHTS.tensors)
     assert read_tensors(kept.arrays, WEIGHTS.tensors) is first
     assert isinstance(kept.arrays, CheckedArrays) and kept.arrays == record
-    assert read_state(kept.arrays, {"w": torch.zeros(2, 3)})["w"].data_ptr() == first["w"].ctypes.data
+    assert read_state(kept.arrays, slots_of({"w": torch.zeros(2, 3)}))["w"].data_ptr() == first["w"].ctypes.data
     with pytest.raises(ValueError, match="another model"):
-        read_state(kept.arrays, {"v": torch.zeros(2, 3)})  # it was checked for another one
+        read_state(kept.arrays, slots_of({"v": torch.zeros(2, 3)}))  # it was checked for another one
     kept.arrays["w"] = Array(np.full((2, 3), np.nan, np.float32))
     with pytest.raises(ValueError, match="not finite"):
         read_tensors(kept.arrays, WEIGHTS.tensors)

@@ -29,7 +29,7 @@ from fedmd.flower.messages import (
     update_request,
 )
 from fedmd.flower.messages.reasons import error_of, shown
-from fedmd.flower.replies import read_state
+from fedmd.flower.replies import read_state, slots_of
 from fedmd.flower.streaming import FlowerCollector
 from fedmd.server.learner import NO_VERDICTS
 from fedmd.server.session import Collected
@@ -127,9 +127,9 @@ def test_a_counter_that_pytorch_cannot_hold(dtype: Any) -> None:
     """A net with batch norm in anybody's ServerApp; np.longdouble made torch.from_numpy raise TypeError."""
     record = ArrayRecord({"count": Array(np.zeros((), dtype))})
     with pytest.raises(ValueError, match="count must be any number"):
-        read_state(record, {"count": torch.tensor(3)})
+        read_state(record, slots_of({"count": torch.tensor(3)}))
     for fine in (np.int64, np.float32, np.float64, np.uint8):
-        read = read_state(ArrayRecord({"count": Array(np.full((), 7, fine))}), {"count": torch.tensor(3)})
+        read = read_state(ArrayRecord({"count": Array(np.full((), 7, fine))}), slots_of({"count": torch.tensor(3)}))
         assert int(read["count"]) == 7
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from fedmd.flower.messages.reasons import shown
 
 Values = NDArray[np.generic]
-Header = tuple[tuple[int, ...], bool, np.dtype[np.generic], int]  # shape, column-major, dtype, where the data begins
+Header = tuple[tuple[int, ...], bool, np.dtype[np.generic], str, int, int]
+"""Shape, whether it is column-major, dtype, its name, the number of values, and where they begin."""
 Slots = Mapping[str, tuple[tuple[int, ...], np.dtype[np.generic] | None]]
 """Shape and dtype of the tensors a model has by name; None: a counter, which may come as any kind of number."""
 
@@ -45,9 +46,8 @@ def read_array(name: str, array: Array) -> Values:
     if array.stype != "numpy.ndarray":
         raise ValueError(f"{name} cannot be read: it is serialised as {shown(array.stype)}")
     try:
-        shape, fortran_order, dtype, start = _header_of(array.data)
-        count = math.prod(shape)
-        sized = min(shape, default=0) >= 0 and count * dtype.itemsize == len(array.data) - start
+        shape, fortran_order, dtype, dtype_name, count, start = _header_of(array.data)
+        sized = count * dtype.itemsize == len(array.data) - start
         if sized and count:
             flat = np.frombuffer(array.data, dtype, count, start)
             values = flat.reshape(shape, order="F" if fortran_order else "C")
@@ -57,10 +57,10 @@ def read_array(name: str, array: Array) -> Values:
         raise ValueError(f"{name} cannot be read: {type(error).__name__}") from error
     if not sized:
         raise ValueError(f"{name} cannot be read: what its header declares is not the {len(array.data)} bytes sent")
-    if (array.dtype, tuple(array.shape)) != (str(dtype), values.shape):
+    if (array.dtype, tuple(array.shape)) != (dtype_name, values.shape):
         raise ValueError(
             f"{name} is declared as {shown(array.dtype)} {shown(list(array.shape))}, "
-            f"but it is {str(dtype)[:40]} {shown(list(values.shape))}"
+            f"but it is {dtype_name[:40]} {shown(list(values.shape))}"
         )
     return values if values.flags.aligned else values.copy()
 
@@ -74,7 +74,9 @@ def _header_of(data: bytes) -> Header:
 def _parse(data: bytes) -> Header:
     file = BytesIO(data)
     shape, fortran_order, dtype = _HEADERS[npy.read_magic(file)](file)  # type: ignore[no-untyped-call]
-    return shape, fortran_order, dtype, file.tell()
+    if min(shape, default=0) < 0:
+        raise ValueError("a negative length")
+    return shape, fortran_order, dtype, str(dtype), math.prod(shape), file.tell()
 
 
 _parsed = lru_cache(maxsize=1024)(_parse)
@@ -98,7 +100,7 @@ def read_tensors(record: ArrayRecord | None, slots: Slots) -> dict[str, Values]:
 
 def _read_tensor(name: str, array: Array, shape: tuple[int, ...], dtype: np.dtype[np.generic] | None) -> Values:
     values = read_array(name, array)
-    if values.dtype not in ({dtype} if dtype is not None else _COUNTERS):
+    if values.dtype != dtype if dtype is not None else values.dtype not in _COUNTERS:
         raise ValueError(f"{name} must be {dtype or 'any number'}, not {str(values.dtype)[:40]}")
     if values.shape != shape:
         raise ValueError(f"{name} must have shape {list(shape)}, not {shown(list(values.shape))}")
@@ -115,6 +117,5 @@ def is_finite(values: Values) -> bool:
     """
     if values.dtype.kind != "f":
         return True
-    flat = cast(NDArray[np.float64], values.ravel(order="K"))
-    with np.errstate(all="ignore"):
-        return math.isfinite(np.vdot(flat, flat)) or bool(np.isfinite(flat).all())
+    flat = cast("NDArray[np.float64]", values.ravel(order="K"))
+    return math.isfinite(np.vdot(flat, flat)) or bool(np.isfinite(flat).all())
