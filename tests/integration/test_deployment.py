@@ -1,4 +1,4 @@
-"""Real processes on loopback: who is let in, and who is turned away."""
+"""Real processes on loopback: who is let in and who is turned away, and a run of those who are."""
 
 import json
 import subprocess
@@ -7,17 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from fedmd.audit.reading import Intact, read_live, verify
+from fedmd.compose import compose
+from fedmd.data.export import export_samples
 from fedmd.deploy.folder import Plan, init_folder
+from fedmd.flower.world import build_world
 from fedmd.runtime.deployment import Deployment, environment, free_port
 from fedmd.runtime.processes import Processes
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 
 
-def test_strangers_are_turned_away(tmp_path: Path) -> None:
-    """One SuperLink; a registered node beside three others, each wrong in one way. Nobody is left afterwards."""
+def test_strangers_are_turned_away_and_the_others_train(tmp_path: Path) -> None:
+    """One SuperLink; a registered node beside three others, each wrong in one way; then a run, in mode=update.
+
+    Nobody is left afterwards.
+    """
     folder, other = tmp_path / "federation", tmp_path / "other"
-    init_folder(folder, Plan(port=free_port(), nodes=4))
+    init_folder(folder, Plan(port=free_port(), nodes=3))
     init_folder(other, Plan(nodes=1))
     with Processes(folder / "logs", environment(folder)) as processes:
         deployment = Deployment(folder, processes)
@@ -48,7 +55,31 @@ def test_strangers_are_turned_away(tmp_path: Path) -> None:
         assert all(processes.exit_code(name) != 0 for name in turned_away)
         assert "CERTIFICATE_VERIFY_FAILED" in processes.tail("wrong-authority")
         assert statuses(processes) == ["online", "registered"]  # node-0; node-2, in whose name somebody tried
+        deployment.register_nodes("node-1")
+        train_at_home(folder, deployment, processes)
     assert processes.left() == []
+
+
+def train_at_home(folder: Path, deployment: Deployment, processes: Processes) -> None:
+    """A screened run of mode=update in which every node learns from its own samples, and the record of it."""
+    composed = compose([
+        "experiment=smoke", "mode=update", "defense=md_screen", "attack=none", "federation.clients=3",
+        f"federation.register_file={folder}/register.json", "local.samples=40", "stream.accumulative_rounds=0",
+        "stream.recovery_rounds=0", f"hydra.run.dir={folder}/run",
+    ])  # fmt: skip
+    for client in range(3):
+        export_samples(build_world(composed.config).local.of(client), folder / f"data/node-{client}.parquet")
+    deployment.start_node("node-1")  # it had given up; its key is registered now
+    deployment.start_node("node-2")
+    run = deployment.submit(composed.overrides)
+    processes.wait_for("the run's end", lambda: deployment.status(run).startswith("finished"), timeout_s=240)
+    assert deployment.status(run) == "finished:completed", processes.tail("superlink")
+    summary = json.loads((folder / "run/summary.json").read_text())
+    assert summary["rounds"] == 2 and summary["accuracy"]["final"] > summary["accuracy"]["burn_in"]
+    assert isinstance(verify(folder / "run/audit"), Intact)
+    judged = [record.entry for record in read_live(folder / "run/audit") if record.entry.kind == "verdict"]
+    assert [(entry.round, entry.client) for entry in judged] == [(r, c) for r in range(2) for c in range(3)]
+    assert all(entry.discrepancy is not None and entry.node for entry in judged)
 
 
 def statuses(processes: Processes) -> list[str]:
