@@ -54,7 +54,8 @@ class ScreeningConfig(Section):
 
     `probe` is how many of the trusted images are asked, null for all. An update is acted upon outside limits.
     `threshold` robust: those of the round's clients, `k`, `floor` and `tails` as in `robust_threshold`; fixed: `lower`
-    and `upper`, in nats. `loss` screened (a second extension): a candidate's loss on the probe is judged too.
+    and `upper`, in nats. `loss` screened (a second extension): a candidate's loss on the probe is judged too, as
+    an outlier above the round's others by `k` and `floor`.
     """
 
     action: Literal["reject", "correct", "weight"] = "reject"

@@ -1,4 +1,4 @@
-"""Any aggregator of ByzFL (Gonzalez et al. 2025) as a Flower strategy; needs `pip install fedmd[byzfl]`."""
+"""Any aggregator of ByzFL (Gonzalez et al. 2025) as a Flower strategy; needs `pip install byzfl`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -54,7 +54,7 @@ def byzfl_rule(aggregator: str, options: Mapping[str, Any]) -> Callable[[Tensor]
     try:
         from byzfl.aggregators import aggregators  # an optional extra, and slow to import
     except ImportError as error:
-        raise ConfigError("strategy.name: byzfl needs an optional package: pip install 'fedmd[byzfl]'.") from error
+        raise ConfigError("strategy.name: byzfl needs an optional package: pip install byzfl.") from error
     rules = {
         name: rule
         for name, rule in vars(aggregators).items()

@@ -43,7 +43,7 @@ def observing(config: RunConfig, on_round: Observer) -> Iterator[Observer]:
 @contextmanager
 def _live(host: str, port: int) -> Iterator[LiveMetrics]:
     if not prometheus_is_installed():
-        raise ConfigError("observability.prometheus_port: needs prometheus-client; pip install 'fedmd[deploy]'.")
+        raise ConfigError("observability.prometheus_port: needs prometheus-client; pip install prometheus-client.")
     try:
         live = LiveMetrics(host, port).__enter__()
     except OSError as error:

@@ -113,7 +113,7 @@ def build_strategy(
         model=averaged_part(server.model),
         probe=_probe(server, config.screening.probe),
         threshold=update_threshold(config.screening),
-        loss_threshold=partial(robust_threshold, tails="upper") if config.screening.loss == "screened" else None,
+        loss_threshold=loss_threshold(config.screening),
         history=update_history(config.history, snapshots),
         action=config.screening.action,
         on_verdicts=on_verdicts,
@@ -134,6 +134,13 @@ def averaged_part(model: nn.Module) -> nn.Module:
             if not buffer.is_floating_point():
                 module.register_buffer(name, buffer, persistent=False)
     return copied
+
+
+def loss_threshold(config: ScreeningConfig) -> UpdateThreshold | None:
+    """The limits of a round's losses on the probe, None where these are ignored: a low loss is no reason to act."""
+    if config.loss == "ignored":
+        return None
+    return partial(robust_threshold, k=config.k, floor=config.floor, tails="upper")
 
 
 def update_threshold(config: ScreeningConfig) -> UpdateThreshold:

@@ -140,8 +140,8 @@ class UpdateSession:
 def _verdicts(settled: _Settled, judged: tuple[UpdateVerdict, ...]) -> Verdicts:
     """One verdict a client's update, in the order of those heard; where nobody screens, all are accepted unmeasured.
 
-    The score is how far an update's discrepancies go beyond their limits, as a factor: acted upon above 1. Who was
-    caught in this round is rejected, whatever the screening said of the update.
+    The score is how far an update's discrepancies, or its loss, go beyond their limits, as a factor: acted upon above
+    1. Who was caught in this round is rejected, whatever the screening said of the update.
     """
     clients = settled.heard
     n, by_client = len(clients), {client_of(verdict.node): verdict for verdict in judged}

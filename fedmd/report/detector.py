@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fedmd.types import Json
 
 DISCREPANCY = "Memorization discrepancy"
-LIMIT_FACTOR = "Discrepancy over its limit"  # of mode=update: a factor, acted upon above 1
+LIMIT_FACTOR = "Score over its limit"  # of mode=update: a factor, acted upon above 1
 NAMES = {
     "discrepancy": DISCREPANCY,
     "historical_loss": "Historical loss",

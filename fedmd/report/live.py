@@ -48,7 +48,7 @@ class LiveMetrics:
         self._score = Gauge(
             "fedmd_score", "Quantiles of the detector's score in the last round", ["quantile"], registry=registry
         )
-        self._threshold = Gauge("fedmd_threshold_nats", "The threshold of the last round", registry=registry)
+        self._threshold = Gauge("fedmd_threshold", "What the last round's scores were held against", registry=registry)
         self._samples = Counter("fedmd_samples", "Samples by what was done with them", ["action"], registry=registry)
         self._refused = Counter("fedmd_refused_messages", "Messages refused, missing ones included", registry=registry)
         self._quarantined = Gauge("fedmd_quarantined_clients", "Clients whose data is kept aside", registry=registry)

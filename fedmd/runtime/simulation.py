@@ -90,7 +90,7 @@ def _check(config: RunConfig) -> None:
     if config.runtime.workers is None and config.runtime.client_cpus > cores:
         raise ConfigError(f"runtime.client_cpus: must be at most {cores}, the cores of this machine.")
     if config.runtime.tensorboard and not tensorboard_is_installed():
-        raise ConfigError("runtime.tensorboard: needs the package tensorboard; pip install 'fedmd[tensorboard]'.")
+        raise ConfigError("runtime.tensorboard: needs the package tensorboard; pip install tensorboard.")
     world = build_world(config)
     check_detector(config.defense.detector, model_for(config.model, world.images, config.seed))
     world.streams.batch(0, 0)

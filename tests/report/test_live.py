@@ -50,7 +50,7 @@ def test_numbers_of_the_rounds() -> None:
     assert found["fedmd_trusted_accuracy", ""] == 0.5
     assert found["fedmd_score", "0.5"] == pytest.approx(0.2)
     assert found["fedmd_score", "1.0"] == pytest.approx(0.3)
-    assert found["fedmd_threshold_nats", ""] == 0.15
+    assert found["fedmd_threshold", ""] == 0.15
     assert [found["fedmd_samples_total", name] for name in ("accepted", "corrected", "rejected")] == [2, 4, 2]
     assert found["fedmd_refused_messages_total", ""] == 4
     assert found["fedmd_received_bytes_total", ""] == 2000

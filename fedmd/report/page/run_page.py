@@ -161,7 +161,7 @@ def rounds_table(run: Run) -> Table:
         }
         for row in run.metrics
     ]
-    return Table.of(rows, "Round by round; discrepancy and threshold in nats", folded=f"All {len(rows)} rounds")
+    return Table.of(rows, "Round by round; discrepancy in nats", folded=f"All {len(rows)} rounds")
 
 
 def unit(fraction: float | None, name: str) -> str:

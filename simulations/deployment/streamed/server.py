@@ -1,4 +1,4 @@
-"""A ServerApp of your own that learns from what clients stream. Lines (1), (2) and (3) are all of fedmd in it."""
+"""A ServerApp of your own that learns from what clients stream. All of fedmd in it: (1), (2), (3), and imports."""
 
 import copy
 
