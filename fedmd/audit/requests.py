@@ -3,23 +3,33 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+Release = tuple[int, int]  # a client, and the round since which it was in quarantine when its release was asked for
 
-def request_release(shelf: Path, client: int) -> None:
-    """Ask for the release of `client`."""
+
+def request_release(shelf: Path, client: int, since: int) -> None:
+    """Ask for the release of `client` from its quarantine `since` that round."""
     shelf.mkdir(parents=True, exist_ok=True)
-    _path(shelf, client).touch()
+    _path(shelf, client).write_text(f"{since}\n")
 
 
-def pending(shelf: Path) -> frozenset[int]:
-    """The clients whose release is asked for."""
-    names = (path.name.removeprefix("release-") for path in shelf.glob("release-*"))
-    return frozenset(int(name) for name in names if name.isdigit())
+def pending(shelf: Path) -> frozenset[Release]:
+    """The releases that are asked for. A file without a number stands for the present."""
+    found = ((path.name.removeprefix("release-"), _since(path)) for path in shelf.glob("release-*"))
+    return frozenset((int(name), since) for name, since in found if name.isdigit())
 
 
-def settle(shelf: Path, clients: Iterable[int]) -> None:
-    """Their requests are fulfilled and recorded."""
-    for client in clients:
-        _path(shelf, client).unlink(missing_ok=True)
+def settle(shelf: Path, releases: Iterable[Release]) -> None:
+    """These are fulfilled and recorded, or came to nothing; a later wish for the same client stays."""
+    for client, since in releases:
+        if _since(path := _path(shelf, client)) == since:
+            path.unlink(missing_ok=True)
+
+
+def _since(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # taken down meanwhile, or not of `request_release`
+        return -1
 
 
 def _path(shelf: Path, client: int) -> Path:

@@ -57,7 +57,7 @@ def inmates(run: Path) -> dict[int, int]:
 
 def _list(run: Path) -> None:
     since, kept = inmates(run), shelf.contents(run / shelf.FOLDER)
-    asked = requests.pending(run / shelf.FOLDER)
+    asked = {client for client, _ in requests.pending(run / shelf.FOLDER)}
     rows: list[Row] = []
     for client in sorted({*since, *(batch.client for batch in kept)}):
         mine = [batch for batch in kept if batch.client == client]
@@ -83,9 +83,10 @@ def _show(run: Path, client: int) -> None:
 
 
 def _release(run: Path, client: int) -> None:
-    if client not in inmates(run):
+    since = inmates(run)
+    if client not in since:
         raise ConfigError(f"{run}: client {client} is not in quarantine.")
     if read_summary(run) is not None:
         raise ConfigError(f"{run}: the run is over, so there is no server to take client {client} back.")
-    requests.request_release(run / shelf.FOLDER, client)
+    requests.request_release(run / shelf.FOLDER, client, since[client])
     print(f"client {client} is released when the next round begins")

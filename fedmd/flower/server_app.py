@@ -8,7 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedmd.compose import compose, make_folder, resumed_folder
 from fedmd.flower.federation import print_round, serve
 from fedmd.flower.observing import observing
-from fedmd.server.checkpoints import has_finished, note_config, noted_config
+from fedmd.server.checkpoints import has_finished, note_config, noted_config, sole_server, tidy
 
 app = ServerApp()
 
@@ -23,6 +23,7 @@ def main(grid: Grid, context: Context) -> None:
     resume = resumed_folder(overrides)
     if resume is not None:
         if has_finished(resume):
+            tidy(resume)
             print(f"run folder: {resume} holds a finished run; there is nothing to resume", flush=True)
             return
         config, folder = noted_config(resume), resume
@@ -30,8 +31,9 @@ def main(grid: Grid, context: Context) -> None:
         composed = compose(overrides)
         config, folder = composed.config, composed.folder
         make_folder(folder)
-        note_config(folder, config)
-        composed.write_hydra_files()
+        with sole_server(folder):  # a run that is going on there keeps its own configuration
+            note_config(folder, config)
+            composed.write_hydra_files()
     with observing(config, print_round) as observe:
         serve(grid, config, folder, observe, resume=resume is not None)
     print(f"run folder: {folder}", flush=True)

@@ -101,5 +101,6 @@ def _strip(world: World, coalition: Coalition, result: RoundResult) -> Strip | N
     screened, kept = result.learned.screened, result.learned.screened.verdicts.actions != Action.REJECTED
     learned = np.zeros((len(kept), *batch.images.shape[1:]), np.uint8)
     learned[kept] = np.rint(screened.x.float().cpu().numpy() * 255).astype(np.uint8)
-    mine = np.flatnonzero(result.learned.clients == batch.client)[:_STRIP_IMAGES]
-    return Strip(clean[:_STRIP_IMAGES], batch.images[:_STRIP_IMAGES], learned[mine])
+    mine = np.flatnonzero(result.learned.clients == batch.client)
+    shown = min(_STRIP_IMAGES, len(clean), len(batch.images))  # a member may send fewer or more than its stream has
+    return Strip(clean[:shown], batch.images[:shown], learned[mine[:shown]])

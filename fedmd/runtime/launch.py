@@ -7,10 +7,11 @@ from pathlib import Path
 from fedmd.compose import Composed, make_folder
 from fedmd.config import ConfigError, RunConfig
 from fedmd.report.detector import detector_name, detector_setting
+from fedmd.report.files import REPORT
 from fedmd.report.page.write import write_report
 from fedmd.report.summary import read_summary
 from fedmd.runtime.simulation import Cell, simulate
-from fedmd.server.checkpoints import has_finished, note_config, noted_config, sole_server
+from fedmd.server.checkpoints import has_finished, note_config, noted_config, sole_server, tidy
 from fedmd.types import Json
 
 _NO_MATTER = ("workers", "cache_dir", "progress", "tensorboard", "checkpoint_every")
@@ -23,8 +24,9 @@ def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
         print(f"{skipped} of {len(runs)} runs are finished and skipped")
     for run in pending:
         make_folder(run.folder)
-        note_config(run.folder, run.config)
-        run.write_hydra_files()
+        with sole_server(run.folder):  # a run that is going on there keeps its own configuration
+            note_config(run.folder, run.config)
+            run.write_hydra_files()
     simulate([Cell(run.config, run.folder) for run in pending], on_finished=announce)
     if runs:
         shared = Path(os.path.commonpath([run.folder for run in runs]))  # of a sweep the folder around its runs
@@ -32,12 +34,15 @@ def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
 
 
 def resume(folder: Path) -> None:
-    """Go on with the run in `folder`, killed at whatever moment. One that has finished is left as it is.
+    """Go on with the run in `folder`, killed at whatever moment. Of one that has finished only what is missing is made.
 
     Raises ConfigError as `simulate` does, and when there is no run, or one that this version cannot go on with.
     """
     folder = folder.expanduser().absolute()
     if has_finished(folder):
+        tidy(folder)
+        if not (folder / REPORT).exists():
+            write_report(folder)
         print(f"run folder: {folder} holds a finished run; there is nothing to resume", flush=True)
         return
     config = noted_config(folder)

@@ -14,13 +14,15 @@ from fedmd.checkpoint import CheckpointError, Saved
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.cache import digest
 from fedmd.report.files import METRICS
+from fedmd.report.parts import FOLDER as PARTS
+from fedmd.report.parts import discard_parts
 from fedmd.report.summary import read_summary
 from fedmd.server.session import is_checkpoint_due
 from fedmd.training.burn_in import BurnIn
 
 CONFIG = "config.json"  # there from a run's first moment on
 CHECKPOINT = "checkpoint.safetensors"  # there until the run has finished
-FORMAT = "1"
+FORMAT = "2"
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,17 @@ def has_finished(folder: Path) -> bool:
     if summary is None:
         return False
     return not (folder / CONFIG).exists() or summary["config"] == json.loads(noted_config(folder).to_json())
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a run in `folder` keeps until it has finished: one may be killed in between.
+
+    Raises ConfigError when another process is working there.
+    """
+    if (folder / CHECKPOINT).exists() or (folder / PARTS).exists():
+        with sole_server(folder):
+            discard_checkpoint(folder)
+            discard_parts(folder)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Admitted(Generic[M]):
     rejections: tuple[Rejection, ...]
     nodes: Mapping[int, str]
     released: Mapping[int, str]
-    requests: frozenset[int]
+    settled: frozenset[requests.Release]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Gate(ABC, Generic[M]):
         self._trail = trail
         self._shelf = shelf
         self._evicted: list[Kept] = []  # recorded, and on the shelf until `commit`
-        self._settled: frozenset[int] = frozenset()  # requests that are fulfilled, and there until `commit`
+        self._settled: frozenset[requests.Release] = frozenset()  # fulfilled, and there until `commit`
 
     @abstractmethod
     def _tensors(self, message: M) -> dict[str, torch.Tensor]:
@@ -89,7 +89,10 @@ class Gate(ABC, Generic[M]):
         """
         released = dict.fromkeys(self.quarantine.served(round, self._config), "its time is over")
         asked = requests.pending(self._shelf.folder) - self._settled if self._shelf is not None else frozenset()
-        released |= dict.fromkeys(asked & set(self.quarantine.since), "released by an operator")
+        # A round that is repeated after a crash may lie before the quarantine that a request is about: it waits.
+        asked = frozenset((client, since) for client, since in asked if since < round)
+        wanted = {client for client, _ in asked} & set(self.quarantine.since)
+        released |= dict.fromkeys(wanted, "released by an operator")
         self.quarantine = self.quarantine.without(frozenset(released))
         aside = tuple(message for message in messages if message.client in self.quarantine.since)
         heard = tuple(message for message in messages if message.client not in self.quarantine.since)
@@ -116,7 +119,7 @@ class Gate(ABC, Generic[M]):
             events += [Entry("quarantine", "evicted", k.round, k.client, reason="the shelf is full") for k in evicted]
             self._trail.append([*tell(aside), *events])
         self._evicted += evicted
-        self._settled |= admitted.requests
+        self._settled |= admitted.settled
         rejections = [*admitted.rejections, *(Rejection(client, aside[client]) for client in aside)]
         return Closed(tuple(sorted(rejections, key=lambda rejection: rejection.client)), tuple(aside), caught)
 
@@ -134,7 +137,7 @@ class Gate(ABC, Generic[M]):
             "quarantine": self.quarantine.state(),
             "trail": None if position is None else [position.seq, position.hash],
             "evicted": [[batch.client, batch.round] for batch in self._evicted],
-            "settled": sorted(self._settled),
+            "settled": [[client, since] for client, since in sorted(self._settled)],
         }
 
     def restore(self, saved: Saved, round: int) -> None:
@@ -149,7 +152,7 @@ class Gate(ABC, Generic[M]):
             evicted = {(client, kept) for client, kept in saved["evicted"]}
             on_it = contents(self._shelf.folder)
             self._evicted = [k for k in on_it if k.round >= round or (k.client, k.round) in evicted]
-            self._settled = frozenset(saved["settled"])
+            self._settled = frozenset((client, since) for client, since in saved["settled"])
             self.commit()
 
     def _reason(self, client: int) -> str:

@@ -155,9 +155,12 @@ def child(place: str, call: int, overrides: list[str]) -> None:
 def resume_all(folders: list[Path], peace: Path, overrides: list[str]) -> None:
     """Go on with every run in `folders`, and make the one in peace, all on one Ray instance."""
     from fedmd.runtime.simulation import Cell, simulate
-    from fedmd.server.checkpoints import has_finished
+    from fedmd.server.checkpoints import has_finished, tidy
 
-    going_on = [Cell(noted_config(folder), folder, resume=True) for folder in folders if not has_finished(folder)]
+    finished = [folder for folder in folders if has_finished(folder)]
+    for folder in finished:
+        tidy(folder)
+    going_on = [Cell(noted_config(folder), folder, resume=True) for folder in folders if folder not in finished]
     simulate([Cell(compose(overrides).config, peace), *going_on], on_round=lambda config, report: None)
 
 

@@ -79,8 +79,11 @@ def test_requests(tmp_path: Path) -> None:
     folder = tmp_path / "quarantine"
     assert requests.pending(folder) == frozenset()
     for client in (3, 12, 3):
-        requests.request_release(folder, client)
+        requests.request_release(folder, client, since=5)
     (folder / "release-x").touch()
-    assert requests.pending(folder) == {3, 12}
-    requests.settle(folder, [3, 99])
-    assert requests.pending(folder) == {12}
+    assert requests.pending(folder) == {(3, 5), (12, 5)}
+    requests.request_release(folder, 12, since=8)  # it was let go and caught again meanwhile
+    requests.settle(folder, [(3, 5), (12, 5), (99, 0)])
+    assert requests.pending(folder) == {(12, 8)}
+    (folder / "release-4").touch()  # by hand
+    assert requests.pending(folder) == {(12, 8), (4, -1)}

@@ -12,6 +12,7 @@ from fedmd import cli
 from fedmd.audit import requests
 from fedmd.audit.reading import Intact, read_live, verify
 from fedmd.config import RunConfig
+from fedmd.console.quarantine import inmates
 from fedmd.data.cache import default_cache_dir
 from fedmd.defense.detector import Answers
 from fedmd.flower.world import build_world
@@ -92,7 +93,7 @@ def test_release_is_asked_for_and_shown(folder: Path, call: Call) -> None:
     assert code == 2 and "the run is over" in lines[0] and not requests.pending(folder / "quarantine")
     (folder / "summary.json").unlink()  # as while the server runs
     code, _ = call(folder, "release", 1)
-    assert code == 0 and requests.pending(folder / "quarantine") == {1}
+    assert code == 0 and requests.pending(folder / "quarantine") == {(1, inmates(folder)[1])}
     assert "asked for" in call(folder, "list")[1][2]
 
 

@@ -151,7 +151,7 @@ def test_what_it_sent_is_kept_within_bounds(run: Any, tmp_path: Path) -> None:
 def test_an_operator_releases(run: Any, tmp_path: Path) -> None:
     def let_go(report: RoundReport) -> None:
         if report.round == 1:
-            requests.request_release(tmp_path / "0" / "quarantine", BAD)
+            requests.request_release(tmp_path / "0" / "quarantine", BAD, 0)
 
     reports, _ = run({**SCREENED, **EVIDENCE}, spoil={BAD: only_first(torn)}, watch=let_go)
     assert [report.quarantined for report in reports] == [(BAD,), (BAD,), ()]

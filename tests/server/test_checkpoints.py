@@ -19,6 +19,7 @@ from fedmd.server.checkpoints import (
     note_config,
     noted_config,
     sole_server,
+    tidy,
 )
 from fedmd.training.burn_in import BurnIn
 
@@ -115,6 +116,16 @@ def test_files_that_a_killed_server_had_half_written_are_gone(tmp_path: Path) ->
         (tmp_path / name).write_text("half")
     with sole_server(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} == {".lock", ".export.csv.12.ab.tmp", "config.json"}
+
+
+def test_what_a_finished_run_left_is_tidied(tmp_path: Path) -> None:
+    (tmp_path / "verdicts").mkdir()
+    for name in ("summary.json", "checkpoint.safetensors", "verdicts/part-00000000.arrow"):
+        (tmp_path / name).write_text("{}")
+    tidy(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"summary.json", ".lock"}
+    tidy(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_runs_have_names_of_their_own() -> None:

@@ -169,8 +169,10 @@ def test_an_operator_releases(run: Build) -> None:
     system = run("released", noisy=[0])
     for result in system.results():
         if result.report.round == 2:
-            requests.request_release(system.folder / "quarantine", BAD)
-            requests.request_release(system.folder / "quarantine", 4)  # who is not in: forgotten, not saved for later
+            requests.request_release(system.folder / "quarantine", BAD, 0)
+            requests.request_release(
+                system.folder / "quarantine", 4, 0
+            )  # who is not in: forgotten, not saved for later
     released = [e for e in system.entries() if e.action == "released"]
     assert [(e.round, e.client, e.reason) for e in released] == [(3, BAD, "released by an operator")]
     learned = [e.round for e in system.entries() if e.kind == "message" and e.client == BAD and e.action == "accepted"]

@@ -159,19 +159,55 @@ def test_each_part_of_the_state_matters(make_config: Make, tmp_path: Path, part:
     assert [told(report) for report in fresh.go()] != expected[2:]
 
 
-def test_an_operators_request_is_not_lost_with_the_round_that_fulfilled_it(make_config: Make, tmp_path: Path) -> None:
-    quarantine = {**CHANGES["quarantine"], "rounds": None}
-    config = make_config({**CHANGES, "quarantine": quarantine})
+@pytest.fixture
+def quarantined_for_good(make_config: Make) -> RunConfig:
+    return make_config({**CHANGES, "quarantine": {**CHANGES["quarantine"], "rounds": None, "limit": 12.0}})
+
+
+def caught_in(entries: Sequence[Entry]) -> int:
+    """The round in which client 2 was."""
+    return next(
+        e.round for e in entries if e.action == "quarantined" and e.kind == "quarantine" and e.round is not None
+    )
+
+
+def test_a_request_is_not_lost_with_the_round_that_caught_the_client(
+    quarantined_for_good: RunConfig, tmp_path: Path
+) -> None:
+    """Killed before the checkpoint that knows of it: the round is repeated, and the request is not stale."""
+    peace = Server(quarantined_for_good, tmp_path / "peace")
+    peace.folder.mkdir()
+    peace.go()
+    since = caught_in(peace.entries())
+    assert since > 0  # there is a checkpoint before it
+
+    def ask_and_crash(done: int) -> None:
+        if done == since + 1:
+            requests.request_release(tmp_path / "quarantine", 2, since)
+            raise Crash
+
+    with pytest.raises(Crash):
+        Server(quarantined_for_good, tmp_path).go(ask_and_crash)
+    server = Server(quarantined_for_good, tmp_path)
+    server.go()
+    assert [(e.round, e.client) for e in server.entries() if e.action == "released"] == [(since + 1, 2)]
+    assert requests.pending(tmp_path / "quarantine") == frozenset()
+
+
+def test_a_request_is_not_lost_with_the_round_that_fulfilled_it(
+    quarantined_for_good: RunConfig, tmp_path: Path
+) -> None:
+    config = quarantined_for_good
 
     def ask_and_crash(done: int) -> None:
         if done == 4:
             raise Crash
         if done == 3:
-            requests.request_release(tmp_path / "quarantine", 2)
+            requests.request_release(tmp_path / "quarantine", 2, since=1)
 
     with pytest.raises(Crash):
         Server(config, tmp_path).go(ask_and_crash)
-    assert requests.pending(tmp_path / "quarantine") == {2}  # round 3 let the client go, and was not to last
+    assert requests.pending(tmp_path / "quarantine") == {(2, 1)}  # round 3 let the client go, and was not to last
     server = Server(config, tmp_path)
     server.go()
     released = [e for e in server.entries() if e.action == "released"]
