@@ -1,6 +1,7 @@
 """The images that a run in mode=stream shows of its attackers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,6 @@ from fedmd.config import RunConfig
 from fedmd.flower.stream_rounds import _strip
 from fedmd.flower.world import build_world
 from fedmd.types import Action, Screened, Verdicts
-
-BATCH = 4
 
 
 def test_the_strip_is_of_an_attacker_that_was_judged(make_config: Callable[..., RunConfig]) -> None:
@@ -27,7 +26,8 @@ def test_the_strip_is_of_an_attacker_that_was_judged(make_config: Callable[..., 
         n = len(x)
         verdicts = Verdicts(np.zeros(n), np.zeros(n), np.zeros(n), np.full(n, Action.ACCEPTED), None)
         learned = SimpleNamespace(
-            screened=Screened(x, torch.zeros(n), verdicts), clients=np.repeat([b.client for b in kept], BATCH)
+            screened=Screened(x, torch.zeros(n), verdicts),
+            clients=np.repeat([b.client for b in kept], [len(b.images) for b in kept]),
         )
         result: Any = SimpleNamespace(batches=batches, learned=learned, report=SimpleNamespace(phase="accumulative"))
         return _strip(world, coalition, result)
@@ -35,3 +35,5 @@ def test_the_strip_is_of_an_attacker_that_was_judged(make_config: Callable[..., 
     found = strip([0, 2, 3])
     assert np.array_equal(found.poisoned, batches[3].images) and np.array_equal(found.corrected, batches[3].images)
     assert strip([0, 2]) is None
+    batches[3] = replace(batches[3], images=batches[3].images[:1])  # its stream has ended
+    assert all(len(images) == 1 for images in vars(strip([0, 2, 3])).values())
