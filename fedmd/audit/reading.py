@@ -83,7 +83,7 @@ def read_live(folder: Path) -> Iterator[Record]:
                 if record.entry.kind != "rewind" and not any(start < record.seq < end for start, end in void):
                     yield record
     except _UNREADABLE as error:
-        raise ConfigError(f"{folder}: the trail cannot be read ({error}); `fedmd audit --verify` says where.") from error
+        raise ConfigError(f"{folder}: the trail cannot be read ({error}), see `fedmd audit --verify`.") from error
 
 
 def verify(folder: Path) -> Intact | Broken:
