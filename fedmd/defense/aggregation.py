@@ -58,8 +58,8 @@ def fltrust(updates: Tensor, reference: Tensor) -> Tensor:
     if not bool(trust.sum() > 0):
         return torch.zeros_like(reference)
     scale = torch.where(norms > 0, size / norms, 0.0)
-    mean: Tensor = (trust * scale) @ updates / trust.sum()
-    return mean * (torch.linalg.vector_norm(reference, torch.inf) / torch.linalg.vector_norm(server, torch.inf))
+    scaled: Tensor = torch.linalg.vector_norm(reference, torch.inf) / torch.linalg.vector_norm(server, torch.inf)
+    return (trust * scale) @ updates / trust.sum() * scaled
 
 
 def _shrink(norms: Tensor, limit: Tensor) -> Tensor:
