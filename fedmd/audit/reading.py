@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fedmd.audit.chain import GENESIS, Position, link
 from fedmd.audit.entry import Entry
+from fedmd.config import ConfigError
 
 _REFUSE = "BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END"
 SCHEMA = (
@@ -17,6 +18,7 @@ SCHEMA = (
     f"CREATE TRIGGER no_update BEFORE UPDATE ON records {_REFUSE}",
     f"CREATE TRIGGER no_delete BEFORE DELETE ON records {_REFUSE}",
 )
+_UNREADABLE = (sqlite3.Error, ValueError, KeyError, TypeError)  # what a changed file may raise
 
 
 @dataclass(frozen=True)
@@ -52,19 +54,6 @@ def trail_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("trail-*.sqlite"))
 
 
-def is_trail(file: Path) -> bool:
-    """Whether `file` has got its tables: a server may die just before."""
-    with _reading(file) as database:
-        return bool(database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-
-
-def head_of(file: Path) -> Position:
-    """Behind the last record of `file`."""
-    with _reading(file) as database:
-        seq, last = database.execute("SELECT seq, hash FROM head").fetchone()
-        return Position(seq, last.decode())
-
-
 def find(folder: Path, seq: int) -> str | None:
     """The hash of record `seq`; that of the beginning for 0; None if there is none."""
     if seq == 0:
@@ -82,17 +71,27 @@ def is_void(folder: Path, seq: int) -> bool:
 
 
 def read_live(folder: Path) -> Iterator[Record]:
-    """The records that count, in order: those that no rewind declared void, and no rewinds."""
+    """The records that count, in order: those that no rewind declared void, and no rewinds.
+
+    Raises ConfigError for a file that cannot be read; whether what can be read is true, only `verify` says.
+    """
     files = trail_files(folder)
-    void = _void_ranges(files)
-    for file in files:
-        for record in _records(file):
-            if record.entry.kind != "rewind" and not any(start < record.seq < end for start, end in void):
-                yield record
+    try:
+        void = _void_ranges(files)
+        for file in files:
+            for record in _records(file):
+                if record.entry.kind != "rewind" and not any(start < record.seq < end for start, end in void):
+                    yield record
+    except _UNREADABLE as error:
+        raise ConfigError(f"{folder}: the trail cannot be read ({error}), see `fedmd audit --verify`.") from error
 
 
 def verify(folder: Path) -> Intact | Broken:
-    """Recompute every hash of the trail in `folder`. Raises FileNotFoundError where there is no trail."""
+    """Recompute every hash of the trail in `folder`. Raises FileNotFoundError where there is no trail.
+
+    Broken is also a file without tables: none ever gets its name before its tables, so somebody emptied it. What no
+    file can tell is that newer ones were deleted; a head that was noted elsewhere does.
+    """
     files = trail_files(folder)
     if not files:
         raise FileNotFoundError(folder)
@@ -104,7 +103,7 @@ def verify(folder: Path) -> Intact | Broken:
                     here = _beginning(database)
                     first = here.seq + 1
                 result = _check(database, here)
-        except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
+        except _UNREADABLE as error:
             result = Broken("", (here or Position()).seq + 1, f"the file cannot be read: {error}")
         if isinstance(result, Broken):
             return Broken(file.name, result.seq, result.reason)

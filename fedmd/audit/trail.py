@@ -10,14 +10,16 @@ more dependency, without a query language. Not for network file systems, whose l
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from fedmd.audit.chain import Position, canonical, link
 from fedmd.audit.entry import Entry
-from fedmd.audit.reading import SCHEMA, find, head_of, is_trail, is_void, trail_files
+from fedmd.audit.reading import SCHEMA, find, is_void, trail_files
+from fedmd.checkpoint import discard_leftovers, replacing
+from fedmd.config import ConfigError
 
 FOLDER = "audit"
 
@@ -27,6 +29,8 @@ class AuditTrail:
 
     with AuditTrail(run_folder / FOLDER) as trail:
         trail.append(entries)
+
+    Entering raises ConfigError when the newest file is no trail (any more).
     """
 
     def __init__(self, folder: Path, *, rotate_bytes: int = 2**28) -> None:
@@ -36,13 +40,16 @@ class AuditTrail:
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
-        files = trail_files(self.folder)
-        if not files:
-            self._open(self._named(1), Position())
-        elif is_trail(files[-1]):
-            self._connect(files[-1])
-        else:  # the server died while it began this file
-            self._open(files[-1], head_of(files[-2]) if len(files) > 1 else Position())
+        discard_leftovers(self.folder, "trail-*.sqlite")
+        if not trail_files(self.folder):
+            _begin(self._named(1), Position())
+        newest = trail_files(self.folder)[-1]
+        try:
+            self._connect(newest)
+            _position(self._connected)
+        except sqlite3.DatabaseError as error:
+            self._connected.close()
+            raise ConfigError(f"{newest}: nothing can be appended to this audit trail ({error}).") from error
         return self
 
     def __exit__(
@@ -54,8 +61,7 @@ class AuditTrail:
     @property
     def position(self) -> Position:
         """Behind the last record; what a checkpoint must remember."""
-        seq, last = self._connected.execute("SELECT seq, hash FROM head").fetchone()
-        return Position(int(seq), str(last))
+        return _position(self._connected)
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add `entries` in one transaction: when this returns they are all on disk; if it raises, none is."""
@@ -63,8 +69,8 @@ class AuditTrail:
             return
         if self._size() > self._rotate_bytes:
             self._rotate()
-        with self._transaction():
-            self._insert(entries)
+        with _transaction(self._connected):
+            _insert(self._connected, entries)
 
     def rewind(self, position: Position, reason: str) -> None:
         """Declare everything after `position` void, by one more record: nothing is ever deleted.
@@ -85,9 +91,11 @@ class AuditTrail:
         return self._database
 
     def _rotate(self) -> None:
-        here, newest = self.position, trail_files(self.folder)[-1]
+        newest = trail_files(self.folder)[-1]
+        following = self._named(int(newest.stem.removeprefix("trail-")) + 1)
+        _begin(following, self.position)
         self._finish()
-        self._open(self._named(int(newest.stem.removeprefix("trail-")) + 1), here)
+        self._connect(following)
 
     def _named(self, number: int) -> Path:
         return self.folder / f"trail-{number:06d}.sqlite"
@@ -96,16 +104,6 @@ class AuditTrail:
         """Bytes of the newest file, with what still waits in its write-ahead log."""
         (pages,), (size,) = (self._connected.execute(f"PRAGMA page_{what}").fetchone() for what in ("count", "size"))
         return int(pages) * int(size)
-
-    def _open(self, file: Path, start: Position) -> None:
-        """Begin `file`; tables, the place in the chain and the first record come in one transaction."""
-        self._connect(file)
-        with self._transaction():
-            for statement in SCHEMA:
-                self._connected.execute(statement)
-            self._connected.execute("INSERT INTO head VALUES (1, ?, ?)", (start.seq, start.hash))
-            if start.seq:
-                self._insert([Entry("rotation", "continued", previous=start.hash)])
 
     def _connect(self, file: Path) -> None:
         self._database = sqlite3.connect(file, isolation_level=None, timeout=30)
@@ -119,22 +117,47 @@ class AuditTrail:
             self._connected.execute("PRAGMA journal_mode = DELETE")
         self._connected.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connected.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._connected.execute("ROLLBACK")
-            raise
-        self._connected.execute("COMMIT")
 
-    def _insert(self, entries: Sequence[Entry]) -> None:
-        here, now = self.position, time.time()
-        rows, last = [], here.hash
-        for seq, entry in enumerate(entries, here.seq + 1):
-            text = canonical({"seq": seq, "time": now, **entry.body()})
-            last = link(last, text.encode())
-            rows.append((seq, text, last))
-        self._connected.executemany("INSERT INTO records VALUES (?, ?, ?)", rows)
-        self._connected.execute("UPDATE head SET seq = ?, hash = ?", (here.seq + len(rows), last))
+def _begin(file: Path, start: Position) -> None:
+    """Write `file` with its tables, its place in the chain and the first record; its name appears with all of them.
+
+    Thus a reader never meets a file without tables, whenever the server dies, and one that somebody emptied is no
+    less broken than it looks.
+    """
+    for log in ("wal", "journal"):  # left when somebody deleted a file of this name; SQLite would read it into ours
+        file.with_name(f"{file.name}-{log}").unlink(missing_ok=True)
+    with replacing(file) as unnamed, closing(sqlite3.connect(unnamed, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode=MEMORY")  # no second file to leave behind: half of it is worth nothing
+        with _transaction(database):
+            for statement in SCHEMA:
+                database.execute(statement)
+            database.execute("INSERT INTO head VALUES (1, ?, ?)", (start.seq, start.hash))
+            if start.seq:
+                _insert(database, [Entry("rotation", "continued", previous=start.hash)])
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        database.execute("ROLLBACK")
+        raise
+    database.execute("COMMIT")
+
+
+def _position(database: sqlite3.Connection) -> Position:
+    seq, last = database.execute("SELECT seq, hash FROM head").fetchone()
+    return Position(int(seq), str(last))
+
+
+def _insert(database: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+    here, now = _position(database), time.time()
+    rows, last = [], here.hash
+    for seq, entry in enumerate(entries, here.seq + 1):
+        text = canonical({"seq": seq, "time": now, **entry.body()})
+        last = link(last, text.encode())
+        rows.append((seq, text, last))
+    database.executemany("INSERT INTO records VALUES (?, ?, ?)", rows)
+    database.execute("UPDATE head SET seq = ?, hash = ?", (here.seq + len(rows), last))

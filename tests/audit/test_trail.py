@@ -214,15 +214,6 @@ def test_a_file_missing_in_the_middle_is_found_and_archived_ones_are_named(tmp_p
     assert trail_files(tmp_path)[-1].name == "trail-000006.sqlite"  # never a name that was taken
 
 
-def test_a_server_that_died_beginning_a_file(tmp_path: Path) -> None:
-    rotated(tmp_path)
-    (tmp_path / "trail-000006.sqlite").touch()
-    with AuditTrail(tmp_path) as trail:
-        trail.append([message(7)])
-    found = verify(tmp_path)
-    assert isinstance(found, Intact) and found.files == 6
-
-
 def test_a_reader_looks_while_the_server_writes(tmp_path: Path) -> None:
     with AuditTrail(tmp_path) as trail:
         trail.append([message(1)])
