@@ -14,6 +14,7 @@ from fedmd.config import ConfigError, RunConfig
 from fedmd.flower.identity import fingerprints, read_register
 from fedmd.flower.messages import INFO, info_request, read_info
 from fedmd.flower.pulls import Pulls
+from fedmd.types import Stranger
 
 log = getLogger(__name__)
 _POLL_S = 0.005  # Grid.send_and_receive sleeps 0.1 s in simulation and 3 s in deployment; its own polls need not
@@ -47,6 +48,7 @@ class Nodes:
         self._answered: set[int] = set()
         self.fingerprint_of: dict[int, str] = {}  # by client, where a register of keys is kept
         self.subscribers: set[int] = set()
+        self._strangers: list[Stranger] = []
 
     def connect(self) -> None:
         """Wait for the federation's nodes and learn which clients each of them answers for.
@@ -93,13 +95,19 @@ class Nodes:
             ):
                 raise ValueError(f"its key {key or '(none)'} may not speak for clients {foreign}")
         except ValueError as error:
-            log.warning("node %d is not part of the federation: %s", node, error)
+            self._strangers.append(Stranger(f"node {node} is not part of the federation: {error}", key or None))
+            log.warning("%s", self._strangers[-1].reason)
             return
         self._node_of.update(dict.fromkeys(clients, node))
         if key:
             self.fingerprint_of.update(dict.fromkeys(clients, key))
         if wants_model:
             self.subscribers.add(node)
+
+    def strangers(self) -> tuple[Stranger, ...]:
+        """The nodes that were not let in since the last call."""
+        told, self._strangers = tuple(self._strangers), []
+        return told
 
     def of(self, clients: Sequence[int]) -> Asked:
         """Whom to ask for `clients`."""
