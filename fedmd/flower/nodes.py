@@ -21,6 +21,7 @@ _POLL_S = 0.005  # Grid.send_and_receive sleeps 0.1 s in simulation and 3 s in d
 _ATTEMPTS = 3  # a node that never says whom it answers for must not cost every round its deadline
 _POLL_HTTP_S = 0.25  # each poll of a real SuperLink is a TLS request, which costs both ends a few milliseconds
 _LAST_LOOK_S = 1.0  # what is there when the deadline has passed must still get through a slow network or machine
+_KEPT_ROUNDS, _KEPT_S = 10, 3600.0  # long enough for nodes whose clocks are minutes ahead of the server's
 
 
 @dataclass(frozen=True)
@@ -121,13 +122,17 @@ class Nodes:
         """Replies by node; a node that stays silent is absent. Replies are matched by the request they answer.
 
         The last look comes after the deadline: a server that was held up finds what has come in the meantime.
-        SuperLink lets only the node that was asked answer, and once; Flower's own errors may have another sender.
+        SuperLink lets only the node that was asked answer, and once; Flower's own errors may have another sender. It
+        keeps a request for `_KEPT_ROUNDS` deadlines, an hour at least (Flower's default is 12 h): a node that comes
+        back later does not work through what it has missed, and what it answers then is not stored.
         """
+        timeout_s = self._config.federation.round_timeout_s
         waiting: dict[str, int] = {}  # a node that left the federation gets no message id, and no entry
         for node, request in requests.items():
+            request.metadata.ttl = max(_KEPT_ROUNDS * timeout_s, _KEPT_S)
             waiting.update(dict.fromkeys(filter(None, self._grid.push_messages([request])), node))
         replies: dict[int, Message] = {}
-        deadline = time.monotonic() + self._config.federation.round_timeout_s
+        deadline = time.monotonic() + timeout_s
         is_last = False
         while waiting and not is_last:
             is_last = time.monotonic() >= deadline
