@@ -117,6 +117,14 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class Stranger:
+    """A node that was not let in, and why; `key` is its key's fingerprint, where nodes have keys."""
+
+    reason: str
+    key: str | None = None
+
+
+@dataclass(frozen=True)
 class RoundReport:
     """Everything that is known after a round. `accuracy` is None in a round without an evaluation.
 

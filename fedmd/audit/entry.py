@@ -14,7 +14,8 @@ class Entry:
 
     kind            action
     run             started
-    message         accepted | rejected | quarantined: what became of a client's message as a whole
+    message         accepted | rejected | quarantined: what became of a client's message as a whole; rejected without a
+                    client: of a node's claim to answer for some
     verdict         accepted | corrected | rejected | quarantined: what became of the sample `index` of it, or of the
                     update in it (index 0)
     quarantine      quarantined | released | evicted: of a client, or of its batch of `round`

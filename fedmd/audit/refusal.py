@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from fedmd.audit.entry import Entry
-from fedmd.types import Rejection
+from fedmd.types import Rejection, Stranger
 
 
 def refusals(
@@ -28,3 +28,8 @@ def refusals(
         )
         for item in rejections
     ]
+
+
+def turned_away(round: int, strangers: Sequence[Stranger]) -> list[Entry]:
+    """The entries on nodes that were not let in since the round before."""
+    return [Entry("message", "rejected", round=round, node=each.key, reason=each.reason) for each in strangers]

@@ -22,9 +22,11 @@ from fedmd.flower.nodes import Nodes, size_of
 from fedmd.server.global_model import GlobalModel
 from fedmd.server.guard import Admitted
 from fedmd.server.update_guard import Update
-from fedmd.types import Rejection
+from fedmd.types import Rejection, Stranger
 
-Admit = Callable[[int, Sequence[ClientUpdate], Sequence[Rejection], Mapping[int, str]], Admitted[Update]]
+Admit = Callable[
+    [int, Sequence[ClientUpdate], Sequence[Rejection], Mapping[int, str], Sequence[Stranger]], Admitted[Update]
+]
 ARRAYS, METRICS, EXAMPLES = "arrays", "metrics", "num-examples"  # the names that Flower's strategies go by
 
 
@@ -34,7 +36,7 @@ class Exchanged:
 
     `admitted` are the valid updates as the guard sorted them; None while nobody was asked. `wall_s` has the seconds
     from asking to the last answer (transport, the clients' work included) and the sum of what the clients say they
-    spent on training. `at` is a `time.perf_counter()`.
+    spent on training. `at` is a `time.perf_counter()`. `strangers` are the nodes not let in since the round before.
     """
 
     rejections: tuple[Rejection, ...] = ()
@@ -42,6 +44,7 @@ class Exchanged:
     bytes_received: int = 0
     wall_s: dict[str, float] = field(default_factory=dict)
     at: float = 0.0
+    strangers: tuple[Stranger, ...] = ()
 
 
 def node_of(client: int) -> int:
@@ -88,7 +91,7 @@ class ClientGrid(Grid):
         self.round = round
         self._clients = tuple(client for client in clients if client not in orphans)
         refused = tuple(Rejection(client, "no node answers for it") for client in orphans)
-        self.exchanged = Exchanged(rejections=refused, at=time.perf_counter())
+        self.exchanged = Exchanged(refused, at=time.perf_counter(), strangers=self._nodes.strangers())
 
     def get_node_ids(self) -> list[int]:
         """This round's clients, as nodes."""
@@ -113,9 +116,10 @@ class ClientGrid(Grid):
         }
         refused = tuple(sorted((*self.exchanged.rejections, *rejections), key=lambda rejection: rejection.client))
         at = time.perf_counter()
-        admitted = self._admit(self.round, updates, refused, self._nodes.fingerprint_of)
+        strangers = self.exchanged.strangers
+        admitted = self._admit(self.round, updates, refused, self._nodes.fingerprint_of, strangers)
         heard = {update.client for update in admitted.heard}
-        self.exchanged = Exchanged(refused, admitted, received, wall_s, at)
+        self.exchanged = Exchanged(refused, admitted, received, wall_s, at, strangers)
         return [
             Message(_as_strategies_want(update), reply_to=asked[update.client])
             for update in updates

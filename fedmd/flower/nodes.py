@@ -2,24 +2,26 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 
-from flwr.app import Error, Message
-from flwr.common.constant import ErrorCode
+from flwr.app import Message
 from flwr.serverapp import Grid
 from flwr.superlink.grid import HttpGrid
-from httpx import HTTPError
 
 from fedmd.config import ConfigError, RunConfig
 from fedmd.flower.identity import fingerprints, read_register
 from fedmd.flower.messages import INFO, info_request, read_info
+from fedmd.flower.pulls import Pulls
+from fedmd.types import Stranger
 
 log = getLogger(__name__)
 _POLL_S = 0.005  # Grid.send_and_receive sleeps 0.1 s in simulation and 3 s in deployment; its own polls need not
 _ATTEMPTS = 3  # a node that never says whom it answers for must not cost every round its deadline
 _POLL_HTTP_S = 0.25  # each poll of a real SuperLink is a TLS request, which costs both ends a few milliseconds
+_LAST_LOOK_S = 1.0  # what is there when the deadline has passed must still get through a slow network or machine
+_KEPT_ROUNDS, _KEPT_S = 10, 3600.0  # long enough for nodes whose clocks are minutes ahead of the server's
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class Nodes:
         self._grid = grid
         self._config = config
         self._folder = folder
-        self._over_http = isinstance(grid, HttpGrid)
-        self._poll_s = _POLL_HTTP_S if self._over_http else _POLL_S
+        self._pulls = Pulls(grid) if isinstance(grid, HttpGrid) else None
+        self._poll_s = _POLL_S if self._pulls is None else _POLL_HTTP_S
         register = config.federation.register_file
         self._register_file = None if register is None else read_register(register)
         self.run = config.to_json()
@@ -47,6 +49,7 @@ class Nodes:
         self._answered: set[int] = set()
         self.fingerprint_of: dict[int, str] = {}  # by client, where a register of keys is kept
         self.subscribers: set[int] = set()
+        self._strangers: list[Stranger] = []
 
     def connect(self) -> None:
         """Wait for the federation's nodes and learn which clients each of them answers for.
@@ -93,13 +96,19 @@ class Nodes:
             ):
                 raise ValueError(f"its key {key or '(none)'} may not speak for clients {foreign}")
         except ValueError as error:
-            log.warning("node %d is not part of the federation: %s", node, error)
+            self._strangers.append(Stranger(f"node {node} is not part of the federation: {error}", key or None))
+            log.warning("%s", self._strangers[-1].reason)
             return
         self._node_of.update(dict.fromkeys(clients, node))
         if key:
             self.fingerprint_of.update(dict.fromkeys(clients, key))
         if wants_model:
             self.subscribers.add(node)
+
+    def strangers(self) -> tuple[Stranger, ...]:
+        """The nodes that were not let in since the last call."""
+        told, self._strangers = tuple(self._strangers), []
+        return told
 
     def of(self, clients: Sequence[int]) -> Asked:
         """Whom to ask for `clients`."""
@@ -112,39 +121,35 @@ class Nodes:
     def ask(self, requests: Mapping[int, Message]) -> dict[int, Message]:
         """Replies by node; a node that stays silent is absent. Replies are matched by the request they answer.
 
-        SuperLink lets only the node that was asked answer, and once; Flower's own errors may have another sender.
+        The last look comes after the deadline: a server that was held up finds what has come in the meantime.
+        SuperLink lets only the node that was asked answer, and once; Flower's own errors may have another sender. It
+        keeps a request for `_KEPT_ROUNDS` deadlines, an hour at least (Flower's default is 12 h): a node that comes
+        back later does not work through what it has missed, and what it answers then is not stored.
         """
+        timeout_s = self._config.federation.round_timeout_s
         waiting: dict[str, int] = {}  # a node that left the federation gets no message id, and no entry
         for node, request in requests.items():
+            request.metadata.ttl = max(_KEPT_ROUNDS * timeout_s, _KEPT_S)
             waiting.update(dict.fromkeys(filter(None, self._grid.push_messages([request])), node))
         replies: dict[int, Message] = {}
-        deadline = time.monotonic() + self._config.federation.round_timeout_s
-        while waiting and time.monotonic() < deadline:
-            for reply in self._pulled({message_id: requests[node] for message_id, node in waiting.items()}):
+        deadline = time.monotonic() + timeout_s
+        is_last = False
+        while waiting and not is_last:
+            is_last = time.monotonic() >= deadline
+            patience_s = _LAST_LOOK_S if is_last else self._poll_s
+            for reply in self._pulled({message_id: requests[node] for message_id, node in waiting.items()}, patience_s):
                 answered, sender = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
                 if answered in waiting and (reply.has_error() or sender == waiting[answered]):
                     replies[waiting.pop(answered)] = reply
-            if waiting:
+            if waiting and not is_last:
                 time.sleep(self._poll_s)
         return replies
 
-    def _pulled(self, waiting: Mapping[str, Message]) -> Iterator[Message]:
-        """The answers that are there, to requests by their message ids.
-
-        Over HTTP Flower decodes them on the way, stops at the first that a node made undecodable, and delivers nothing
-        twice: so there they are pulled one by one, and such an answer becomes an error of its own node.
-        """
-        if not self._over_http:
-            yield from self._grid.pull_messages(list(waiting))
-            return
-        for message_id, request in waiting.items():
-            try:
-                yield from self._grid.pull_messages([message_id])
-            except HTTPError:  # the SuperLink cannot be reached
-                raise
-            except Exception as error:  # whatever protobuf, JSON and Flower's own checks make of bad bytes
-                reason = f"its answer cannot be decoded: {type(error).__name__}"
-                yield Message(Error(ErrorCode.MESSAGE_UNAVAILABLE, reason), reply_to=request)
+    def _pulled(self, waiting: Mapping[str, Message], patience_s: float) -> Iterable[Message]:
+        """The answers that are there, to requests by their message ids."""
+        if self._pulls is None:
+            return self._grid.pull_messages(list(waiting))
+        return self._pulls.answers(waiting, patience_s)
 
 
 def size_of(reply: Message) -> int:

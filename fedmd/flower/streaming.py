@@ -57,11 +57,12 @@ class FlowerCollector:
         received = sum(size_of(reply) for reply in replies.values())
         read = [self._read(replies.get(node), round, rounds, mine) for node, mine in asked.by_node.items()]
         orphans = [Rejection(client, "no node answers for it") for client in asked.orphans]
-        collected = []
+        strangers, collected = self._nodes.strangers(), []
         for offset in range(rounds):
             batches = [batch for of_node in read for batch in of_node[offset][0]]
             rejections = orphans + [rejection for of_node in read for rejection in of_node[offset][1]]
             collected.append(self._closed(batches, rejections, received if offset == 0 else 0))
+        collected[0] = replace(collected[0], strangers=strangers)
         return collected
 
     def _read(

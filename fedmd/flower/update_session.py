@@ -82,7 +82,9 @@ class UpdateSession:
     def settled(self, version: int) -> frozenset[int]:
         """A `Guarded` strategy asks here before it aggregates; the nodes whose updates it must not use."""
         started, exchanged, round = time.perf_counter(), self._clients.exchanged, self._clients.round
-        admitted = exchanged.admitted or self._guard.admit(round, (), exchanged.rejections)
+        admitted = exchanged.admitted
+        if admitted is None:
+            admitted = self._guard.admit(round, (), exchanged.rejections, strangers=exchanged.strangers)
         verdicts = {client_of(verdict.node): verdict for verdict in self._judged}
         closed = self._guard.settle(admitted, verdicts, version)
         heard = tuple(update.client for update in admitted.heard)

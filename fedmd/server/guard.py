@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fedmd.audit import requests
 from fedmd.audit.chain import Position
 from fedmd.audit.entry import Entry
+from fedmd.audit.refusal import turned_away
 from fedmd.audit.shelf import Kept, Shelf, contents, discard
 from fedmd.audit.stream_round import StreamRound, stream_entries
 from fedmd.audit.trail import AuditTrail
@@ -19,7 +20,7 @@ from fedmd.checkpoint import Saved
 from fedmd.config import QuarantineConfig
 from fedmd.defense.quarantine import Quarantine
 from fedmd.server.learner import NO_VERDICTS, Judged
-from fedmd.types import Action, Rejection, Screened, StreamBatch
+from fedmd.types import Action, Rejection, Screened, Stranger, StreamBatch
 
 
 class Message(Protocol):
@@ -43,6 +44,7 @@ class Admitted(Generic[M]):
     nodes: Mapping[int, str]
     released: Mapping[int, str]
     settled: frozenset[requests.Release]
+    strangers: tuple[Stranger, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,12 @@ class Gate(ABC, Generic[M]):
         messages: Sequence[M],
         rejections: Sequence[Rejection] = (),
         nodes: Mapping[int, str] | None = None,
+        strangers: Sequence[Stranger] = (),
     ) -> Admitted[M]:
         """Release whose time is over or whom an operator let go, then take the quarantined clients' messages out.
 
-        `nodes` maps clients to the fingerprint of the key of the node that answered for them, where nodes have keys.
+        `nodes` maps clients to the fingerprint of the key of the node that answered for them, where nodes have keys;
+        `strangers` are only recorded.
         """
         released = dict.fromkeys(self.quarantine.served(round, self._config), "its time is over")
         asked = requests.pending(self._shelf.folder) - self._settled if self._shelf is not None else frozenset()
@@ -96,7 +100,7 @@ class Gate(ABC, Generic[M]):
         self.quarantine = self.quarantine.without(frozenset(released))
         aside = tuple(message for message in messages if message.client in self.quarantine.since)
         heard = tuple(message for message in messages if message.client not in self.quarantine.since)
-        return Admitted(round, heard, aside, tuple(rejections), nodes or {}, released, asked)
+        return Admitted(round, heard, aside, tuple(rejections), nodes or {}, released, asked, tuple(strangers))
 
     def _close(
         self, admitted: Admitted[M], weighed: Quarantine, tell: Callable[[Mapping[int, str]], list[Entry]]
@@ -117,7 +121,7 @@ class Gate(ABC, Generic[M]):
             nats = weighed.evidence.of
             events += [Entry("quarantine", "quarantined", round, c, evidence=nats(c)) for c in sorted(caught)]
             events += [Entry("quarantine", "evicted", k.round, k.client, reason="the shelf is full") for k in evicted]
-            self._trail.append([*tell(aside), *events])
+            self._trail.append([*turned_away(round, admitted.strangers), *tell(aside), *events])
         self._evicted += evicted
         self._settled |= admitted.settled
         rejections = [*admitted.rejections, *(Rejection(client, aside[client]) for client in aside)]

@@ -11,20 +11,22 @@ from fedmd.config import RunConfig
 from fedmd.data.sampling import sample_clients
 from fedmd.server.guard import Guard
 from fedmd.server.learner import NO_IDS, NO_VERDICTS, Learned, OnlineLearner
-from fedmd.types import Phase, Rejection, RoundReport, StreamBatch
+from fedmd.types import Phase, Rejection, RoundReport, Stranger, StreamBatch
 
 
 @dataclass(frozen=True)
 class Collected:
     """What came of asking a round's clients: valid batches in the order of their clients, and the rest.
 
-    `nodes` maps clients to the fingerprint of the key of the node that answered for them, where nodes have keys.
+    `nodes` maps clients to the fingerprint of the key of the node that answered for them, where nodes have keys;
+    `strangers` are the nodes that were not let in since the round before.
     """
 
     batches: tuple[StreamBatch, ...]
     rejections: tuple[Rejection, ...]
     bytes_received: int
     nodes: Mapping[int, str] = field(default_factory=dict)
+    strangers: tuple[Stranger, ...] = ()
 
 
 class Collector(Protocol):
@@ -65,7 +67,7 @@ def run_session(
         collected = collect(round, sample_clients(config, round), learner.model)
         transport_s = time.perf_counter() - started
         started = time.perf_counter()
-        admitted = guard.admit(round, collected.batches, collected.rejections, collected.nodes)
+        admitted = guard.admit(round, collected.batches, collected.rejections, collected.nodes, collected.strangers)
         admission_s = time.perf_counter() - started
         judged = learner.judge(admitted.heard) if admitted.heard else None
         started = time.perf_counter()

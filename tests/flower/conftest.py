@@ -15,6 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
 from fedmd.config import RunConfig
+from fedmd.flower import nodes
 from fedmd.flower.client_app import app
 from fedmd.flower.exchange import ByReference, Exchange, InMessage
 from fedmd.flower.messages import STREAM, UPDATE, read_own_updates, stream_reply, stream_request
@@ -23,6 +24,7 @@ from fedmd.flower.world import build_world
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Numerics
 from fedmd.types import RoundReport, StreamBatch
+from tests.hostile.wire import Clock
 
 ROUND = 5
 SMALL_UPDATES: dict[str, Any] = {
@@ -43,6 +45,14 @@ def identity() -> Iterator[None]:
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
     yield
     TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Deadlines pass by polling, however slow the machine is."""
+    clock = Clock()
+    monkeypatch.setattr(nodes, "time", clock)
+    return clock
 
 
 def over_the_wire(message: Message) -> Message:

@@ -17,6 +17,9 @@ from fedmd.audit import requests
 from fedmd.audit.entry import Entry
 from fedmd.audit.reading import Intact, read_live, verify
 from fedmd.audit.shelf import contents
+from fedmd.data.sampling import sample_clients
+from fedmd.flower import nodes
+from fedmd.flower.messages import read_info
 from fedmd.flower.world import build_world
 from fedmd.models import model_for
 from fedmd.types import Action, Rejection, RoundReport
@@ -174,6 +177,28 @@ def test_a_round_nobody_answers_is_a_round(run: Any, tmp_path: Path) -> None:
     assert [len(report.rejections) for report in reports] == [5] * ROUNDS
     assert len({report.accuracy for report in reports}) == 1
     assert len([entry for entry in entries(tmp_path / "1") if entry.action == "rejected"]) == 5 * ROUNDS
+
+
+@pytest.mark.parametrize("per_round", [5, 1])
+def test_a_node_that_is_not_let_in_is_told_of_once(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_config: Any, small_updates: Any, per_round: int
+) -> None:
+    """Of those asked in the first round it speaks for some, or for all: then nobody is asked."""
+    federation = {"clients": 5, "nodes": 2, "clients_per_round": per_round}
+    first = sample_clients(make_config({**small_updates, "federation": federation}), 0)
+    liar = 100 + first[0] % 2
+
+    def heard(reply: Message, clients: int) -> Any:
+        if reply.metadata.src_node_id == liar:
+            raise ValueError("it lies")
+        return read_info(reply, clients)
+
+    monkeypatch.setattr(nodes, "read_info", heard)
+    reports, _ = run({"federation": federation})
+    assert (len(reports[0].clients) == 0) == (per_round == 1)
+    told = [entry for entry in entries(tmp_path / "0") if entry.kind == "message" and entry.client is None]
+    reason = f"node {liar} is not part of the federation: it lies"
+    assert told == [Entry("message", "rejected", round=0, reason=reason)]
 
 
 def test_too_few_valid_updates_move_nothing(run: Any) -> None:

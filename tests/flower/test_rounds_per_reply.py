@@ -209,9 +209,14 @@ def test_a_key_speaks_for_its_own_client_alone(wire: SimpleNamespace, make_confi
     }
     (tmp_path / "register.json").write_text(json.dumps(register))
     config = make_config({"federation": {"clients": 3, "register_file": str(tmp_path / "register.json")}})
-    collected = connected(grid, config)(0, (0, 1, 2), MODEL)
+    collect = connected(grid, config)
+    collected = collect(0, (0, 1, 2), MODEL)
     assert [batch.client for batch in collected.batches] == [0]
     assert [rejection.reason for rejection in collected.rejections] == ["no node answers for it"] * 2
+    theirs, nobodys = collected.strangers
+    assert theirs.key == fingerprint(grid.keys[101]) and theirs.reason.endswith("may not speak for clients [1]")
+    assert nobodys.key is None and "(none) may not speak for clients [2]" in nobodys.reason
+    assert collect(1, (0, 1, 2), MODEL).strangers == ()  # they are told of once
 
 
 def test_without_a_register_the_first_come_is_served(wire: SimpleNamespace, make_config: Make) -> None:

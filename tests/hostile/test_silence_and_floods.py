@@ -59,6 +59,37 @@ def test_nobody_waits_longer_than_for_the_last_answer_or_the_deadline(make_confi
     assert DEADLINE_S <= clock.now < DEADLINE_S + 1
 
 
+@pytest.mark.parametrize(("deadline_s", "kept_s"), [(30.0, 3600.0), (1000.0, 10_000.0)])
+def test_requests_nobody_answers_are_not_kept_for_ever(
+    make_config: Make, clock: Clock, deadline_s: float, kept_s: float
+) -> None:
+    kept: list[float] = []
+
+    def note(node: int, request: Message) -> list[bytes]:
+        kept.append(decoded(encoded(request)).metadata.ttl)
+        return prompt(node, request)
+
+    ask(make_config({"federation": {"clients": CLIENTS, "round_timeout_s": deadline_s}}), WireGrid(NODES, note))
+    assert kept == [kept_s] * len(NODES)
+
+
+@pytest.mark.parametrize("over_http", [True, False])
+def test_what_came_while_the_server_was_held_up_is_taken(make_config: Make, clock: Clock, over_http: bool) -> None:
+    class Sleeping(WireGrid):
+        def pull_messages(self, message_ids: Any) -> list[Message]:
+            if clock.now > 0:
+                return super().pull_messages(message_ids)
+            clock.now = 2 * DEADLINE_S
+            return []
+
+    class InMemory:
+        def __init__(self, grid: WireGrid) -> None:
+            self.push_messages, self.pull_messages = grid.push_messages, grid.pull_messages
+
+    grid: Any = Sleeping(NODES, prompt)
+    assert set(ask(make_config(federation()), grid if over_http else InMemory(grid))) == set(NODES)
+
+
 def test_a_flood_of_answers_to_nothing_is_dropped(make_config: Make, clock: Clock) -> None:
     """A thousand with every poll, for ever: those that were asked for still get through, and the round still ends."""
 

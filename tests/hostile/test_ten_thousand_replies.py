@@ -62,7 +62,7 @@ SETTINGS: dict[str, Any] = {
     "stream.accumulative_rounds": 0,
     "stream.trigger_rounds": 0,
     "stream.recovery_rounds": 0,
-    "federation": {"clients": CLIENTS, "nodes": len(NODES), "round_timeout_s": 60.0},
+    "federation": {"clients": CLIENTS, "nodes": len(NODES), "round_timeout_s": 1.0},
     "runtime.evaluate_every": 100,
 }
 

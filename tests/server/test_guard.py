@@ -22,7 +22,7 @@ from fedmd.server.services import guarding, load_models, save_models
 from fedmd.server.session import Collected, RoundResult, run_session
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Numerics
-from fedmd.types import Action, Rejection, StreamBatch
+from fedmd.types import Action, Rejection, Stranger, StreamBatch
 
 Make = Callable[..., RunConfig]
 BAD = 2  # in its noisy rounds this client calls every sample a 9
@@ -39,6 +39,7 @@ class Run:
 
     def __init__(self, config: RunConfig, folder: Path, without: Sequence[int] = (), noisy: Sequence[int] = ()) -> None:
         self.config, self.folder, self.without, self.noisy = config, folder, without, noisy
+        self.strangers: dict[int, tuple[Stranger, ...]] = {}
         self.world = build_world(config)
         numerics = Numerics.of(config.runtime)
         cache = default_cache_dir(config.runtime.cache_dir)
@@ -54,7 +55,8 @@ class Run:
             if batch.client == BAD and round in self.noisy:
                 labels = np.full_like(labels, 9)
             batches[place] = StreamBatch(batch.client, round, batch.images, labels, f"hash-{batch.client}-{round}")
-        return Collected(tuple(batches), (Rejection(9, "no such client", "h9"),), 1, {BAD: "key-2"})
+        refused, strangers = (Rejection(9, "no such client", "h9"),), self.strangers.get(round, ())
+        return Collected(tuple(batches), refused, 1, {BAD: "key-2"}, strangers)
 
     def results(self) -> Iterator[RoundResult]:
         with guarding(self.config, self.folder) as guard:
@@ -102,11 +104,18 @@ def test_the_round_is_on_disk_before_the_model_moves(run: Build, monkeypatch: py
 
 def test_every_message_and_sample_is_told(run: Build) -> None:
     system = run("told", {"quarantine": {"name": "none"}, "defense.name": "drop", "threshold.fpr": 0.3})
+    system.strangers = {1: (Stranger("it lies", "key-8"), Stranger("nobody knows it"))}
     results = list(system.results())
     entries = system.entries()
     assert (entries[0].kind, entries[0].action) == ("run", "started")
-    messages = [e for e in entries if e.kind == "message"]
+    messages = [e for e in entries if e.kind == "message" and e.client is not None]
     assert [(e.round, e.client) for e in messages] == [(r, c) for r in range(6) for c in (0, 1, 2, 3, 4, 9)]
+    strangers = [e for e in entries if e.kind == "message" and e.client is None]
+    told = {"kind": "message", "action": "rejected", "round": 1}
+    assert [e.body() for e in strangers] == [
+        {**told, "node": "key-8", "reason": "it lies"},
+        {**told, "reason": "nobody knows it"},
+    ]
     for entry in messages:
         if entry.client == 9:
             assert (entry.action, entry.reason, entry.content) == ("rejected", "no such client", "h9")
