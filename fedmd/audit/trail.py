@@ -148,8 +148,10 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def _position(database: sqlite3.Connection) -> Position:
-    seq, last = database.execute("SELECT seq, hash FROM head").fetchone()
-    return Position(int(seq), str(last))
+    head = database.execute("SELECT seq, hash FROM head").fetchone()
+    if head is None:
+        raise sqlite3.DatabaseError("it has no head")
+    return Position(int(head[0]), str(head[1]))
 
 
 def _insert(database: sqlite3.Connection, entries: Sequence[Entry]) -> None:

@@ -151,3 +151,14 @@ def test_a_file_that_lost_its_tables_is_broken_and_told_in_a_sentence(
         with pytest.raises(ConfigError, match="nothing can be appended"):
             AuditTrail(folder).__enter__()
     assert isinstance(verify(whole), Intact)
+
+
+def test_a_file_that_lost_its_head_is_broken_and_not_appended_to(tmp_path: Path) -> None:
+    with AuditTrail(tmp_path) as trail:
+        trail.append([message(0)])
+    with sqlite3.connect(trail_files(tmp_path)[0]) as database:
+        database.execute("DELETE FROM head")
+    database.close()
+    assert isinstance(verify(tmp_path), Broken)
+    with pytest.raises(ConfigError, match="nothing can be appended"):
+        AuditTrail(tmp_path).__enter__()
