@@ -1,0 +1,1 @@
+"""Golden runs: small federations whose numbers no redesign may change."""

@@ -1,0 +1,54 @@
+"""One golden run on today's code: its overrides in, the run's folder and final model out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from fedmd import checkpoint
+from fedmd.compose import compose
+from fedmd.flower import federation
+from fedmd.flower.client_app import app
+from fedmd.flower.federation import serve
+from fedmd.server.checkpoints import CHECKPOINT
+from tests.golden.inline import Inline, identity
+
+Federate = Callable[..., dict[str, Tensor]]
+
+
+class Stopped(Exception):
+    """The server was killed."""
+
+
+def federate(overrides: list[str], folder: Path, cache: Path, *, stop_after: int | None = None) -> dict[str, Tensor]:
+    """The federation of `overrides` in `folder`; killed after `stop_after` rounds and gone on with. The final model."""
+    config = compose([*overrides, f"hydra.run.dir={folder}", f"runtime.cache_dir={cache}"]).config
+    kept: dict[str, Any] = {}
+
+    def keep(folder: Path) -> None:
+        if (folder / CHECKPOINT).exists():
+            kept.update(checkpoint.load_tree(folder / CHECKPOINT))
+        discard(folder)
+
+    def stop(config: Any, report: Any) -> None:
+        if report.round + 1 == stop_after:
+            raise Stopped
+
+    discard = federation.discard_checkpoint
+    with pytest.MonkeyPatch.context() as patch, identity():
+        patch.setattr(federation, "discard_checkpoint", keep)
+        if stop_after is not None:
+            with pytest.raises(Stopped):
+                serve(Inline(app, config.federation.node_count), config, folder, stop)
+        serve(
+            Inline(app, config.federation.node_count),
+            config,
+            folder,
+            lambda config, report: None,
+            resume=stop_after is not None,
+        )
+    rounds = kept["saved"]["rounds"]
+    model: dict[str, Tensor] = rounds["arrays"] if config.mode == "update" else rounds["learner"]["model"]
+    return model
