@@ -37,7 +37,7 @@ RUNS: dict[str, list[str]] = {
         *_SMALL, "defense=dsc", "quarantine=evidence", "quarantine.limit=1", "quarantine.rounds=2",
         "federation.clients_per_round=4", "threshold.fpr=0.2", "federation.nodes=3",
     ],
-    "stream-two-batches-a-reply": [*_SMALL, "defense=drop", "threshold=fixed", "threshold.value=0.02",
+    "stream-two-batches-a-reply": [*_SMALL, "defense=drop", "threshold=fixed", "threshold.value=2", "defense.detector=historical_loss",
         "federation.batches_per_reply=2", "federation.nodes=2", "attack=label_flip", "attack.fraction=0.4"],
     "update-fedavg": [*_UPDATE, "defense=none", "strategy=fedavg", "attack.scale=100", "attack.norm_bound=3"],
     "update-screened-fedadam-alie": [
@@ -49,11 +49,11 @@ RUNS: dict[str, list[str]] = {
         "history=snapshot", "history.epoch=1", "screening.loss=ignored",
     ],
     "update-correct-quarantine": [
-        *_UPDATE, "defense=md_screen", "screening.action=correct", "history=ema", "attack=sign_flip",
+        *_UPDATE, "defense=md_screen", "screening.action=correct", "screening.k=1", "history=ema", "attack=sign_flip",
         "attack.scale=3", "attack.fraction=0.4", "quarantine=evidence", "quarantine.limit=0.2", "federation.nodes=2",
     ],
     "update-weight-fedprox-minmax": [
-        *_UPDATE, "defense=md_screen", "screening.action=weight", "history=lag", "history.lag=1", "strategy=fedprox",
+        *_UPDATE, "defense=md_screen", "screening.action=weight", "screening.k=1", "history=lag", "history.lag=1", "strategy=fedprox",
         "attack=min_max", "attack.fraction=0.4", "federation.clients_per_round=4",
     ],
     "update-fltrust-free-rider": [
