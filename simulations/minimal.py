@@ -15,8 +15,8 @@ from fedmd.attacks.accumulative import craft_accumulative, steering_direction
 from fedmd.attacks.trigger import craft_trigger
 from fedmd.config import DefenseConfig
 from fedmd.defense.history import SnapshotHistory
-from fedmd.defense.pipeline import Pipeline, build_response
-from fedmd.defense.threshold import quantile_threshold
+from fedmd.defense.samples.pipeline import Pipeline, build_response
+from fedmd.defense.samples.thresholds import quantile_threshold
 from fedmd.training.evaluate import accuracy
 from fedmd.training.online import online_step
 

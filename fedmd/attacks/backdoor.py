@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from fedmd.attacks.roster import malicious_clients
-from fedmd.attacks.team import Team
+from fedmd.attacks.base import Team
+from fedmd.attacks.schedule import malicious_clients
 from fedmd.config import AttackConfig, ConfigError, RunConfig
 from fedmd.types import ImageSet, StreamBatch
 

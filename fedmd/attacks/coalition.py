@@ -2,10 +2,10 @@
 
 from torch import nn
 
-from fedmd.attacks.blackboard import Blackboard
+from fedmd.attacks.base import Team
 from fedmd.attacks.registry import ATTACKS
-from fedmd.attacks.roster import malicious_clients, phase_of
-from fedmd.attacks.team import Team
+from fedmd.attacks.schedule import malicious_clients, phase_of
+from fedmd.attacks.shared_cache import Blackboard
 from fedmd.config import RunConfig
 from fedmd.data.stream import ClientStreams
 from fedmd.training.evaluate import accuracy

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from fedmd.attacks.team import Team
+from fedmd.attacks.base import Team
 from fedmd.types import StreamBatch
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from fedmd.attacks.base import Team
 from fedmd.attacks.pixels import quantised
-from fedmd.attacks.team import Team
 from fedmd.seeding import generator
 from fedmd.types import ImageSet, StreamBatch
 

@@ -1,10 +1,10 @@
 """The attacks by name: what members send in which phase. A new one is a file with its move, and a line here."""
 
 from fedmd.attacks.backdoor import plant, stamped_count
+from fedmd.attacks.base import Attack, throughout
 from fedmd.attacks.label_flip import flip
 from fedmd.attacks.noise import disturb
 from fedmd.attacks.steering import accumulate, send_trigger
-from fedmd.attacks.team import Attack, throughout
 
 ATTACKS: dict[str, Attack] = {
     "none": Attack({}),

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from fedmd.attacks.accumulative import craft_accumulative, steering_direction
-from fedmd.attacks.blackboard import LASTING
+from fedmd.attacks.base import Team
 from fedmd.attacks.pixels import quantised
-from fedmd.attacks.roster import planned_trigger_round
-from fedmd.attacks.team import Team
+from fedmd.attacks.schedule import planned_trigger_round
+from fedmd.attacks.shared_cache import LASTING
 from fedmd.attacks.trigger import craft_trigger
 from fedmd.types import ImageSet, StreamBatch
 

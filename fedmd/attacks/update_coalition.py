@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from fedmd.attacks.accumulative_update import accumulative_push, trigger_push
 from fedmd.attacks.backdoor import plant_in
-from fedmd.attacks.blackboard import Blackboard
-from fedmd.attacks.flat import flatten, parameters_only, unflatten
 from fedmd.attacks.label_flip import flip_labels
-from fedmd.attacks.roster import malicious_clients, phase_of
+from fedmd.attacks.schedule import malicious_clients, phase_of
+from fedmd.attacks.shared_cache import Blackboard
 from fedmd.attacks.update_attacks import UPDATE_ATTACKS, Knowledge, visible
+from fedmd.attacks.vectors import flatten, parameters_only, unflatten
 from fedmd.config import AttackConfig, RunConfig
-from fedmd.data.local import LocalData
+from fedmd.data.clients import LocalData
 from fedmd.data.sampling import sample_clients
 from fedmd.seeding import generator
 from fedmd.training.local import floating, train_client

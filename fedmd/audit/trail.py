@@ -17,9 +17,9 @@ from typing import Self
 
 from fedmd.audit.chain import Position, canonical, link
 from fedmd.audit.entry import Entry
-from fedmd.audit.reading import SCHEMA, find, is_void, trail_files
-from fedmd.checkpoint import discard_leftovers, replacing
+from fedmd.audit.reader import SCHEMA, find, is_void, trail_files
 from fedmd.config import ConfigError
+from fedmd.storage import discard_leftovers, replacing
 
 FOLDER = "audit"
 

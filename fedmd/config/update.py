@@ -26,7 +26,7 @@ class LocalConfig(Section):
 
 
 class StrategyConfig(Section):
-    """The Flower strategy that aggregates, see `fedmd.flower.strategies`.
+    """The Flower strategy that aggregates, see `fedmd.flower.strategies.catalogue`.
 
     `malicious_share` is what the defender assumes, not what is true: krum, multikrum and bulyan are told
     f = round(malicious_share * clients a round), fedtrimmedavg cuts that share at either end. `lr` and `momentum` are
@@ -50,7 +50,7 @@ class StrategyConfig(Section):
 
 
 class ScreeningConfig(Section):
-    """How defense.name=md_screen judges updates, see `fedmd.flower.screening`.
+    """How defense.name=md_screen judges updates, see `fedmd.flower.strategies.screening`.
 
     `probe` is how many of the trusted images are asked, null for all. An update is acted upon outside limits.
     `threshold` robust: those of the round's clients, `k`, `floor` and `tails` as in `robust_threshold`; fixed: `lower`

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmd.checkpoint import replacing
 from fedmd.config import ConfigError
+from fedmd.storage import replacing
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, DataConfig
 from fedmd.data.cache import digest
-from fedmd.data.pixels import decode_image, described
+from fedmd.data.images import decode_image, described
 
 PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, NodeConfig
-from fedmd.data.columns import Rows, check_columns, decode_rows
-from fedmd.data.pixels import decode_image
+from fedmd.data.images import decode_image
+from fedmd.data.tables import Rows, check_columns, decode_rows
 
 Samples = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [n, C, H, W], labels [n]
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, DataConfig
 from fedmd.data.cache import digest
-from fedmd.data.columns import Rows, check_columns, decode_rows
+from fedmd.data.tables import Rows, check_columns, decode_rows
 
 
 def identity(config: DataConfig) -> str:

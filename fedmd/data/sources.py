@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import DataConfig
-from fedmd.data import huggingface, image_folder, parquet, published
+from fedmd.data import huggingface, image_folder, parquet
+from fedmd.data import torchvision_sets as published
 from fedmd.data.cache import cached_arrays, digest
 from fedmd.types import ImageSet
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fedmd.checkpoint import Saved
 from fedmd.config import HistoryConfig
+from fedmd.storage import Saved
 
 State = dict[str, Tensor]
 

@@ -7,9 +7,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmd.checkpoint import Saved
 from fedmd.config import QuarantineConfig
 from fedmd.defense.evidence import Evidence, Scores
+from fedmd.storage import Saved
 
 
 @dataclass(frozen=True)

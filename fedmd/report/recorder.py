@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from fedmd.report import parts
+from fedmd.report import verdict_parts as parts
 from fedmd.report.files import DERIVED, METRICS, SUMMARY, TRUTH, VERDICTS, dumps
 from fedmd.types import PHASES, Action, Json, RoundReport
 
@@ -48,7 +48,7 @@ class Recorded:
 class RunRecorder:
     """Writes every round to disk as it ends, and keeps none of it in memory.
 
-    The verdicts are parts (see `fedmd.report.parts`) until the `with` block ends without an exception; both can be
+    The verdicts are parts (see `verdict_parts`) until the `with` block ends without an exception; both can be
     read at any time. Opening starts the record of the folder afresh, or, with `after`, goes on from there and forgets
     what came later; an old `summary.json`, which says that a run has finished, goes first. `rivals` names the other
     detectors whose scores get a column each.

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fedmd.report.detection import client_detection, flagged_rates, sample_detection
 from fedmd.report.files import SUMMARY, read_json, strict, write_json
 from fedmd.report.recorder import mean_or_none, read_metrics, read_verdicts, recorded_rivals
-from fedmd.report.statistics import difference
+from fedmd.report.statistics.detection import client_detection, flagged_rates, sample_detection
+from fedmd.report.statistics.intervals import difference
 from fedmd.report.truth import Truth
 from fedmd.types import Action, Json, Phase
 

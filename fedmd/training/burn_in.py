@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from fedmd import checkpoint
+from fedmd import storage as checkpoint
 from fedmd.config import RunConfig
 from fedmd.data.augment import augment
 from fedmd.data.split import Split

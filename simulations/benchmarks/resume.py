@@ -22,10 +22,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedmd.audit.reading import Intact, read_live, verify
-from fedmd.compose import compose
-from fedmd.runtime.processes import Processes
-from fedmd.server.checkpoints import noted_config
+from fedmd.audit.reader import Intact, read_live, verify
+from fedmd.deploy.processes import Processes
+from fedmd.rounds.checkpoint import noted_config
+from fedmd.run.compose import compose
 
 ROUNDS = 10
 SETTINGS = [
@@ -37,16 +37,16 @@ SETTINGS = [
 # What is about to be called (for the n-th time) when the process ends: a place between two writes. After a #
 # stands what the path of a file to be replaced must contain.
 SEAMS = {
-    "recorded, the model not moved": ("fedmd.server.learner:OnlineLearner.step", ROUNDS),
+    "recorded, the model not moved": ("fedmd.rounds.learner:OnlineLearner.step", ROUNDS),
     "the model moved, no metrics": ("fedmd.report.recorder:RunRecorder.record", ROUNDS),
-    "half a round's verdicts": ("fedmd.report.parts:Path.replace#.arrow", ROUNDS),
-    "metrics, no checkpoint": ("fedmd.server.checkpoints:Checkpoints.save", ROUNDS + 1),
-    "half a checkpoint": ("fedmd.checkpoint:os.replace#/checkpoint.safetensors", ROUNDS + 1),
-    "half a batch on the shelf": ("fedmd.checkpoint:os.replace#/round-", 4),
-    "a checkpoint, old batches still kept": ("fedmd.server.guard:Guard.commit", ROUNDS),
-    "all rounds, verdicts in parts": ("fedmd.report.parts:join_parts", 1),
-    "no summary": ("fedmd.flower.federation:write_summary", 1),
-    "a summary, parts left": ("fedmd.flower.federation:discard_parts", 1),
+    "half a round's verdicts": ("fedmd.report.verdict_parts:Path.replace#.arrow", ROUNDS),
+    "metrics, no checkpoint": ("fedmd.rounds.checkpoint:Checkpoints.save", ROUNDS + 1),
+    "half a checkpoint": ("fedmd.storage:os.replace#/checkpoint.safetensors", ROUNDS + 1),
+    "half a batch on the shelf": ("fedmd.storage:os.replace#/round-", 4),
+    "a checkpoint, old batches still kept": ("fedmd.rounds.gate:Guard.commit", ROUNDS),
+    "all rounds, verdicts in parts": ("fedmd.report.verdict_parts:join_parts", 1),
+    "no summary": ("fedmd.run.federation:write_summary", 1),
+    "a summary, parts left": ("fedmd.run.federation:discard_parts", 1),
 }
 
 
@@ -130,7 +130,7 @@ def child(place: str, call: int, overrides: list[str]) -> None:
     """`fedmd run`, but the `call`-th time it comes to `place` is its end."""
     import importlib
 
-    from fedmd import cli
+    from fedmd.cli import main as cli
 
     place, _, target = place.partition("#")
     module, _, path = place.partition(":")
@@ -154,8 +154,8 @@ def child(place: str, call: int, overrides: list[str]) -> None:
 
 def resume_all(folders: list[Path], peace: Path, overrides: list[str]) -> None:
     """Go on with every run in `folders`, and make the one in peace, all on one Ray instance."""
-    from fedmd.runtime.simulation import Cell, simulate
-    from fedmd.server.checkpoints import has_finished, tidy
+    from fedmd.rounds.checkpoint import has_finished, tidy
+    from fedmd.run.simulation import Cell, simulate
 
     finished = [folder for folder in folders if has_finished(folder)]
     for folder in finished:

@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedmd.config import ModelConfig
-from fedmd.defense.update_history import StateLag, StateSnapshot
-from fedmd.defense.update_screen import UpdateScreen, excess
-from fedmd.defense.update_threshold import robust_threshold
-from fedmd.flower.screening import DiscrepancyScreening
+from fedmd.defense.updates.history import StateLag, StateSnapshot
+from fedmd.defense.updates.limits import robust_threshold
+from fedmd.defense.updates.screen import UpdateScreen, excess
+from fedmd.flower.strategies.screening import DiscrepancyScreening
 from fedmd.models import build_model
 
 CLIENTS, MALICIOUS, IMAGES, DEFAULT_PROBE = 10, 2, 500, 200  # the default: all of data=mnist5k's trusted set

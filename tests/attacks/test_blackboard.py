@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedmd import checkpoint
-from fedmd.attacks.blackboard import LASTING, Blackboard
+from fedmd import storage as checkpoint
+from fedmd.attacks.shared_cache import LASTING, Blackboard
 
 
 def once_in_a_process(folder: str, gate: "multiprocessing.synchronize.Barrier", results: str) -> None:  # type: ignore[name-defined]

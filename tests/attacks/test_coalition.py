@@ -13,11 +13,11 @@ from torch import nn
 
 from fedmd.attacks import coalition as module
 from fedmd.attacks import steering
-from fedmd.attacks.blackboard import LASTING, Blackboard
 from fedmd.attacks.coalition import Coalition
 from fedmd.attacks.pixels import quantised
+from fedmd.attacks.shared_cache import LASTING, Blackboard
 from fedmd.config import RunConfig
-from fedmd.flower.world import World, build_world
+from fedmd.data.federated import World, build_world
 from fedmd.models import model_for
 from fedmd.types import StreamBatch
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedmd.attacks.flat import flatten, parameters_only, unflatten
+from fedmd.attacks.vectors import flatten, parameters_only, unflatten
 
 
 def test_entries_follow_one_another_and_integers_stay_out() -> None:

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from torch import nn
 
-from fedmd.attacks.blackboard import Blackboard
 from fedmd.attacks.coalition import Coalition
 from fedmd.attacks.registry import ATTACKS
-from fedmd.compose import choices
+from fedmd.attacks.shared_cache import Blackboard
 from fedmd.config import AttackConfig, RunConfig
-from fedmd.flower.world import World, build_world
+from fedmd.data.federated import World, build_world
 from fedmd.models import model_for
+from fedmd.run.compose import choices
 from fedmd.types import StreamBatch
 
 Make = Callable[..., RunConfig]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmd.attacks.roster import malicious_clients, phase_of, planned_trigger_round
+from fedmd.attacks.schedule import malicious_clients, phase_of, planned_trigger_round
 from fedmd.config import StreamConfig
 from fedmd.types import PHASES, Phase
 

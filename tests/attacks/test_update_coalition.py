@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmd.attacks.blackboard import Blackboard
-from fedmd.attacks.flat import flatten, parameters_only
+from fedmd.attacks.shared_cache import Blackboard
 from fedmd.attacks.update_attacks import UPDATE_ATTACKS
 from fedmd.attacks.update_coalition import Situation, UpdateCoalition
+from fedmd.attacks.vectors import flatten, parameters_only
 from fedmd.config import RunConfig
-from fedmd.flower.world import World, build_world
+from fedmd.data.federated import World, build_world
 from fedmd.models import model_for
 from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from fedmd import cli
 from fedmd.audit.entry import Entry
-from fedmd.audit.reading import Broken, Intact, read_live, trail_files, verify
+from fedmd.audit.reader import Broken, Intact, read_live, trail_files, verify
 from fedmd.audit.trail import FOLDER, AuditTrail
+from fedmd.cli import main as cli
+from fedmd.cli.audit import audit
+from fedmd.cli.quarantine import quarantine
 from fedmd.config import ConfigError
-from fedmd.console.audit import audit
-from fedmd.console.quarantine import quarantine
 
 
 def message(client: int) -> Entry:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedmd.audit import requests
-from fedmd.audit.shelf import Shelf, contents, discard
-from fedmd.checkpoint import CheckpointError
+from fedmd.audit import release_requests as requests
+from fedmd.audit.quarantine_store import Shelf, contents, discard
+from fedmd.storage import CheckpointError
 
 TENSORS = {"images": torch.arange(48, dtype=torch.uint8).reshape(3, 1, 4, 4), "labels": torch.tensor([1, 0, 2])}
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from fedmd.audit.chain import Position
 from fedmd.audit.entry import Entry
-from fedmd.audit.reading import Broken, Intact, read_live, trail_files, verify
+from fedmd.audit.reader import Broken, Intact, read_live, trail_files, verify
 from fedmd.audit.trail import AuditTrail
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of small databases; nobody pulls a plug here

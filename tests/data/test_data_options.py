@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedmd.compose import choices, compose
 from fedmd.config import ConfigError
 from fedmd.data.sources import SOURCES
+from fedmd.run.compose import choices, compose
 
 GIVEN = {
     "parquet": ["data.path=x"],

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from fedmd.config import RunConfig
-from fedmd.data.local import LocalData
-from fedmd.flower.world import build_world
+from fedmd.data.clients import LocalData
+from fedmd.data.federated import build_world
 
 Make = Callable[..., RunConfig]
 

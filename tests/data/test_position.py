@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmd.config import ConfigError
+from fedmd.data.node_position import take
 from fedmd.data.node_stream import Samples
-from fedmd.data.position import take
 
 LENGTH = 40
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fedmd.config import ConfigError, RunConfig, ShiftConfig
+from fedmd.data.federated import build_world
 from fedmd.data.shift import CHUNK, cached_shift, shifted, withheld
 from fedmd.data.split import Split, split
 from fedmd.data.stream import ClientStreams
-from fedmd.flower.world import build_world
 from fedmd.types import ImageSet
 
 Make = Callable[..., RunConfig]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmd.defense.aggregation import centered_clipping, clip_norms, fltrust
+from fedmd.defense.updates.aggregators import centered_clipping, clip_norms, fltrust
 
 BOUNDS = st.floats(0.1, 20)
 SEEDS = st.integers(0, 1000)

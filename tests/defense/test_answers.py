@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fedmd.config import ModelConfig
-from fedmd.defense.answers import TrustedSet, ask, has_features, penultimate
+from fedmd.defense.samples.outputs import TrustedSet, ask, has_features, penultimate
 from fedmd.models import build_model
 
 

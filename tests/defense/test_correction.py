@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedmd.defense.correction import Correction, adversarial_correct, correct
 from fedmd.defense.discrepancy import memorization_discrepancy
+from fedmd.defense.samples.correction import Correction, adversarial_correct, correct
 
 
 def tiny_net(seed: int, dtype: torch.dtype = torch.float64) -> nn.Sequential:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedmd.config import ConfigError
-from fedmd.defense.answers import Answers, ask
-from fedmd.defense.detector import DETECTORS, alarms, check_detector, pooled, pooled_reference
+from fedmd.defense.samples.detectors import DETECTORS, alarms, check_detector, pooled, pooled_reference
+from fedmd.defense.samples.outputs import Answers, ask
 
 
 def answers() -> Answers:

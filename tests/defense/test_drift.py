@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import beta, binom, norm
 
-from fedmd.defense.detector import pooled_reference
-from fedmd.defense.drift import ALPHA, DriftMonitor, drift, pooled_calibration
-from fedmd.defense.threshold import conformal_quantile
+from fedmd.defense.samples.detectors import pooled_reference
+from fedmd.defense.samples.drift import ALPHA, DriftMonitor, drift, pooled_calibration
+from fedmd.defense.samples.thresholds import conformal_quantile
 
 
 def test_the_tail_is_a_binomial_mixed_over_the_trusted_sets_chance() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedmd.checkpoint import load_tree, save_tree
 from fedmd.config import HistoryConfig
 from fedmd.defense.history import EmaHistory, History, LagHistory, SnapshotHistory, build_history
+from fedmd.storage import load_tree, save_tree
 
 State = dict[str, torch.Tensor]
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedmd.config import DefenseConfig
-from fedmd.defense.answers import Reference, ask
-from fedmd.defense.detector import DETECTORS, Detector
-from fedmd.defense.drift import DriftMonitor
 from fedmd.defense.history import LagHistory, SnapshotHistory
-from fedmd.defense.pipeline import Pipeline, build_response
+from fedmd.defense.samples.detectors import DETECTORS, Detector
+from fedmd.defense.samples.drift import DriftMonitor
+from fedmd.defense.samples.outputs import Reference, ask
+from fedmd.defense.samples.pipeline import Pipeline, build_response
 from fedmd.types import Action, Screened
 
 N = 24

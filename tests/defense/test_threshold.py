@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmd.config import ThresholdConfig
-from fedmd.defense.threshold import (
+from fedmd.defense.samples.thresholds import (
     build_threshold,
     conformal_quantile,
     fixed_threshold,

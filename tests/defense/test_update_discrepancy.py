@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from fedmd.defense.update_discrepancy import largest_scale, load_between, update_discrepancy
+from fedmd.defense.updates.discrepancy import largest_scale, load_between, update_discrepancy
 
 
 def net(seed: int) -> nn.Module:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fedmd.defense.evidence import Evidence
-from fedmd.defense.update_evidence import outlying
-from fedmd.defense.update_screen import UpdateVerdict, decisive, excess
-from fedmd.defense.update_threshold import Limits
+from fedmd.defense.updates.evidence import outlying
+from fedmd.defense.updates.limits import Limits
+from fedmd.defense.updates.screen import UpdateVerdict, decisive, excess
 from fedmd.types import Action
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmd.defense.update_history import StateEma, StateLag, StateSnapshot
+from fedmd.defense.updates.history import StateEma, StateLag, StateSnapshot
 
 
 def state(value: float) -> dict[str, Tensor]:

@@ -6,8 +6,8 @@ import torch
 from scipy.special import log_softmax
 from torch import nn
 
-from fedmd.defense.update_history import StateSnapshot
-from fedmd.defense.update_screen import UpdateScreen
+from fedmd.defense.updates.history import StateSnapshot
+from fedmd.defense.updates.screen import UpdateScreen
 
 X = torch.rand(7, 1, 2, 2, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0, 1, 2, 0])

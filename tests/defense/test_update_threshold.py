@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import median_abs_deviation
 
-from fedmd.defense.update_threshold import Limits, as_threshold, fixed_threshold, robust_threshold
+from fedmd.defense.updates.limits import Limits, as_threshold, fixed_threshold, robust_threshold
 
 DISCREPANCIES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20)
 

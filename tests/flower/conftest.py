@@ -15,12 +15,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
 from fedmd.config import RunConfig
-from fedmd.flower import nodes
-from fedmd.flower.client_app import app
-from fedmd.flower.exchange import ByReference, Exchange, InMessage
-from fedmd.flower.messages import STREAM, UPDATE, read_own_updates, stream_reply, stream_request
-from fedmd.flower.update_rounds import UpdateRounds
-from fedmd.flower.world import build_world
+from fedmd.data.federated import build_world
+from fedmd.flower.client.app import app
+from fedmd.flower.server import nodes
+from fedmd.flower.server.update_rounds import UpdateRounds
+from fedmd.flower.wire import STREAM, UPDATE, read_own_updates, stream_reply, stream_request
+from fedmd.flower.wire.model_exchange import ByReference, Exchange, InMessage
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Numerics
 from fedmd.types import RoundReport, StreamBatch

@@ -12,9 +12,10 @@ from flwr.app import Context, Message, RecordDict
 
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.export import export_stream
-from fedmd.flower import bound, client_app
-from fedmd.flower.messages import INFO, STREAM, Expected, info_request, read_info, read_rounds, stream_request
-from fedmd.flower.world import build_world
+from fedmd.data.federated import build_world
+from fedmd.flower.client import app as client_app
+from fedmd.flower.client import node as bound
+from fedmd.flower.wire import INFO, STREAM, Expected, info_request, read_info, read_rounds, stream_request
 from fedmd.types import StreamBatch
 
 Make = Callable[..., RunConfig]
@@ -131,7 +132,7 @@ def test_a_red_team_subscribes_and_attacks(
     wire: SimpleNamespace, make_config: Make, node: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """All of five clients collude; the model comes in the message; the ball round the honest sample holds."""
-    from fedmd.flower.exchange import InMessage
+    from fedmd.flower.wire.model_exchange import InMessage
     from fedmd.models import model_for
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

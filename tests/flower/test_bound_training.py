@@ -13,9 +13,9 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from fedmd.config import NodeConfig, RunConfig
 from fedmd.data.export import export_samples
-from fedmd.flower import client_app
-from fedmd.flower.messages import INFO, UPDATE, info_request, read_info, read_own_updates, update_request
-from fedmd.flower.world import build_world
+from fedmd.data.federated import build_world
+from fedmd.flower.client import app as client_app
+from fedmd.flower.wire import INFO, UPDATE, info_request, read_info, read_own_updates, update_request
 from fedmd.models import model_for
 from fedmd.training.local import floating, train_client
 

@@ -10,12 +10,12 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 from fedmd.attacks.registry import ATTACKS
-from fedmd.attacks.roster import malicious_clients
+from fedmd.attacks.schedule import malicious_clients
 from fedmd.config import RunConfig
-from fedmd.flower.client_app import app
-from fedmd.flower.exchange import ByReference, Exchange, InMessage, Published
-from fedmd.flower.messages import INFO, STREAM, Expected, info_request, read_batches, read_info, stream_request
-from fedmd.flower.world import build_world
+from fedmd.data.federated import build_world
+from fedmd.flower.client.app import app
+from fedmd.flower.wire import INFO, STREAM, Expected, info_request, read_batches, read_info, stream_request
+from fedmd.flower.wire.model_exchange import ByReference, Exchange, InMessage, Published
 from fedmd.models import model_for
 from fedmd.types import StreamBatch
 
@@ -126,7 +126,7 @@ def test_poison_does_not_depend_on_how_the_model_came(
 
 
 def test_seconds_of_crafting_are_booked(wire: SimpleNamespace, make_config: Make, tmp_path: Path) -> None:
-    from fedmd.attacks.blackboard import Blackboard
+    from fedmd.attacks.shared_cache import Blackboard
 
     config: Any = make_config(ATTACK)
     for round in (CLEAN, ACCUMULATIVE):

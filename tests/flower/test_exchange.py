@@ -9,8 +9,8 @@ import torch
 from flwr.app import Message
 
 from fedmd.config import RunConfig
-from fedmd.flower.exchange import ByReference, InMessage, fetch_model, shared_memory
-from fedmd.flower.messages import STREAM, Request, read_request, stream_request
+from fedmd.flower.wire import STREAM, Request, read_request, stream_request
+from fedmd.flower.wire.model_exchange import ByReference, InMessage, fetch_model, shared_memory
 from fedmd.models import model_for
 from fedmd.types import ImageSet
 

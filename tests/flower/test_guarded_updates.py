@@ -12,15 +12,15 @@ from flwr.app import Array, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
-from fedmd import cli
-from fedmd.audit import requests
+from fedmd.audit import release_requests as requests
 from fedmd.audit.entry import Entry
-from fedmd.audit.reading import Intact, read_live, verify
-from fedmd.audit.shelf import contents
+from fedmd.audit.quarantine_store import contents
+from fedmd.audit.reader import Intact, read_live, verify
+from fedmd.cli import main as cli
+from fedmd.data.federated import build_world
 from fedmd.data.sampling import sample_clients
-from fedmd.flower import nodes
-from fedmd.flower.messages import read_info
-from fedmd.flower.world import build_world
+from fedmd.flower.server import nodes
+from fedmd.flower.wire import read_info
 from fedmd.models import model_for
 from fedmd.types import Action, Rejection, RoundReport
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
-from fedmd.flower.messages import (
+from fedmd.flower.wire import (
     INFO,
     STREAM,
     Expected,

@@ -16,15 +16,15 @@ from torch import nn
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.export import export_stream
+from fedmd.data.federated import build_world
 from fedmd.data.sampling import sample_clients
-from fedmd.flower import client_app
-from fedmd.flower.exchange import InMessage
-from fedmd.flower.identity import fingerprint, read_register
-from fedmd.flower.messages import INFO, STREAM, Expected
-from fedmd.flower.streaming import FlowerCollector
-from fedmd.flower.world import build_world
-from fedmd.server.learner import OnlineLearner
-from fedmd.server.session import Collected, run_session
+from fedmd.flower.client import app as client_app
+from fedmd.flower.server.identity import fingerprint, read_register
+from fedmd.flower.server.streaming import FlowerCollector
+from fedmd.flower.wire import INFO, STREAM, Expected
+from fedmd.flower.wire.model_exchange import InMessage
+from fedmd.rounds.learner import OnlineLearner
+from fedmd.rounds.session import Collected, run_session
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Numerics
 from fedmd.types import Action, Verdicts

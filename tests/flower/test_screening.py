@@ -25,9 +25,9 @@ from flwr.serverapp.strategy import (
 )
 from torch import nn
 
-from fedmd.defense.update_history import StateLag
-from fedmd.defense.update_threshold import robust_threshold
-from fedmd.flower.screening import DiscrepancyScreening
+from fedmd.defense.updates.history import StateLag
+from fedmd.defense.updates.limits import robust_threshold
+from fedmd.flower.strategies.screening import DiscrepancyScreening
 from fedmd.types import Action
 
 STRATEGIES: dict[str, Callable[[], Strategy]] = {

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from fedmd.compose import compose
+from fedmd import server_app
 from fedmd.config import ConfigError, RunConfig
-from fedmd.flower import server_app
-from fedmd.server.checkpoints import note_config, noted_config
+from fedmd.rounds.checkpoint import note_config, noted_config
+from fedmd.run.compose import compose
 
 
 @pytest.fixture

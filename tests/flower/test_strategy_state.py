@@ -25,15 +25,15 @@ from flwr.serverapp.strategy import (
 )
 from torch import nn
 
-from fedmd.checkpoint import load_tree, save_tree
 from fedmd.config import ConfigError
-from fedmd.defense.update_history import StateEma, StateLag, StateSnapshot
-from fedmd.flower.byzfl_strategy import ByzFL
-from fedmd.flower.continued import Continued
-from fedmd.flower.robust import CenteredClipping, FLTrust, NormClipping
-from fedmd.flower.screening import DiscrepancyScreening
-from fedmd.flower.strategies import STRATEGIES
-from fedmd.flower.strategy_state import restore_strategy, strategy_state
+from fedmd.defense.updates.history import StateEma, StateLag, StateSnapshot
+from fedmd.flower.server.continued import Continued
+from fedmd.flower.strategies.byzfl import ByzFL
+from fedmd.flower.strategies.catalogue import STRATEGIES
+from fedmd.flower.strategies.flat import CenteredClipping, FLTrust, NormClipping
+from fedmd.flower.strategies.screening import DiscrepancyScreening
+from fedmd.flower.strategies.state import restore_strategy, strategy_state
+from fedmd.storage import load_tree, save_tree
 
 CLIENTS, DONE, ROUNDS = 7, 2, 4
 ALL: dict[str, Any] = {

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from fedmd.config import RunConfig
-from fedmd.flower.stream_rounds import _strip
-from fedmd.flower.world import build_world
+from fedmd.data.federated import build_world
+from fedmd.flower.server.stream_rounds import _strip
 from fedmd.types import Action, Screened, Verdicts
 
 

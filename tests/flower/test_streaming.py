@@ -13,10 +13,10 @@ from flwr.app import Error, Message, RecordDict
 from torch import nn
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.flower.exchange import ByReference, Exchange, InMessage
-from fedmd.flower.messages import INFO, STREAM, Expected, info_reply, read_request, stream_reply
-from fedmd.flower.streaming import FlowerCollector
-from fedmd.server.session import Collected
+from fedmd.flower.server.streaming import FlowerCollector
+from fedmd.flower.wire import INFO, STREAM, Expected, info_reply, read_request, stream_reply
+from fedmd.flower.wire.model_exchange import ByReference, Exchange, InMessage
+from fedmd.rounds.session import Collected
 from fedmd.types import StreamBatch
 
 Make = Callable[..., RunConfig]

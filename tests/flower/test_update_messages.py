@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
-from fedmd.flower.messages import (
+from fedmd.flower.wire import (
     UPDATE,
     ClientUpdate,
     ExpectedUpdate,

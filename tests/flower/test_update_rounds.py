@@ -12,18 +12,18 @@ import torch
 from flwr.app import Array, Message, RecordDict
 from torch import Tensor, nn
 
-from fedmd.audit.reading import read_live
-from fedmd.checkpoint import load_tree, save_tree
+from fedmd.audit.reader import read_live
 from fedmd.config import RunConfig
+from fedmd.data.federated import build_world
 from fedmd.data.sampling import sample_clients
-from fedmd.flower.client_grid import ClientGrid, node_of
-from fedmd.flower.exchange import ByReference
-from fedmd.flower.messages import update_reply
-from fedmd.flower.update_rounds import UpdateRounds
-from fedmd.flower.world import build_world
+from fedmd.flower.server.client_grid import ClientGrid, node_of
+from fedmd.flower.server.update_rounds import UpdateRounds
+from fedmd.flower.wire import update_reply
+from fedmd.flower.wire.model_exchange import ByReference
 from fedmd.models import model_for
+from fedmd.rounds.checkpoint import Start
 from fedmd.seeding import generator
-from fedmd.server.checkpoints import Start
+from fedmd.storage import load_tree, save_tree
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Numerics
 from fedmd.types import Action, RoundReport

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from fedmd import checkpoint
-from fedmd.compose import compose
-from fedmd.flower import federation
-from fedmd.flower.client_app import app
-from fedmd.flower.federation import serve
-from fedmd.server.checkpoints import CHECKPOINT
+from fedmd import storage as checkpoint
+from fedmd.flower.client.app import app
+from fedmd.rounds.checkpoint import CHECKPOINT
+from fedmd.run import federation
+from fedmd.run.compose import compose
+from fedmd.run.federation import serve
 from tests.golden.inline import Inline, identity
 
 Federate = Callable[..., dict[str, Tensor]]

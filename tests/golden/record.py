@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fedmd.audit.reading import read_live
+from fedmd.audit.reader import read_live
 from tests.golden.federate import federate
 from tests.golden.runs import RESUMED, RUNS
 

@@ -20,7 +20,8 @@ RUNS: dict[str, list[str]] = {
         "training.online.batchnorm=trusted", "threshold.fpr=0.2",
     ],
     "stream-dsc-published": [
-        *_SMALL, "defense=dsc", "defense.stopping=batch_mean", "threshold=published", "threshold.start=0.001", "threshold.slope=0.0005",
+        *_SMALL, "defense=dsc", "defense.stopping=batch_mean", "threshold=published",
+        "threshold.start=0.001", "threshold.slope=0.0005",
         "attack.trigger=online", "attack.stop_error_rise=0.01",
     ],
     "stream-drop-backdoor-lag": [
@@ -37,7 +38,8 @@ RUNS: dict[str, list[str]] = {
         *_SMALL, "defense=dsc", "quarantine=evidence", "quarantine.limit=1", "quarantine.rounds=2",
         "federation.clients_per_round=4", "threshold.fpr=0.2", "federation.nodes=3",
     ],
-    "stream-two-batches-a-reply": [*_SMALL, "defense=drop", "threshold=fixed", "threshold.value=2", "defense.detector=historical_loss",
+    "stream-two-batches-a-reply": [*_SMALL, "defense=drop", "threshold=fixed", "threshold.value=2",
+        "defense.detector=historical_loss",
         "federation.batches_per_reply=2", "federation.nodes=2", "attack=label_flip", "attack.fraction=0.4"],
     "update-fedavg": [*_UPDATE, "defense=none", "strategy=fedavg", "attack.scale=100", "attack.norm_bound=3"],
     "update-screened-fedadam-alie": [
@@ -53,8 +55,8 @@ RUNS: dict[str, list[str]] = {
         "attack.scale=3", "attack.fraction=0.4", "quarantine=evidence", "quarantine.limit=0.2", "federation.nodes=2",
     ],
     "update-weight-fedprox-minmax": [
-        *_UPDATE, "defense=md_screen", "screening.action=weight", "screening.k=1", "history=lag", "history.lag=1", "strategy=fedprox",
-        "attack=min_max", "attack.fraction=0.4", "federation.clients_per_round=4",
+        *_UPDATE, "defense=md_screen", "screening.action=weight", "screening.k=1", "history=lag", "history.lag=1",
+        "strategy=fedprox", "attack=min_max", "attack.fraction=0.4", "federation.clients_per_round=4",
     ],
     "update-fltrust-free-rider": [
         *_UPDATE, "defense=none", "strategy=fltrust", "attack=free_rider", "attack.fraction=0.4",

@@ -8,9 +8,9 @@ import pytest
 import torch
 from flwr.app import Array, ArrayRecord
 
-from fedmd.flower.messages import Expected, ExpectedUpdate, read_batches, read_updates, stream_reply
-from fedmd.flower.messages.arrays import CheckedArrays, is_finite, read_array, read_tensors
-from fedmd.flower.replies import read_state, slots_of
+from fedmd.flower.strategies.replies import read_state, slots_of
+from fedmd.flower.wire import Expected, ExpectedUpdate, read_batches, read_updates, stream_reply
+from fedmd.flower.wire.arrays import CheckedArrays, is_finite, read_array, read_tensors
 from tests.hostile.mutations import npy
 from tests.hostile.wire import ROUND, answer, batch, update
 

@@ -16,9 +16,9 @@ from flwr.superlink.grid import HttpGrid, http_grid
 from httpx import ConnectError
 
 from fedmd.config import RunConfig
-from fedmd.flower import nodes as nodes_module
-from fedmd.flower.messages import STREAM, Expected, read_batches, stream_reply, stream_request
-from fedmd.flower.nodes import Nodes
+from fedmd.flower.server import nodes as nodes_module
+from fedmd.flower.server.nodes import Nodes
+from fedmd.flower.wire import STREAM, Expected, read_batches, stream_reply, stream_request
 from fedmd.types import StreamBatch
 from tests.hostile.wire import Clock
 

@@ -13,9 +13,10 @@ from torch import nn
 
 from fedmd.audit.stream_round import StreamRound, stream_entries
 from fedmd.config import RunConfig
-from fedmd.flower import nodes as nodes_module
-from fedmd.flower.exchange import InMessage
-from fedmd.flower.messages import (
+from fedmd.flower.server import nodes as nodes_module
+from fedmd.flower.server.streaming import FlowerCollector
+from fedmd.flower.strategies.replies import read_state, slots_of
+from fedmd.flower.wire import (
     INFO,
     UPDATE,
     Expected,
@@ -28,11 +29,10 @@ from fedmd.flower.messages import (
     stream_reply,
     update_request,
 )
-from fedmd.flower.messages.reasons import error_of, shown
-from fedmd.flower.replies import read_state, slots_of
-from fedmd.flower.streaming import FlowerCollector
-from fedmd.server.learner import NO_VERDICTS
-from fedmd.server.session import Collected
+from fedmd.flower.wire.model_exchange import InMessage
+from fedmd.flower.wire.reasons import error_of, shown
+from fedmd.rounds.learner import NO_VERDICTS
+from fedmd.rounds.session import Collected
 from fedmd.types import Rejection, StreamBatch
 from tests.hostile.wire import ROUND, Clock, WireGrid, answer, batch, encoded, request, update
 

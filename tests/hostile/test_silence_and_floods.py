@@ -10,17 +10,17 @@ import torch
 from flwr.app import Array, ArrayRecord, Message
 
 from fedmd.config import RunConfig
-from fedmd.flower import nodes as nodes_module
-from fedmd.flower.client_grid import ClientGrid
-from fedmd.flower.exchange import InMessage
-from fedmd.flower.messages import STREAM, ClientUpdate, read_request, stream_request, update_reply
-from fedmd.flower.model_records import expected_update, records_of
-from fedmd.flower.nodes import Nodes
-from fedmd.flower.strategies import build_strategy
-from fedmd.flower.update_session import UpdateSession, silent
-from fedmd.flower.world import build_world
-from fedmd.server.global_model import GlobalModel
-from fedmd.server.update_guard import UpdateGuard
+from fedmd.data.federated import build_world
+from fedmd.flower.server import nodes as nodes_module
+from fedmd.flower.server.client_grid import ClientGrid
+from fedmd.flower.server.model_records import expected_update, records_of
+from fedmd.flower.server.nodes import Nodes
+from fedmd.flower.server.update_session import UpdateSession, silent
+from fedmd.flower.strategies.catalogue import build_strategy
+from fedmd.flower.wire import STREAM, ClientUpdate, read_request, stream_request, update_reply
+from fedmd.flower.wire.model_exchange import InMessage
+from fedmd.rounds.global_model import GlobalModel
+from fedmd.rounds.update_guard import UpdateGuard
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Numerics
 from fedmd.types import RoundReport

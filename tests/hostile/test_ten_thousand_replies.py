@@ -21,24 +21,24 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedmd.audit.reading import read_live, verify
+from fedmd.audit.reader import read_live, verify
 from fedmd.audit.trail import AuditTrail
 from fedmd.config import LimitsConfig, RunConfig
-from fedmd.flower import nodes as nodes_module
-from fedmd.flower.client_grid import ClientGrid
-from fedmd.flower.exchange import InMessage
-from fedmd.flower.messages import ClientUpdate, Expected, read_request, stream_reply, update_reply
-from fedmd.flower.model_records import expected_update, records_of
-from fedmd.flower.nodes import Nodes
-from fedmd.flower.strategies import build_strategy
-from fedmd.flower.streaming import FlowerCollector
-from fedmd.flower.update_session import UpdateSession, silent
-from fedmd.flower.world import World, build_world
-from fedmd.server.global_model import GlobalModel
-from fedmd.server.guard import Guard
-from fedmd.server.learner import OnlineLearner
-from fedmd.server.session import Collected, run_session
-from fedmd.server.update_guard import UpdateGuard
+from fedmd.data.federated import World, build_world
+from fedmd.flower.server import nodes as nodes_module
+from fedmd.flower.server.client_grid import ClientGrid
+from fedmd.flower.server.model_records import expected_update, records_of
+from fedmd.flower.server.nodes import Nodes
+from fedmd.flower.server.streaming import FlowerCollector
+from fedmd.flower.server.update_session import UpdateSession, silent
+from fedmd.flower.strategies.catalogue import build_strategy
+from fedmd.flower.wire import ClientUpdate, Expected, read_request, stream_reply, update_reply
+from fedmd.flower.wire.model_exchange import InMessage
+from fedmd.rounds.gate import Guard
+from fedmd.rounds.global_model import GlobalModel
+from fedmd.rounds.learner import OnlineLearner
+from fedmd.rounds.session import Collected, run_session
+from fedmd.rounds.update_guard import UpdateGuard
 from fedmd.training.burn_in import BurnIn, burn_in
 from fedmd.training.device import Numerics
 from fedmd.types import RoundReport, StreamBatch

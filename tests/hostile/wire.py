@@ -11,7 +11,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.superlink.grid import HttpGrid
 
-from fedmd.flower.messages import INFO, STREAM, ClientUpdate, info_reply, stream_request, update_reply
+from fedmd.flower.wire import INFO, STREAM, ClientUpdate, info_reply, stream_request, update_reply
 from fedmd.types import StreamBatch
 
 Answers = Callable[[int, Message], list[bytes]]

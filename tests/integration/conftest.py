@@ -11,13 +11,13 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
-from fedmd.compose import Composed, compose
 from fedmd.config import RunConfig
-from fedmd.flower import client_app
-from fedmd.flower.messages import STREAM, read_request
-from fedmd.runtime import simulation
-from fedmd.runtime.launch import launch
-from fedmd.runtime.simulation import Cell, simulate
+from fedmd.flower.client import app as client_app
+from fedmd.flower.wire import STREAM, read_request
+from fedmd.run import simulation
+from fedmd.run.compose import Composed, compose
+from fedmd.run.launch import launch
+from fedmd.run.simulation import Cell, simulate
 from fedmd.types import Json, RoundReport
 
 # A net that learns something in a second: 4 clients, two of them malicious, 1 + 1 + 1 + 1 rounds.

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from fedmd import cli
-from fedmd.audit.reading import read_live
+from fedmd.audit.reader import read_live
+from fedmd.cli import main as cli
 
 pytestmark = pytest.mark.timeout(600)
 CLIENTS, BATCH, ROUNDS = 4, 5, 4

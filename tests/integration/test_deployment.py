@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fedmd.audit.reading import Intact, read_live, verify
-from fedmd.compose import compose
+from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.data.export import export_samples
+from fedmd.data.federated import build_world
+from fedmd.deploy.federation import Deployment, environment, free_port
 from fedmd.deploy.folder import Plan, init_folder
-from fedmd.flower.world import build_world
-from fedmd.runtime.deployment import Deployment, environment, free_port
-from fedmd.runtime.processes import Processes
+from fedmd.deploy.processes import Processes
+from fedmd.run.compose import compose
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 

@@ -13,15 +13,15 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 from torch import Tensor
 
-from fedmd.audit.reading import read_live
-from fedmd.compose import compose
+from fedmd.audit.reader import read_live
 from fedmd.config import RunConfig
-from fedmd.flower import client_app
-from fedmd.flower.messages import INFO, read_request
-from fedmd.flower.stream_rounds import StreamRounds
-from fedmd.flower.update_rounds import UpdateRounds
-from fedmd.runtime import simulation
-from fedmd.runtime.simulation import Cell, simulate
+from fedmd.flower.client import app as client_app
+from fedmd.flower.server.stream_rounds import StreamRounds
+from fedmd.flower.server.update_rounds import UpdateRounds
+from fedmd.flower.wire import INFO, read_request
+from fedmd.run import simulation
+from fedmd.run.compose import compose
+from fedmd.run.simulation import Cell, simulate
 from tests.hostile.mutations import MUTATIONS, mutated
 from tests.hostile.wire import decoded, encoded, refusable
 

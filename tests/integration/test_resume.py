@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fedmd.runtime.processes import Processes
+from fedmd.deploy.processes import Processes
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -45,7 +45,7 @@ def test_update_mode_from_the_command_line(
     update = ["mode=update", "defense=md_screen", "local.samples=40", "runtime.workers=1"]
     base = [override for override in small if not override.startswith("defense=")]
     settings = [*base, *update, "runtime.progress=false", f"runtime.cache_dir={cache}", f"hydra.run.dir={folder}"]
-    kill = [sys.executable, str(SCRIPT), "--child", "fedmd.server.checkpoints:Checkpoints.save", "4", *settings]
+    kill = [sys.executable, str(SCRIPT), "--child", "fedmd.rounds.checkpoint:Checkpoints.save", "4", *settings]
     with Processes(tmp_path / "logs", {}) as processes:
         processes.start("killed", kill)
         processes.wait_for("its end", lambda: processes.exit_code("killed") is not None, timeout_s=300)

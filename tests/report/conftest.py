@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedmd.report.comparison import ArmInfo, compare
-from fedmd.report.figures import write_figures
+from fedmd.report.figures.run import write_figures
 from fedmd.report.files import cell_folder, read_json, write_json
 from fedmd.report.recorder import RunRecorder
+from fedmd.report.statistics.comparison import ArmInfo, compare
 from fedmd.report.summary import summarise, write_summary
 from fedmd.report.truth import Truth
 from fedmd.types import Action, Drift, Json, Phase, Rejection, RoundReport, Strip, Verdicts

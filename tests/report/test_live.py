@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fedmd.report.json_logs import json_logs, round_json
-from fedmd.report.live import LiveMetrics
+from fedmd.report.monitoring.json_logs import json_logs, round_json
+from fedmd.report.monitoring.prometheus import LiveMetrics
 from fedmd.report.recorder import round_metrics
 from fedmd.types import Rejection, RoundReport, Verdicts
 
@@ -79,7 +79,7 @@ def test_the_port_is_free_again_afterwards_and_not_shared_before() -> None:
 def test_logs_are_a_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     before = logging.getLogger("flwr").handlers[:]
     with json_logs():
-        logging.getLogger("fedmd.flower.nodes").warning("node %d said\n%s", 3, '"hello"')
+        logging.getLogger("fedmd.flower.server.nodes").warning("node %d said\n%s", 3, '"hello"')
         try:
             raise RuntimeError("no")
         except RuntimeError:
@@ -87,7 +87,7 @@ def test_logs_are_a_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> No
     warned, failed = map(json.loads, capsys.readouterr().err.splitlines())
     assert (warned["level"], warned["logger"], warned["message"]) == (
         "warning",
-        "fedmd.flower.nodes",
+        "fedmd.flower.server.nodes",
         'node 3 said\n"hello"',
     )
     assert "RuntimeError: no" in failed["exception"]
@@ -101,9 +101,9 @@ def test_a_rounds_line_holds_its_metrics() -> None:
 
 
 def test_a_taken_port_is_the_users_to_change(tmp_path: Path) -> None:
-    from fedmd.compose import compose
     from fedmd.config import ConfigError
-    from fedmd.flower.observing import observing
+    from fedmd.run.compose import compose
+    from fedmd.run.observers import observing
 
     with LiveMetrics("127.0.0.1", 0) as live:
         config = compose([f"observability.prometheus_port={live.address[1]}"]).config

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from fedmd.report.comparison import CAPTION, ArmInfo, compare, comparison_table
+from fedmd.report.statistics.comparison import CAPTION, ArmInfo, compare, comparison_table
 from fedmd.report.table import cell_text, latex, markdown, terminal
 
 ARMS = {

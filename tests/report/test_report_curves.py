@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fedmd.report.curves import (
+from fedmd.report.figures.curves import (
     Curve,
     mean_precision_recall,
     mean_roc,
@@ -9,7 +9,7 @@ from fedmd.report.curves import (
     precision_recall_points,
     roc_points,
 )
-from fedmd.report.detection import sample_detection
+from fedmd.report.statistics.detection import sample_detection
 
 NAN = float("nan")
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmd.report.detection import client_detection, sample_detection
+from fedmd.report.statistics.detection import client_detection, sample_detection
 
 NAN, INF = float("nan"), float("inf")
 scored = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.2, 0.5, 1.0, 3.0, INF]), st.booleans()), max_size=60)

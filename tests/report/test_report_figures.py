@@ -3,10 +3,10 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from fedmd.report import figures
-from fedmd.report.distribution import distribution_figure
-from fedmd.report.figures import ATTACK_SUCCESS, accuracy_figure, score_figure, strip_figure, write_figures
-from fedmd.report.heatmap import heat_map_figure
+from fedmd.report.figures import run as figures
+from fedmd.report.figures.distribution import distribution_figure
+from fedmd.report.figures.heatmap import heat_map_figure
+from fedmd.report.figures.run import ATTACK_SUCCESS, accuracy_figure, score_figure, strip_figure, write_figures
 from fedmd.report.recorder import read_verdicts
 from fedmd.report.truth import Truth
 from fedmd.types import Strip

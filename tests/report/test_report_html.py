@@ -7,14 +7,14 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
-from fedmd.report.comparison import ArmInfo
 from fedmd.report.detector import held_scores
-from fedmd.report.page import write
-from fedmd.report.page.arms_page import sweep_rows
-from fedmd.report.page.evidence import ReportError, Run, read_evidence
-from fedmd.report.page.run_blocks import accuracy_plot, detection_blocks, score_blocks
-from fedmd.report.page.run_page import detection_table, rounds_table, run_cards, stations_table
-from fedmd.report.page.write import MAX_BYTES, write_report
+from fedmd.report.html import write
+from fedmd.report.html.arms_page import sweep_rows
+from fedmd.report.html.evidence import ReportError, Run, read_evidence
+from fedmd.report.html.run_blocks import accuracy_plot, detection_blocks, score_blocks
+from fedmd.report.html.run_page import detection_table, rounds_table, run_cards, stations_table
+from fedmd.report.html.write import MAX_BYTES, write_report
+from fedmd.report.statistics.comparison import ArmInfo
 from fedmd.report.table import cell_text
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }} $\\bad$ _"

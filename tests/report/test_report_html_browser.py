@@ -14,8 +14,8 @@ from typing import Any, Self
 
 import pytest
 
-from fedmd.report.comparison import ArmInfo
-from fedmd.report.page.write import write_report
+from fedmd.report.html.write import write_report
+from fedmd.report.statistics.comparison import ArmInfo
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [

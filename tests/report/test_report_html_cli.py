@@ -1,6 +1,6 @@
 import pytest
 
-from fedmd.cli import main
+from fedmd.cli.main import main
 
 
 def call(capsys, *arguments):

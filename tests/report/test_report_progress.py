@@ -1,4 +1,4 @@
-from fedmd.report.progress import round_line
+from fedmd.report.monitoring.progress import round_line
 
 
 def test_a_round_in_a_line(round_report):

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedmd.report.files import strict, write_json
-from fedmd.report.parts import discard_parts
 from fedmd.report.recorder import Recorded, RunRecorder, read_metrics, read_verdicts
+from fedmd.report.verdict_parts import discard_parts
 from fedmd.types import PHASES, Action
 
 NAN, INF = float("nan"), float("inf")

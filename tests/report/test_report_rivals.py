@@ -6,14 +6,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fedmd.report.comparison import ArmInfo, compare
-from fedmd.report.page.arms_page import rival_tables
-from fedmd.report.page.content import Table
-from fedmd.report.page.evidence import Run, read_evidence
-from fedmd.report.page.run_page import detection_numbers
-from fedmd.report.page.write import write_report
+from fedmd.report.html.arms_page import rival_tables
+from fedmd.report.html.content import Table
+from fedmd.report.html.evidence import Run, read_evidence
+from fedmd.report.html.run_page import detection_numbers
+from fedmd.report.html.write import write_report
 from fedmd.report.recorder import read_metrics, read_verdicts, recorded_rivals
-from fedmd.report.rivals import arm_rows, comparison_rows, run_rows
+from fedmd.report.statistics.baselines import arm_rows, comparison_rows, run_rows
+from fedmd.report.statistics.comparison import ArmInfo, compare
 from fedmd.report.summary import summarise, write_summary
 from fedmd.report.table import cell_text
 from fedmd.report.truth import Truth

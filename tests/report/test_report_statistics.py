@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmd.report.statistics import kept_gain, mean_interval, subtract
+from fedmd.report.statistics.intervals import kept_gain, mean_interval, subtract
 
 T_975 = {1: 12.706205, 2: 4.302653, 4: 2.776445}  # a printed table of Student's t
 

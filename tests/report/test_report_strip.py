@@ -1,6 +1,6 @@
 import numpy as np
 
-from fedmd.report.strip import amplified, amplified_rows, read_strip, rejected, write_strip
+from fedmd.report.figures.examples import amplified, amplified_rows, read_strip, rejected, write_strip
 from fedmd.types import Strip
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from fedmd.report.statistics import mean_interval
+from fedmd.report.statistics.intervals import mean_interval
 from fedmd.report.table import Estimate, cell_text, latex, markdown, percent, plain, terminal
 
 ROWS = [

@@ -1,8 +1,8 @@
 import pytest
 
 from fedmd.config import ConfigError
-from fedmd.report.tensorboard import EventWriter, round_scalars
-from fedmd.runtime import simulation
+from fedmd.report.monitoring.tensorboard import EventWriter, round_scalars
+from fedmd.run import simulation
 
 NAN = float("nan")
 

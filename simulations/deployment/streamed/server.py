@@ -11,10 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedmd.config import DefenseConfig
-from fedmd.defense.detector import historical_loss
 from fedmd.defense.history import SnapshotHistory
-from fedmd.defense.pipeline import Pipeline, build_response
-from fedmd.defense.threshold import quantile_threshold
+from fedmd.defense.samples.detectors import historical_loss
+from fedmd.defense.samples.pipeline import Pipeline, build_response
+from fedmd.defense.samples.thresholds import quantile_threshold
 
 app = ServerApp()
 

@@ -13,8 +13,8 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.neighbors import KernelDensity, NearestNeighbors
 from torch import Tensor
 
-from fedmd.defense.answers import Answers, Reference
-from fedmd.defense.detector import DETECTORS, FEATURE_DETECTORS
+from fedmd.defense.samples.detectors import DETECTORS, FEATURE_DETECTORS
+from fedmd.defense.samples.outputs import Answers, Reference
 
 N, M, D, CLASSES = 30, 60, 6, 4
 RIVALS = ["pixel_distance", *FEATURE_DETECTORS]

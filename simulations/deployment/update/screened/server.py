@@ -6,7 +6,7 @@ from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg, Strategy
 
-from fedmd.flower.screening import DiscrepancyScreening, UpdateVerdict  # (1)
+from fedmd.flower.strategies.screening import DiscrepancyScreening, UpdateVerdict  # (1)
 from screened.task import digits, net, train
 
 app = ServerApp()

@@ -1,0 +1,93 @@
+"""What colluders share: a folder in which each thing is computed once and then read by the others.
+
+In a simulation all malicious clients of one machine see one folder. Where they cannot (another host), each has a
+folder of its own and recomputes the same values from seeds and the model it was sent.
+"""
+
+import fcntl
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from fedmd import storage as checkpoint
+from fedmd.storage import Saved
+
+LASTING = "lasting"
+
+
+class Blackboard:
+    """A folder of memoised tensors, announced numbers and the seconds that crafting took."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder  # made when something is first written: honest clients leave no trace
+
+    def once(
+        self, kind: str, version: int | str, compute: Callable[[], dict[str, torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
+        """The tensors called `kind` at `version`; the first to ask computes, the others wait and read.
+
+        Only the newest version of a kind is kept. `version` is a round, or LASTING for what holds for the whole run.
+        """
+        path = self.folder / f"{kind}-{version}.safetensors"
+        with self._locked(kind):
+            if not path.exists():
+                tensors = compute()
+                for stale in self.folder.glob(f"{kind}-*.safetensors"):
+                    stale.unlink()
+                checkpoint.save(path, tensors, {})
+                return tensors
+            return checkpoint.load(path)[0]  # within the lock: a newer version would remove the file
+
+    def announce(self, name: str, value: float) -> None:
+        """Fix a number for all colluders. The first announcement stands."""
+        with self._locked(name):
+            path = self.folder / f"{name}.json"
+            if not path.exists():
+                path.write_text(json.dumps(value))
+
+    def announced(self, name: str) -> float | None:
+        """The announced number, or None so far."""
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            return None
+        with self._locked(name):
+            return float(json.loads(path.read_text()))
+
+    def add_seconds(self, round: int, seconds: float) -> None:
+        """Book the time one colluder spent crafting in `round`."""
+        with self._locked("seconds"), (self.folder / "seconds.txt").open("a") as file:
+            file.write(f"{round} {seconds}\n")
+
+    def seconds(self, round: int) -> float:
+        """Seconds all colluders of this folder spent crafting in `round`."""
+        path = self.folder / "seconds.txt"
+        if not path.exists():
+            return 0.0
+        rows = (line.split() for line in path.read_text().splitlines())
+        return sum(float(seconds) for booked, seconds in rows if int(booked) == round)
+
+    def state(self) -> Saved:
+        """What later rounds build on: the announced numbers, and what is lasting."""
+        numbers = {path.stem: self.announced(path.stem) for path in sorted(self.folder.glob("*.json"))}
+        lasting = sorted(self.folder.glob(f"*-{LASTING}.safetensors"))
+        return {
+            "numbers": numbers,
+            "lasting": {path.stem.removesuffix(f"-{LASTING}"): checkpoint.load(path)[0] for path in lasting},
+        }
+
+    def restore(self, saved: Saved) -> None:
+        """Put back, into an empty folder, what `state` returned."""
+        for name, number in saved["numbers"].items():
+            self.announce(name, number)
+        for kind, tensors in saved["lasting"].items():
+            checkpoint.save(self.folder / f"{kind}-{LASTING}.safetensors", tensors, {})
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        self.folder.mkdir(exist_ok=True)
+        with (self.folder / f"{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

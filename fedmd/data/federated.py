@@ -1,0 +1,43 @@
+"""The part of a run that a client process derives from its configuration, kept while the process lives."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fedmd.config import RunConfig
+from fedmd.data.cache import default_cache_dir
+from fedmd.data.clients import LocalData
+from fedmd.data.shift import cached_shift, withheld
+from fedmd.data.sources import load_images
+from fedmd.data.split import Split, split
+from fedmd.data.stream import ClientStreams
+from fedmd.types import ImageSet
+
+
+@dataclass(frozen=True)
+class World:
+    """Data and streams as server, clients and attackers agree on them, a function of the configuration alone."""
+
+    config: RunConfig
+    images: ImageSet
+    parts: Split
+    streams: ClientStreams
+
+    @property
+    def local(self) -> LocalData:
+        """What each client trains on in mode=update."""
+        return LocalData(self.config, self.images, self.streams)
+
+
+def build_world(config: RunConfig) -> World:
+    """Load (or map from the cache) the data, split it, move all but burn-in past the shift, prepare the streams."""
+    cache, shift = default_cache_dir(config.runtime.cache_dir), config.stream.shift
+    images = load_images(config.data, cache)
+    parts = split(images, config.data.splits, config.seed, withheld(shift, images.classes))
+    images = cached_shift(images, parts, shift, config.seed, cache)
+    return World(config, images, parts, ClientStreams(config, images, parts))
+
+
+@lru_cache(maxsize=4)
+def world_of(run: str) -> World:
+    """The world of a configuration's JSON text."""
+    return build_world(RunConfig.parse(run))

@@ -1,0 +1,1 @@
+"""The defence of the streaming mode: samples are judged, corrected, rejected."""

@@ -1,0 +1,1 @@
+"""The defence of the update mode: model updates are judged, shortened, rejected."""

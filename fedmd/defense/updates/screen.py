@@ -1,0 +1,162 @@
+"""Measuring and correcting a round's updates with one net: what `DiscrepancyScreening` does besides talking Flower."""
+
+import copy
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedmd.defense.updates.discrepancy import State, largest_scale, load_between, update_discrepancy
+from fedmd.defense.updates.history import StateHistory
+from fedmd.defense.updates.limits import Limits
+from fedmd.types import Action
+
+Probe = Tensor | Iterable[Tensor] | Iterable[Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class UpdateVerdict:
+    """What became of one client's update in one round.
+
+    `discrepancies` (nats) are those of the update as it arrived, one per history, and behind them the probe's loss
+    where that is screened too; `limits` theirs this round, and `after` those of what was handed on; empty where there
+    is nothing to measure or nothing was handed on. `scale` in [0, 1] is the share of the update that was handed on
+    (action "correct"), or of its weight ("weight"). `reason` is "" for an accepted update.
+    """
+
+    node: int
+    discrepancies: tuple[float, ...]
+    after: tuple[float, ...]
+    scale: float
+    action: Action
+    reason: str
+    limits: tuple[Limits, ...]
+
+    @property
+    def excess(self) -> float | None:
+        """How far outside the limits, max over histories of log(D / upper) and log(lower / D): suspicious above 0."""
+        return excess(self.discrepancies, self.limits) if self.discrepancies else None
+
+
+class UpdateScreen:
+    """One net that takes the shape of every candidate model in turn, and the round's historical answers.
+
+    `model` is copied, so the caller's stays as it is; `probe` is read once: batches of images, or of (images, labels),
+    or one tensor of images. Labels are for `measures_loss` only: then every candidate's mean cross-entropy on the probe
+    (nats) is measured behind its discrepancies. That looks at labels, which (10) does not: a second extension.
+    One forward pass of a candidate serves every history. Holds two states and one net, whatever the number of clients,
+    beside what the histories hold.
+    """
+
+    def __init__(
+        self, model: nn.Module, probe: Probe, histories: Sequence[StateHistory], *, measures_loss: bool = False
+    ) -> None:
+        self._model = copy.deepcopy(model).requires_grad_(False).eval()
+        self.own: State = self._model.state_dict()  # the net's own tensors: every candidate is copied into these
+        device = next((tensor.device for tensor in self.own.values()), None)
+        images, labels = _read(probe)
+        self._probe = [x.to(device) for x in images]
+        self._labels = torch.cat(labels).to(device) if measures_loss and labels else None
+        if measures_loss and self._labels is None:
+            raise ValueError("probe must have labels, as batches of (images, labels), for its loss to be screened")
+        if sum(len(x) for x in self._probe) == 0:
+            raise ValueError("probe must have at least one sample")
+        if not histories:
+            raise ValueError("history must be at least one model to compare with")
+        self._histories = tuple(histories)
+        self._current: State = {}
+        self._historical_logits = torch.empty(0)
+
+    def start_round(self, current: State) -> None:
+        """Remember θ_t and what the historical models say to the probe."""
+        self._current = current
+        answers = []
+        for history in self._histories:
+            historical = history.observe(current)
+            load_between(self.own, historical, historical, 1)
+            answers.append(self._answers())
+        self._historical_logits = torch.stack(answers)
+
+    @property
+    def started(self) -> bool:
+        """Whether there is a round to measure updates in."""
+        return self._historical_logits.numel() > 0
+
+    @torch.inference_mode()
+    def measure(self, received: State, scale: float = 1.0) -> tuple[float, ...]:
+        """D(θ_t + scale · Δ), eq (10), in nats, from every history."""
+        load_between(self.own, self._current, received, scale)
+        answers = self._answers()
+        values = update_discrepancy(self._historical_logits, answers)
+        if self._labels is None:
+            return values
+        loss = cross_entropy(answers.float(), self._labels).item()
+        return (*values, loss if math.isfinite(loss) else math.inf)
+
+    @torch.inference_mode()
+    def _answers(self) -> Tensor:
+        """Logits [N, K] of what the net holds now, for the whole probe."""
+        return torch.cat([self._model(x) for x in self._probe])
+
+    def explain(self, values: Sequence[float], limits: Sequence[Limits]) -> str:
+        """Which of the measured values are outside their limits, in words."""
+        outside = (
+            f"its {'discrepancy' if i < len(self._histories) else 'loss'} {value:.3g} is not within "
+            f"{limit.lower:.3g} and {limit.upper:.3g} nats"
+            for i, (value, limit) in enumerate(zip(values, limits, strict=True))
+            if not limit.lower <= value <= limit.upper
+        )
+        return "; ".join(dict.fromkeys(outside))  # two histories may still be one model
+
+    def correct(self, received: State, limits: Sequence[Limits]) -> tuple[float, tuple[float, ...]]:
+        """The largest scale with no discrepancy above its upper limit, and the discrepancies; `own` holds it."""
+        scale, _ = largest_scale(lambda a: _ratio(self.measure(received, a), limits), 1.0)
+        return scale, self.measure(received, scale)
+
+
+def excess(discrepancies: Sequence[float], limits: Sequence[Limits]) -> float:
+    """Max over histories of log(D / upper) and log(lower / D): at most 0 within all limits, above 0 outside of one."""
+    return max(
+        max(_log_ratio(value, limit.upper), _log_ratio(limit.lower, value))
+        for value, limit in zip(discrepancies, limits, strict=True)
+    )
+
+
+def decisive(discrepancies: Sequence[float], limits: Sequence[Limits]) -> tuple[int, float]:
+    """Which of the values makes the `excess`, and the limit that it came closest to or went beyond."""
+    beyond = [
+        max((_log_ratio(value, limit.upper), limit.upper), (_log_ratio(limit.lower, value), limit.lower))
+        for value, limit in zip(discrepancies, limits, strict=True)
+    ]
+    which = max(range(len(beyond)), key=lambda i: beyond[i][0])
+    return which, beyond[which][1]
+
+
+def _ratio(discrepancies: Sequence[float], limits: Sequence[Limits]) -> float:
+    return math.exp(min(700.0, max(_log_ratio(d, limit.upper) for d, limit in zip(discrepancies, limits, strict=True))))
+
+
+def _log_ratio(a: float, b: float) -> float:
+    """log(a / b) with 0 and infinity where they belong, 0 for a = b; a negative limit is below everything."""
+    if a == b:
+        return 0.0
+    if a <= 0 or b == math.inf:
+        return -math.inf
+    return math.inf if b <= 0 or a == math.inf else math.log(a / b)
+
+
+def _read(probe: Probe) -> tuple[list[Tensor], list[Tensor]]:
+    """The batches of images and, where there are any, of labels."""
+    if isinstance(probe, Tensor):
+        return list(torch.split(probe, 256)), []
+    images, labels = [], []
+    for batch in probe:
+        if isinstance(batch, Tensor):
+            images.append(batch)
+        else:
+            images.append(batch[0])
+            labels.append(batch[1])
+    return images, labels

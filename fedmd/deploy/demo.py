@@ -1,0 +1,139 @@
+"""`make deployment-demo`: a federation on loopback, attacked, defended, one node lost, and nothing left behind."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fedmd.attacks.schedule import malicious_clients
+from fedmd.audit.reader import Broken, read_live, verify
+from fedmd.audit.tables import by_client, in_words, short
+from fedmd.audit.trail import FOLDER
+from fedmd.config import RunConfig
+from fedmd.data.export import export_stream
+from fedmd.data.federated import build_world
+from fedmd.deploy.federation import Deployment, environment, free_port
+from fedmd.deploy.folder import LOOPBACK, Plan, init_folder
+from fedmd.deploy.processes import ProcessError, Processes
+from fedmd.report.files import METRICS
+from fedmd.report.summary import read_summary
+from fedmd.report.table import terminal
+from fedmd.run.compose import Composed, compose
+from fedmd.types import Json
+
+RUN_S = 900.0  # gives up after so long; a quiet machine with two cores needs two to three minutes
+_KILL_AFTER_ROUNDS = 4
+
+
+def demo(folder: Path, say: Callable[[str], None] = print) -> Path:
+    """Run it in `folder`; returns the run's folder. Raises ProcessError when something did not work."""
+    clock = time.perf_counter()
+
+    def tell(text: str) -> None:
+        say(f"[{time.perf_counter() - clock:5.1f} s] {text}")
+
+    plan = Plan(host=LOOPBACK, port=free_port(), nodes=4)
+    init_folder(folder, plan)
+    composed = compose(_overrides(folder))
+    malicious = _prepare_nodes(folder, plan, composed.config)
+    with Processes(folder / "logs", environment(folder)) as processes:
+        deployment = Deployment(folder, processes)
+        deployment.make_secrets()
+        tell("a certificate authority, the server's certificate and four node keys are made")
+        deployment.start_superlink()
+        tell("SuperLink answers over TLS; nodes must be authenticated")
+        deployment.register_nodes()
+        for name in plan.names:
+            deployment.start_node(name)
+        tell(f"four keys are registered, four nodes started; the owner of {malicious} attacks")
+        run_id = deployment.submit(composed.overrides)
+        tell(f"run {run_id} is on its way")
+        victim = next(name for name in reversed(plan.names) if name != malicious)
+        _follow(deployment, composed, run_id, victim, processes, tell)
+    tell("every process has ended")
+    _print_outcome(composed.folder, plan.names.index(malicious), say)
+    return composed.folder
+
+
+def _overrides(folder: Path) -> list[str]:
+    return [
+        "experiment=deployment",
+        f"federation.register_file={folder}/register.json",
+        f"hydra.run.dir={folder}/run",
+    ]
+
+
+def _prepare_nodes(folder: Path, plan: Plan, config: RunConfig) -> str:
+    """Give every node its samples; returns the name of the malicious one."""
+    world = build_world(config)
+    (member,) = malicious_clients(config.federation.clients, config.attack.fraction, config.seed)
+    for client, name in enumerate(plan.names):
+        export_stream(world.streams, client, config.stream.rounds, folder / f"data/{name}.parquet")
+    settings = folder / f"nodes/{plan.names[member]}.toml"
+    settings.write_text(settings.read_text() + "red-team = true\n")
+    return plan.names[member]
+
+
+def _follow(
+    deployment: Deployment,
+    composed: Composed,
+    run_id: str,
+    victim: str,
+    processes: Processes,
+    tell: Callable[[str], None],
+) -> None:
+    """Tell each round as it ends, kill `victim` on the way, and wait for the end of the run."""
+    told, killed, asked = 0, False, time.monotonic()
+    deadline = time.monotonic() + RUN_S
+    while read_summary(composed.folder) is None:
+        rounds = _rounds(composed.folder)
+        for metrics in rounds[told:]:
+            tell(_line(metrics))
+        told = len(rounds)
+        if told >= _KILL_AFTER_ROUNDS and not killed:
+            processes.kill(victim)
+            tell(f"{victim} is killed")
+            killed = True
+        if time.monotonic() > deadline:
+            raise ProcessError(f"the run has not ended after {RUN_S:g} s:\n{processes.tail('superlink')}")
+        if time.monotonic() - asked > 30:  # a run that failed leaves no summary; each question costs a process
+            asked = time.monotonic()
+            status = deployment.status(run_id)
+            if status.startswith("finished") and read_summary(composed.folder) is None:
+                raise ProcessError(f"the run ended as {status}:\n{processes.tail('superlink')}")
+        time.sleep(0.5)
+    for metrics in _rounds(composed.folder)[told:]:
+        tell(_line(metrics))
+    if not killed:
+        raise ProcessError("the run ended before a node could be killed")
+
+
+def _rounds(folder: Path) -> list[Json]:
+    try:
+        lines = (folder / METRICS).read_text().splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _line(metrics: Json) -> str:
+    accuracy = "  --  " if metrics["accuracy"] is None else f"{100 * metrics['accuracy']:4.1f} %"
+    refused = [f"client {entry['client']} refused: {short(entry['reason'], 57)}" for entry in metrics["rejections"]]
+    corrected = 100 * (metrics["corrected_share"] or 0)
+    head = f"round {metrics['round']:>2} {metrics['phase']:<12} accuracy {accuracy}  corrected {corrected:3.0f} %"
+    return "  ".join([head, *refused])
+
+
+def _print_outcome(folder: Path, malicious: int, say: Callable[[str], None]) -> None:
+    """Who attacked, what became of everybody's messages, and whether the record of it is whole."""
+    trail = folder / FOLDER
+    records = list(read_live(trail))
+    events = [record.entry for record in records if record.entry.kind == "quarantine"]
+    out = [f"client {e.client} in quarantine since round {e.round}" for e in events if e.action == "quarantined"]
+    say(f"client {malicious} attacked; {', '.join(out) or 'nobody was put in quarantine'}")
+    say(f"\n$ fedmd audit {folder}\n{terminal(by_client(records))}")
+    found = verify(trail)
+    say(f"$ fedmd audit {folder} --verify\n{in_words(found)}\n")
+    say(f"run folder: {folder}")
+    if isinstance(found, Broken):
+        raise ProcessError("the audit trail is broken")

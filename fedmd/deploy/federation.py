@@ -1,0 +1,109 @@
+"""A federation of real processes, run from the folder that `fedmd deploy init` writes: SuperLink, nodes, a run."""
+
+import json
+import shlex
+import socket
+import ssl
+import sys
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedmd.deploy.processes import ProcessError, Processes
+from fedmd.types import Json
+
+_COMMAND_S = 180.0
+_START_S = 180.0
+NAME = "federation"  # of the connection in flower/config.toml
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What every process of the folder's federation must be told: where Flower's files are, and to report nothing."""
+    return {
+        "FLWR_HOME": str(folder / "flower"),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    }
+
+
+class Deployment:
+    """One federation on this machine, through its folder's own scripts; `processes` ends everything it started."""
+
+    def __init__(self, folder: Path, processes: Processes) -> None:
+        self.folder = folder
+        self._processes = processes
+        self._nodes = 0
+
+    def make_secrets(self) -> None:
+        """Certificates, node keys and the register of who may speak for whom."""
+        for script in ("certificates.py", "node_keys.py"):
+            self._processes.run([sys.executable, str(self.folder / script)], timeout_s=_COMMAND_S)
+
+    def start_superlink(self) -> None:
+        """Start the server's end and wait until it answers over TLS with a certificate of our authority."""
+        host, port = self.address()
+        self._processes.start("superlink", ["bash", str(self.folder / "superlink.sh")])
+        self._processes.wait_for(
+            "the SuperLink's answer", lambda: self._answers(host, port), timeout_s=_START_S, needs=["superlink"]
+        )
+
+    def register_nodes(self, *names: str) -> None:
+        """Let the keys of the nodes `names` in (without any: of all)."""
+        keys = [f"keys/{name}.pub" for name in names]
+        self._processes.run(["bash", str(self.folder / "register.sh"), *keys], timeout_s=_COMMAND_S * (len(keys) or 10))
+
+    def start_node(self, name: str) -> None:
+        """Start a node in the background; its way to the server is its own business."""
+        self._nodes += 1
+        self._processes.start(name, ["bash", str(self.folder / "supernode.sh"), name, str(free_port())])
+
+    def submit(self, overrides: Sequence[str]) -> str:
+        """Start a run of the folder's app with Hydra overrides; its id."""
+        text = " ".join(shlex.quote(override) for override in overrides)
+        (self.folder / "run.toml").write_text(f"overrides = {json.dumps(text)}\n")
+        app = str(self.folder / "app")
+        config = ["--run-config", str(self.folder / "run.toml")]
+        reply = self._processes.run(["flwr", "run", app, NAME, *config, "--format", "json"], timeout_s=_COMMAND_S)
+        return str(_json_in(reply)["run-id"])
+
+    def status(self, run_id: str) -> str:
+        """`running`, `finished:completed`, `finished:failed`, ... (`flwr run` itself knows only that it was sent)."""
+        reply = self._processes.run(
+            ["flwr", "list", NAME, "--run-id", run_id, "--format", "json"], timeout_s=_COMMAND_S
+        )
+        return str(_json_in(reply)["runs"][0]["status"])
+
+    def address(self) -> tuple[str, int]:
+        """Where flower/config.toml says that the SuperLink is."""
+        settings = tomllib.loads((self.folder / "flower/config.toml").read_text())
+        host, _, port = settings["superlink"][NAME]["address"].rpartition(":")
+        return host, int(port)
+
+    def _answers(self, host: str, port: int) -> bool:
+        context = ssl.create_default_context(cafile=str(self.folder / "certificates/ca.pem"))
+        try:
+            with (
+                socket.create_connection((host, port), timeout=2) as plain,
+                context.wrap_socket(plain, server_hostname=host),
+            ):
+                return True
+        except OSError:  # nobody there yet; ssl.SSLError is one, too
+            return False
+
+
+def free_port() -> int:
+    """A port nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _json_in(text: str) -> Json:
+    """Flower's answer: one JSON object, which may come after warnings."""
+    start = text.find("{")
+    answer = json.JSONDecoder().raw_decode(text[start:])[0] if start >= 0 else {}
+    if not isinstance(answer, dict) or not answer.get("success"):
+        raise ProcessError(f"Flower refused: {text[-500:]}")
+    return answer

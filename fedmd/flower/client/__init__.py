@@ -1,0 +1,1 @@
+"""The client over Flower: what a node answers."""

@@ -1,0 +1,72 @@
+"""What a client on a machine of its own learns in a round of mode=update: from its samples, within its limits."""
+
+import os
+import time
+from collections.abc import Mapping
+
+import torch
+from flwr.app import ArrayRecord
+from torch import Tensor, nn
+
+from fedmd.config import NodeConfig, RunConfig
+from fedmd.data.node_stream import read_samples
+from fedmd.flower.wire import ClientUpdate, Request
+from fedmd.models import model_for
+from fedmd.training.device import resolve_device
+from fedmd.training.local import floating, train_client
+from fedmd.types import ImageSet
+
+
+def own_updates(node: NodeConfig, request: Request, config: RunConfig) -> list[ClientUpdate]:
+    """The update of the node's client, or none where it is not asked for.
+
+    A function of the node's samples and the request: what a simulated client with the same samples would send, bit for
+    bit. Raises ValueError for another client's update, a request beyond the node's own limits, or a model that is not
+    what the server's configuration says, and ConfigError where the samples cannot be read.
+    """
+    if foreign := set(request.clients) - {node.client}:
+        raise ValueError(f"this node speaks for client {node.client} alone, not for {sorted(foreign)}")
+    if config.local.epochs > node.max_epochs:
+        raise ValueError(f"{config.local.epochs} epochs are more than this node's max-epochs={node.max_epochs}")
+    if request.model is None:  # never a file that the server names
+        raise ValueError("the request carries no model")
+    if not request.clients:
+        return []
+    began = time.perf_counter()
+    own, start = _own_samples(node, request, config), request.model.to_torch_state_dict()
+    torch.set_num_threads(max(1, min(int(config.runtime.client_cpus), os.cpu_count() or 1)))
+    model = _model(node, config, own, start)
+    train_client(model, start, own, config, client=node.client, round=request.round, proximal_mu=request.proximal_mu)
+    arrays = ArrayRecord({name: tensor.cpu() for name, tensor in floating(model.state_dict()).items()})
+    return [ClientUpdate(node.client, arrays, len(own), time.perf_counter() - began)]
+
+
+def _own_samples(node: NodeConfig, request: Request, config: RunConfig) -> ImageSet:
+    """The first samples of the node's stream, the same in every round."""
+    samples = read_samples(node, 0, min(node.max_samples, config.local.samples or node.max_samples))
+    if samples is None:
+        raise ValueError("this node has no samples")
+    images, labels = samples
+    if not 0 <= labels.min() <= labels.max() < request.classes:
+        raise ValueError(f"this node's labels are not all within the {request.classes} classes of the server's model")
+    return ImageSet(images, labels, request.classes)
+
+
+def _model(node: NodeConfig, config: RunConfig, own: ImageSet, start: Mapping[str, Tensor]) -> nn.Module:
+    """The net for `own` images that `start` fits, built of fedmd's code or of the node owner's."""
+    settings = config.model
+    if settings.name == "custom":
+        if node.model_factory is None:
+            raise ValueError("the server's model is a custom one, and this node has no model-factory")
+        settings = settings.model_copy(update={"factory": node.model_factory})
+    else:
+        with torch.device("meta"):  # whatever size the server names, nothing is allocated that it did not send
+            sizes = _sizes(model_for(settings, own, config.seed).state_dict())
+        if sizes != _sizes(start):
+            raise ValueError(f"the model that came is not model.name={settings.name} for this node's images")
+    device = resolve_device("auto" if config.runtime.client_gpus > 0 else "cpu")
+    return model_for(settings, own, config.seed).to(device)
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}

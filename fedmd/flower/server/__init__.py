@@ -1,0 +1,1 @@
+"""The server over Flower: its nodes, and asking them."""

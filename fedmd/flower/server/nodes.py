@@ -1,0 +1,159 @@
+"""Flower's nodes behind a federation's clients: who answers for whom, and asking them before a deadline."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from logging import getLogger
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+from flwr.superlink.grid import HttpGrid
+
+from fedmd.config import ConfigError, RunConfig
+from fedmd.flower.server.identity import fingerprints, read_register
+from fedmd.flower.server.pull import Pulls
+from fedmd.flower.wire import INFO, info_request, read_info
+from fedmd.types import Stranger
+
+log = getLogger(__name__)
+_POLL_S = 0.005  # Grid.send_and_receive sleeps 0.1 s in simulation and 3 s in deployment; its own polls need not
+_ATTEMPTS = 3  # a node that never says whom it answers for must not cost every round its deadline
+_POLL_HTTP_S = 0.25  # each poll of a real SuperLink is a TLS request, which costs both ends a few milliseconds
+_LAST_LOOK_S = 1.0  # what is there when the deadline has passed must still get through a slow network or machine
+_KEPT_ROUNDS, _KEPT_S = 10, 3600.0  # long enough for nodes whose clocks are minutes ahead of the server's
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A round's clients by the node that answers for them, and those for whom no node does."""
+
+    by_node: dict[int, list[int]]
+    orphans: tuple[int, ...]
+
+
+class Nodes:
+    """The nodes of a grid, each with the clients it answers for. `subscribers` want the model."""
+
+    def __init__(self, grid: Grid, config: RunConfig, folder: str) -> None:
+        self._grid = grid
+        self._config = config
+        self._folder = folder
+        self._pulls = Pulls(grid) if isinstance(grid, HttpGrid) else None
+        self._poll_s = _POLL_S if self._pulls is None else _POLL_HTTP_S
+        register = config.federation.register_file
+        self._register_file = None if register is None else read_register(register)
+        self.run = config.to_json()
+        self._node_of: dict[int, int] = {}
+        self._asked: Counter[int] = Counter()
+        self._answered: set[int] = set()
+        self.fingerprint_of: dict[int, str] = {}  # by client, where a register of keys is kept
+        self.subscribers: set[int] = set()
+        self._strangers: list[Stranger] = []
+
+    def connect(self) -> None:
+        """Wait for the federation's nodes and learn which clients each of them answers for.
+
+        A client nobody speaks for is refused in every round. Raises ConfigError when nobody speaks for any.
+        """
+        deadline = time.monotonic() + self._config.federation.round_timeout_s
+        wanted = self._config.federation.node_count
+        while len(nodes := sorted(self._grid.get_node_ids())) < wanted and time.monotonic() < deadline:
+            time.sleep(self._poll_s)
+        self._meet(nodes)
+        missing = sorted(set(range(self._config.federation.clients)) - set(self._node_of))
+        if not self._node_of:
+            raise ConfigError(
+                f"federation.round_timeout_s: of {wanted} nodes {len(nodes)} came and none said within "
+                f"{self._config.federation.round_timeout_s:g} s which clients it answers for."
+            )
+        if missing:
+            log.warning("nobody answers for clients %s; they are refused in every round", missing)
+
+    def meet_new(self) -> None:
+        """Ask nodes that have come since, or were too slow, while there are clients nobody answers for."""
+        if len(self._node_of) < self._config.federation.clients:
+            new = set(self._grid.get_node_ids()) - self._answered
+            self._meet(sorted(node for node in new if self._asked[node] < _ATTEMPTS))
+
+    def _meet(self, nodes: Sequence[int]) -> None:
+        if not nodes:
+            return
+        keys = {} if self._register_file is None else fingerprints(self._grid)
+        self._asked.update(nodes)
+        requests = {node: Message(info_request(self.run, self._folder), node, INFO) for node in nodes}
+        for node, reply in self.ask(requests).items():
+            self._answered.add(node)
+            self._register(node, reply, keys.get(node, ""))
+
+    def _register(self, node: int, reply: Message, key: str) -> None:
+        try:
+            clients, wants_model = read_info(reply, self._config.federation.clients)
+            if taken := sorted(set(clients) & set(self._node_of)):
+                raise ValueError(f"clients {taken} belong to another node already")
+            if self._register_file is not None and (
+                foreign := sorted(set(clients) - self._register_file.get(key, frozenset()))
+            ):
+                raise ValueError(f"its key {key or '(none)'} may not speak for clients {foreign}")
+        except ValueError as error:
+            self._strangers.append(Stranger(f"node {node} is not part of the federation: {error}", key or None))
+            log.warning("%s", self._strangers[-1].reason)
+            return
+        self._node_of.update(dict.fromkeys(clients, node))
+        if key:
+            self.fingerprint_of.update(dict.fromkeys(clients, key))
+        if wants_model:
+            self.subscribers.add(node)
+
+    def strangers(self) -> tuple[Stranger, ...]:
+        """The nodes that were not let in since the last call."""
+        told, self._strangers = tuple(self._strangers), []
+        return told
+
+    def of(self, clients: Sequence[int]) -> Asked:
+        """Whom to ask for `clients`."""
+        by_node: dict[int, list[int]] = {}
+        for client in clients:
+            if client in self._node_of:
+                by_node.setdefault(self._node_of[client], []).append(client)
+        return Asked(by_node, tuple(client for client in clients if client not in self._node_of))
+
+    def ask(self, requests: Mapping[int, Message]) -> dict[int, Message]:
+        """Replies by node; a node that stays silent is absent. Replies are matched by the request they answer.
+
+        The last look comes after the deadline: a server that was held up finds what has come in the meantime.
+        SuperLink lets only the node that was asked answer, and once; Flower's own errors may have another sender. It
+        keeps a request for `_KEPT_ROUNDS` deadlines, an hour at least (Flower's default is 12 h): a node that comes
+        back later does not work through what it has missed, and what it answers then is not stored.
+        """
+        timeout_s = self._config.federation.round_timeout_s
+        waiting: dict[str, int] = {}  # a node that left the federation gets no message id, and no entry
+        for node, request in requests.items():
+            request.metadata.ttl = max(_KEPT_ROUNDS * timeout_s, _KEPT_S)
+            waiting.update(dict.fromkeys(filter(None, self._grid.push_messages([request])), node))
+        replies: dict[int, Message] = {}
+        deadline = time.monotonic() + timeout_s
+        is_last = False
+        while waiting and not is_last:
+            is_last = time.monotonic() >= deadline
+            patience_s = _LAST_LOOK_S if is_last else self._poll_s
+            for reply in self._pulled({message_id: requests[node] for message_id, node in waiting.items()}, patience_s):
+                answered, sender = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
+                if answered in waiting and (reply.has_error() or sender == waiting[answered]):
+                    replies[waiting.pop(answered)] = reply
+            if waiting and not is_last:
+                time.sleep(self._poll_s)
+        return replies
+
+    def _pulled(self, waiting: Mapping[str, Message], patience_s: float) -> Iterable[Message]:
+        """The answers that are there, to requests by their message ids."""
+        if self._pulls is None:
+            return self._grid.pull_messages(list(waiting))
+        return self._pulls.answers(waiting, patience_s)
+
+
+def size_of(reply: Message) -> int:
+    """Bytes of array data in a reply."""
+    if reply.has_error():
+        return 0
+    return sum(record.count_bytes() for record in reply.content.array_records.values())

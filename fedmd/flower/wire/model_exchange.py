@@ -1,0 +1,93 @@
+"""How the model gets to those who subscribed: by reference inside a simulation, in the message otherwise."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+from flwr.app import ArrayRecord
+from torch import Tensor, nn
+
+from fedmd import storage as checkpoint
+from fedmd.flower.wire import Request
+
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Published:
+    """One version of the model, in the form in which it travels; exactly one of the two is set."""
+
+    model_file: str = ""
+    model: ArrayRecord | None = None
+
+
+class Exchange(Protocol):
+    """`folder` is what clients can see of it ("" when they see nothing)."""
+
+    folder: str
+
+    def publish(self, round: int, model: nn.Module) -> Published: ...
+
+
+class ByReference:
+    """A file in shared memory, which every worker of the machine maps: no copy travels."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def publish(self, round: int, model: nn.Module) -> Published:
+        """Write this round's model and forget the one before."""
+        for stale in Path(self.folder).glob("model-*.safetensors"):
+            stale.unlink()
+        path = Path(self.folder) / f"model-{round}.safetensors"
+        checkpoint.save(path, model.state_dict(), {})
+        return Published(model_file=str(path))
+
+
+class InMessage:
+    """The whole state dict in the message, for clients on other machines."""
+
+    folder = ""
+
+    def publish(self, round: int, model: nn.Module) -> Published:
+        """The state dict as Flower arrays."""
+        return Published(model=ArrayRecord({name: t.cpu() for name, t in model.state_dict().items()}))
+
+
+@contextmanager
+def shared_memory() -> Iterator[ByReference]:
+    """An exchange in a temporary folder (in memory where the system has such), gone afterwards."""
+    _sweep()
+    roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES  # containers often have 64 MB there
+    with TemporaryDirectory(
+        prefix=f"fedmd-{os.getpid()}-", dir=_MEMORY if roomy else None, ignore_cleanup_errors=True
+    ) as folder:
+        yield ByReference(Path(folder))
+
+
+def _sweep() -> None:
+    """Remove what killed processes left in memory; a live one's folder carries its process id."""
+    for folder in _MEMORY.glob("fedmd-*-*"):
+        owner = folder.name.split("-")[1]
+        if owner.isdigit() and not Path("/proc", owner).exists() and Path("/proc/self").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def fetch_model(request: Request, model: nn.Module) -> None:
+    """Load the published model into `model`. Raises ValueError when the request carries none."""
+    model.load_state_dict(fetch_state(request))
+
+
+def fetch_state(request: Request) -> dict[str, Tensor]:
+    """The published model's state dict. Raises ValueError when the request carries none."""
+    if request.model is not None:
+        return request.model.to_torch_state_dict()
+    if request.model_file:
+        return checkpoint.load(Path(request.model_file))[0]
+    raise ValueError("the request carries no model")

@@ -1,0 +1,92 @@
+"""Figures that show several arms at once."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from fedmd.report.figures.arms import STYLES, Style, arm_accuracy_figure, legend_columns, styles_of
+from fedmd.report.figures.curves import (
+    Curve,
+    mean_precision_recall,
+    mean_roc,
+    precision_recall_figure,
+    precision_recall_points,
+    roc_figure,
+    roc_points,
+)
+from fedmd.report.html.content import Block, Note, Plot
+from fedmd.report.html.evidence import Arms, Run
+from fedmd.report.html.svg import inline_svg
+
+LEGEND_ROW = 0.22  # inches
+MOST_FIGURES = 6  # of a kind; further arms are in the table only
+T = TypeVar("T")
+Points = Callable[[NDArray[np.float64], NDArray[np.bool_]], Curve | None]
+
+
+def accuracy_blocks(arms: Arms) -> list[Block]:
+    """Accuracy over rounds, one figure for every len(STYLES) arms."""
+    metrics = {
+        arm: known for arm, runs in arms.items() if (known := [run.metrics for run in runs.values() if run.metrics])
+    }
+    if not metrics:
+        return [Note("The runs' metrics are no longer in the folder.")]
+    caption = "Mean over seeds; the band is the 95 % t-interval. Shades are the phases, rounds count from 0."
+    return figures("Accuracy over rounds", caption, "accuracy", arms, metrics, arm_accuracy_figure, 3.1)
+
+
+def curve_blocks(arms: Arms) -> list[Block]:
+    """ROC and precision-recall curves of the arms that have poisoned samples, means over the seeds."""
+    roc = curves_of(arms, roc_points, mean_roc)
+    if not roc:
+        return [Note("No arm has poisoned samples that were measured.")]
+    curves = curves_of(arms, precision_recall_points, mean_precision_recall)
+    caption = "Mean over seeds at equal {}, each arm by what its defence holds against the threshold, sample by sample."
+    return [
+        *figures("ROC curves", caption.format("false positive rate"), "roc", arms, roc, roc_figure, 4.1),
+        *figures("Precision-recall curves", caption.format("recall"), "pr", arms, curves, precision_recall_figure, 4.1),
+    ]
+
+
+def curves_of(arms: Arms, points: Points, mean: Callable[[Sequence[Curve]], Curve]) -> dict[str, Curve]:
+    """The mean curve of each arm that has one."""
+    curves = {arm: [points(*scores_of(run)) for run in runs.values()] for arm, runs in arms.items()}
+    known = {arm: [curve for curve in found if curve is not None] for arm, found in curves.items()}
+    return {arm: mean(found) for arm, found in known.items() if found}
+
+
+def scores_of(run: Run) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The detector's score (nats) [N] of a run's samples, and which of them were poisoned [N]."""
+    verdicts = run.verdicts
+    return verdicts["before"].to_numpy(np.float64), run.truth.of(verdicts)
+
+
+def figures(
+    title: str,
+    caption: str,
+    slug: str,
+    arms: Arms,
+    values: Mapping[str, T],
+    draw: Callable[[Mapping[str, T], Mapping[str, Style]], Figure],
+    height: float,
+) -> list[Block]:
+    """`draw` for every len(STYLES) of the `arms` that have values; an arm looks the same in all of them.
+
+    `height` in inches is without the legend.
+    """
+    styles = styles_of(arms)
+    plots: list[Block] = []
+    for i, names in enumerate(in_groups(list(arms))):
+        if group := {name: values[name] for name in names if name in values}:
+            alt = f"{title} of {', '.join(group)}. The table of results has the numbers."
+            tall = height + LEGEND_ROW * -(-len(group) // legend_columns(group))
+            plots.append(Plot(title, inline_svg(draw(group, styles), f"{slug}-{i}", alt, tall), caption))
+    return plots[:MOST_FIGURES]
+
+
+def in_groups(names: list[str]) -> Iterator[list[str]]:
+    """Groups small enough for one figure."""
+    yield from (names[start : start + len(STYLES)] for start in range(0, len(names), len(STYLES)))

@@ -1,0 +1,174 @@
+"""The page of a single run."""
+
+from fedmd.report.detector import DISCREPANCY
+from fedmd.report.html.content import Block, Card, Note, Page, Section, Table
+from fedmd.report.html.evidence import Run, detector_of
+from fedmd.report.html.pictures import strip_pictures
+from fedmd.report.html.run_blocks import accuracy_plot, detection_blocks, score_blocks
+from fedmd.report.html.settings import settings_section
+from fedmd.report.statistics.baselines import RUN_CAPTION, run_rows
+from fedmd.report.table import MISSING, Estimate, Row, cell_text
+from fedmd.types import Json
+
+NO_STRIP = "No images were kept: nobody poisoned in an accumulative round, or the run is older than strip.npz."
+
+
+def run_page(run: Run, title: str) -> Page:
+    """Everything one run left behind."""
+    return Page(title, "run", run_lead(run.summary), run_cards(run.summary), run_sections(run), footer(run.summary))
+
+
+def run_sections(run: Run) -> list[Section]:
+    """Accuracy, the detector's score, detection, images, numbers, settings."""
+    accuracy: list[Block] = [accuracy_plot(run, "accuracy"), stations_table(run.summary)] if run.metrics else []
+    images: list[Block] = [strip_pictures(run.strip) if run.strip else Note(NO_STRIP)]
+    return [
+        Section("accuracy", "Accuracy", accuracy or [Note("The rounds' metrics are no longer in the folder.")]),
+        Section("discrepancy", run.detector, score_blocks(run, "discrepancy")),
+        Section("detection", "Detection", [*detection_blocks(run, "detection"), *detection_numbers(run)]),
+        Section("images", "Images", images),
+        Section("numbers", "Numbers", [cost_table(run.summary), *([rounds_table(run)] if run.metrics else [])]),
+        settings_section([run]),
+    ]
+
+
+def run_lead(summary: Json) -> str:
+    """One sentence about the run."""
+    config, malicious = summary["config"], len(summary["malicious_clients"])
+    attack, data = (config.get(section, {}).get("name", MISSING) for section in ("attack", "data"))
+    text = (
+        f"Defence {summary['defense']['name']}, attack {attack} with {malicious} of {summary['clients']} clients "
+        f"malicious, {summary['rounds']} rounds on {data}, seed {summary['seed']}."
+    )
+    if config.get("mode") != "update":
+        return text
+    return (
+        f"Strategy {config['strategy']['name']}. {text} In mode=update, an extension of the papers, clients send what "
+        "they learned: what is called a sample below is one client's update of one round."
+    )
+
+
+def run_cards(summary: Json) -> list[Card]:
+    """The headline numbers."""
+    accuracy, sample, defense = summary["accuracy"], own_detection(summary)["sample"], summary["defense"]
+    before_attack, before_trigger = unit(accuracy["before_attack"], "%"), unit(accuracy["before_trigger"], "%")
+    counts = f"{detector_of(summary)}; {sample['n_poisoned']} poisoned, {sample['n_clean']} clean samples"
+    cards = [
+        Card("Final accuracy", unit(accuracy["final"], "%"), f"{unit(accuracy['burn_in'], '%')} after burn-in"),
+        Card("Accumulation loss", unit(summary["accumulation_loss"], "points"), f"{before_attack} before the attack"),
+        Card("Trigger drop", unit(summary["trigger_drop"], "points"), f"{before_trigger} before the trigger"),
+        Card("Detection AUROC", cell_text(Estimate(sample["auroc"])), counts),
+        Card("Corrected", unit(defense["corrected_share"], "%"), f"{unit(defense['rejected_share'], '%')} rejected"),
+    ]
+    success = attack_success(summary)
+    if success["final"] is not None:
+        note = f"stamped images taken for the target; {unit(success['before_attack'], '%')} before the attack"
+        cards.append(Card("Attack success", unit(success["final"], "%"), note))
+    return cards
+
+
+def attack_success(summary: Json) -> Json:
+    """The attack success rate by station, all None in a summary older than it."""
+    success: Json = summary.get("attack_success") or dict.fromkeys(summary["accuracy"])
+    return success
+
+
+def stations_table(summary: Json) -> Table:
+    """Accuracy at the stations of the run."""
+    measures = {"accuracy (%)": summary["accuracy"]}
+    if any(value is not None for value in attack_success(summary).values()):
+        measures["attack success (%)"] = attack_success(summary)
+    rows: list[Row] = [
+        {
+            "station": station.replace("_", " "),
+            **{name: Estimate(values[station], None, 100, 1) for name, values in measures.items()},
+        }
+        for station in summary["accuracy"]
+    ]
+    return Table.of(
+        rows, f"Test {' and '.join(name.removesuffix(' (%)') for name in measures)} at the stations of the run"
+    )
+
+
+def detection_table(summary: Json) -> Table:
+    """Detection quality of samples and of clients: of the detector and, where that is another, of the discrepancy."""
+    scores = {detector_of(summary): own_detection(summary), DISCREPANCY: summary["detection"]}
+    names = {
+        "auroc": "AUROC, samples",
+        "average_precision": "Average precision, samples",
+        "tpr_at_fpr_05": "TPR at FPR ≤ 5 %, samples",
+    }
+    rows: list[Row] = [
+        {"measure": label, **{name: Estimate(score["sample"].get(key)) for name, score in scores.items()}}
+        for key, label in names.items()
+    ]
+    clients = {name: Estimate(score["client"]["auroc"]) for name, score in scores.items()}
+    rows.append({"measure": "AUROC, clients (by their mean)", **clients})
+    return Table.of(rows, "How well a score tells poisoned from clean; 1 is perfect, AUROC 0.5 is chance")
+
+
+def detection_numbers(run: Run) -> list[Block]:
+    """The tables, and a note where the threshold did not keep its promise."""
+    blocks: list[Block] = [detection_table(run.summary)]
+    if rows := run_rows(run.summary):
+        blocks.append(Table.of(rows, RUN_CAPTION))
+    drifted = [row for row in run.metrics if row.get("threshold_drift")]
+    if drifted:
+        promised = 100 * drifted[0]["threshold_drift"]["promised"]
+        rates = [100 * row["threshold_drift"]["rate"] for row in drifted]
+        blocks.append(
+            Note(
+                f"Threshold drift in {len(drifted)} rounds from round {drifted[0]['round']} on: {min(rates):.1f} to "
+                f"{max(rates):.1f} % of what was judged lay above the threshold, which promised {promised:.1f} % of "
+                "clean traffic. Either somebody attacks, or the stream is no longer like the trusted set."
+            )
+        )
+    return blocks
+
+
+def own_detection(summary: Json) -> Json:
+    """Detection by what the defence holds against its threshold; older summaries know the discrepancy's only."""
+    detection: Json = summary["detection"]
+    own: Json = detection.get("detector", detection)
+    return own
+
+
+def cost_table(summary: Json) -> Table:
+    """Seconds by stage."""
+    rows: list[Row] = [
+        {"stage": stage, "seconds": Estimate(value, digits=1)} for stage, value in summary["wall_s"].items()
+    ]
+    received = summary["bytes_received"] / 2**20
+    return Table.of(rows, f"Wall time; {received:.1f} MiB received from clients")
+
+
+def rounds_table(run: Run) -> Table:
+    """The run round by round; the threshold's column says whose it is, unless it is the discrepancy's."""
+    threshold = "threshold" if run.detector == DISCREPANCY else f"threshold ({run.detector.lower()})"
+    backdoored = any(row.get("attack_success") is not None for row in run.metrics)
+    rows: list[Row] = [
+        {
+            "round": str(row["round"]),
+            "phase": row["phase"],
+            "accuracy (%)": Estimate(row["accuracy"], None, 100, 1),
+            **({"attack success (%)": Estimate(row["attack_success"], None, 100, 1)} if backdoored else {}),
+            "loss": Estimate(row["loss"]),
+            "discrepancy": Estimate(row["discrepancy"]["mean"]),
+            threshold: Estimate(row["threshold"]),
+            "corrected (%)": Estimate(row["corrected_share"], None, 100, 1),
+            "rejected (%)": Estimate(row["rejected_share"], None, 100, 1),
+            "refused clients": str(len(row["rejections"])),
+        }
+        for row in run.metrics
+    ]
+    return Table.of(rows, "Round by round; discrepancy in nats", folded=f"All {len(rows)} rounds")
+
+
+def unit(fraction: float | None, name: str) -> str:
+    """A fraction as `87.3 %` or `87.3 points`."""
+    return MISSING if fraction is None else f"{cell_text(Estimate(fraction, None, 100, 1))} {name}"
+
+
+def footer(summary: Json) -> str:
+    """Who made the page."""
+    return f"fedmd {summary['versions'].get('fedmd', '')}"

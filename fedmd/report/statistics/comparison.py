@@ -1,0 +1,192 @@
+"""Arms × seeds to evidence: means with t-intervals, and differences paired by seed. Pure; no files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TypeGuard
+
+from fedmd.report.statistics.intervals import Values, kept_gain, mean_interval, subtract
+from fedmd.report.table import Cell, percent, plain
+from fedmd.types import Json
+
+SCHEMA_VERSION = 1
+NOT_MEASURED = ("schema", "seed", "config", "versions", "malicious_clients")  # top-level keys without a mean
+NOTHING: Json = {"mean": None, "ci95": None}  # the interval of an empty cell
+CAPTION = (
+    "Accuracies and their differences, clean cost, kept gain, attack success, corrected share and worst (final "
+    "accuracy under the attack that hurts a defence most) in %; "
+    "AUROC of what the defence holds against its threshold, poisoned against clean samples. "
+    "Mean ± half width of the 95 % t-interval over seeds."
+)
+
+
+@dataclass(frozen=True)
+class ArmInfo:
+    """What an arm is: the name of its defence, and whether anybody attacks."""
+
+    defense: str
+    attacked: bool
+
+
+def compare(
+    summaries: Mapping[str, Mapping[int, Json]],
+    arms: Mapping[str, ArmInfo],
+    *,
+    baseline: str = "no attack",
+    frozen: str = "frozen",
+    table: Json | None = None,
+) -> Json:
+    """comparison.json from `summaries[arm][seed]`, each of schema 1.
+
+    Every numeric leaf of the summaries becomes {mean, ci95, n, values}, `values` in the order of `seeds`
+    (None for a missing run). Beside them, for each arm, with `final` the final accuracy (fractions):
+
+        clean_cost     = baseline.final - (the same defence, nobody attacking).final; None for the baseline's
+        kept_gain      = (arm.final - frozen.final) / (baseline.final - frozen.final), see `kept_gain`
+        loss_to_attack = baseline.final - arm.final, for attacked arms
+
+    all paired by seed. `worst.DEFENSE` is the attacked arm with that defence's lowest mean final accuracy.
+    `unequal_rounds` lists the arms in which some seed ran for another number of rounds than the baseline:
+    their paired numbers compare runs of different length.
+
+    Args:
+        arms: one entry for each arm in `summaries`; pairing looks at these, never at names.
+        baseline: the arm that learns undefended while nobody attacks.
+        frozen: the arm that does not learn.
+        table: {rows, columns, cells {row: {column: arm}}} of a study that is one, kept as it is for `crossed_tables`.
+
+    Raises:
+        ValueError: two arms are the same defence without attack, or there is no run at all.
+    """
+    seeds = sorted({seed for runs in summaries.values() for seed in runs})
+    final = {arm: column(runs, seeds, ("accuracy", "final")) for arm, runs in summaries.items()}
+    absent: Values = [None] * len(seeds)
+    ceiling, floor = final.get(baseline, absent), final.get(frozen, absent)
+    shapes = [run for runs in summaries.values() for run in runs.values()]  # an arm may have no run yet
+    if not shapes:
+        raise ValueError("nothing to compare: no arm has a finished run")
+    clean = clean_arms(summaries, arms)
+    entries: Json = {}
+    for arm, runs in summaries.items():
+        twin = clean.get(arms[arm].defense)
+        cost = subtract(ceiling, final[twin]) if twin is not None and twin != baseline else absent
+        entries[arm] = {
+            "info": asdict(arms[arm]),
+            **intervals(shapes, runs, seeds),
+            "clean_cost": mean_interval(cost),
+            "kept_gain": kept_gain(final[arm], floor, ceiling),
+            "loss_to_attack": mean_interval(subtract(ceiling, final[arm]) if arms[arm].attacked else absent),
+        }
+    return {
+        "schema": SCHEMA_VERSION,
+        "seeds": seeds,
+        "baseline": baseline,
+        "frozen": frozen,
+        "arms": entries,
+        "table": table,
+        "worst": worst(entries),
+        "unequal_rounds": unequal_rounds(summaries, baseline=baseline, frozen=frozen),
+    }
+
+
+def clean_arms(summaries: Mapping[str, object], arms: Mapping[str, ArmInfo]) -> dict[str, str]:
+    """The arm without attack of each defence."""
+    result: dict[str, str] = {}
+    for arm in summaries:
+        if not arms[arm].attacked and result.setdefault(arms[arm].defense, arm) != arm:
+            other = result[arms[arm].defense]
+            raise ValueError(f"arms {other!r} and {arm!r} are both {arms[arm].defense!r} without attack")
+    return result
+
+
+def column(runs: Mapping[int, Json], seeds: Sequence[int], path: Sequence[str]) -> Values:
+    """The leaf at `path` of each seed's summary; None where the run or the leaf is missing."""
+
+    def leaf(node: object) -> float | None:
+        for key in path:
+            node = node.get(key) if isinstance(node, dict) else None
+        return float(node) if is_number(node) else None
+
+    return [leaf(runs.get(seed)) for seed in seeds]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is an int or a float, and not a bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def intervals(
+    nodes: Sequence[object], runs: Mapping[int, Json], seeds: Sequence[int], path: tuple[str, ...] = ()
+) -> Json:
+    """The tree of `mean_interval`s over the leaves at `path`; `nodes` are the study's subtrees there."""
+    trees = [node for node in nodes if isinstance(node, dict)]
+    result: Json = {}
+    for key in dict.fromkeys(key for tree in trees for key in tree):
+        if not path and key in NOT_MEASURED:
+            continue
+        children = [tree.get(key) for tree in trees]
+        if any(isinstance(child, dict) for child in children):
+            result[key] = intervals(children, runs, seeds, (*path, key))
+        elif all(child is None or is_number(child) for child in children):
+            result[key] = mean_interval(column(runs, seeds, (*path, key)))
+    return result
+
+
+def worst(entries: Json) -> Json:
+    """By defence: {arm, **interval} of its lowest mean final accuracy over the attacked arms."""
+    result: Json = {}
+    for arm, entry in entries.items():
+        interval, defense = entry["accuracy"]["final"], entry["info"]["defense"]
+        if not entry["info"]["attacked"] or interval["mean"] is None:
+            continue
+        if defense not in result or interval["mean"] < result[defense]["mean"]:
+            result[defense] = {"arm": arm, **interval}
+    return result
+
+
+def unequal_rounds(summaries: Mapping[str, Mapping[int, Json]], *, baseline: str, frozen: str) -> list[str]:
+    """Learning arms with a seed whose number of rounds is not the baseline's."""
+    expected = {seed: run["rounds"] for seed, run in summaries.get(baseline, {}).items()}
+    return [
+        arm
+        for arm, runs in summaries.items()
+        if arm != frozen and any(run["rounds"] != expected.get(seed, run["rounds"]) for seed, run in runs.items())
+    ]
+
+
+def detector_auroc(detection: Json) -> Json:
+    """The interval of detection.detector.sample.auroc; where a summary is too old for it, of detection.sample.auroc."""
+    old: Json = detection["sample"]["auroc"]
+    new = detection["detector"]["sample"]["auroc"] if "detector" in detection else old
+    return mean_interval([b if a is None else a for a, b in zip(new["values"], old["values"], strict=True)])
+
+
+def comparison_table(comparison: Json) -> list[dict[str, Cell]]:
+    """Rows for `table.terminal`, `markdown` or `latex` (with CAPTION), one an arm.
+
+    A column `attack success` (final) joins them where some arm measured it, and a column `worst` when some defence
+    met more than one attack.
+    """
+    entries = comparison["arms"]
+    success = {arm: entry["attack_success"]["final"] for arm, entry in entries.items() if "attack_success" in entry}
+    succeeds = any(interval["n"] for interval in success.values())
+    attacked = [entry["info"]["defense"] for entry in entries.values() if entry["info"]["attacked"]]
+    rows: list[dict[str, Cell]] = []
+    for arm, entry in entries.items():
+        accuracy, defense = entry["accuracy"], entry["info"]["defense"]
+        row: dict[str, Cell] = {
+            "arm": arm,
+            "before attack": percent(accuracy["before_attack"]),
+            "accumulation loss": percent(entry["accumulation_loss"]),
+            "trigger drop": percent(entry["trigger_drop"]),
+            "final": percent(accuracy["final"]),
+            "clean cost": percent(entry["clean_cost"]),
+            "kept gain": percent(entry["kept_gain"]),
+            "AUROC": plain(detector_auroc(entry["detection"])),
+            "corrected share": percent(entry["defense"]["corrected_share"]),
+        }
+        if succeeds:
+            row["attack success"] = percent(success.get(arm, NOTHING))
+        if len(attacked) > len(set(attacked)):
+            row["worst"] = percent(comparison["worst"].get(defense, NOTHING))
+        rows.append(row)
+    return rows

@@ -1,0 +1,155 @@
+"""A run's folder as something to go on from: its configuration, and the checkpoint that replaces the one before."""
+
+import fcntl
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedmd import storage as checkpoint
+from fedmd.config import ConfigError, RunConfig
+from fedmd.data.cache import digest
+from fedmd.report.files import METRICS
+from fedmd.report.summary import read_summary
+from fedmd.report.verdict_parts import FOLDER as PARTS
+from fedmd.report.verdict_parts import discard_parts
+from fedmd.rounds.session import is_checkpoint_due
+from fedmd.storage import CheckpointError, Saved
+from fedmd.training.burn_in import BurnIn
+
+CONFIG = "config.json"  # there from a run's first moment on
+CHECKPOINT = "checkpoint.safetensors"  # there until the run has finished
+FORMAT = "2"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: with round 0, or with `round` after what was `saved` (None: after burn-in).
+
+    `session` names the run to the clients, however often its server is started again.
+    """
+
+    session: str = field(default_factory=lambda: secrets.token_hex(8))
+    round: int = 0
+    saved: Saved | None = None
+
+
+class Checkpoints:
+    """The checkpoint of the run of `config` in `folder`, which began with the models of `burn_in`.
+
+    One file, replaced as a whole: a reader, or a run that goes on, sees the old one or the new one.
+    """
+
+    def __init__(self, folder: Path, config: RunConfig, burn_in: BurnIn) -> None:
+        self._path = folder / CHECKPOINT
+        self._config = config
+        self._rests_on = _foundations(config, burn_in)
+
+    def load(self) -> tuple[int, Saved] | None:
+        """The number of rounds that are over, and what `save` was given; None when the run had not begun.
+
+        Raises ConfigError when the file is damaged, or the run it is of rests on other foundations than there are here.
+        """
+        try:
+            tree = checkpoint.load_tree(self._path)
+            config, rests_on, done, saved = (tree[key] for key in ("config", "rests_on", "done", "saved"))
+        except FileNotFoundError:
+            return None
+        except (CheckpointError, KeyError) as error:
+            raise ConfigError(f"resume: {self._path} is not a complete checkpoint ({error}).") from error
+        if config != self._config.digest():  # of an earlier run with other settings in the same folder
+            return None
+        for name, here in self._rests_on.items():
+            if rests_on.get(name) != here:
+                raise ConfigError(f"resume: {self._path} was made with another {name} than there is here.")
+        return done, saved
+
+    def is_due(self, done: int) -> bool:
+        """Whether `save` is to be called now that `done` rounds are over."""
+        return self._config.runtime.checkpoint_every > 0 and (done == 0 or is_checkpoint_due(self._config, done))
+
+    def save(self, done: int, saved: Saved) -> None:
+        """Replace the checkpoint; on disk when this returns."""
+        tree = {"config": self._config.digest(), "rests_on": self._rests_on, "done": done, "saved": saved}
+        checkpoint.save_tree(self._path, tree)
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # its name, too: what a checkpoint makes superfluous is deleted next
+        finally:
+            os.close(folder)
+
+
+def discard_checkpoint(folder: Path) -> None:
+    """Remove the checkpoint, of a run that has finished or is to begin anew."""
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def note_config(folder: Path, config: RunConfig) -> None:
+    """Write the configuration down, complete and with absolute paths: a run can be resumed from anywhere."""
+    with checkpoint.replacing(folder / CONFIG) as temporary:
+        temporary.write_text(config.to_json() + "\n")
+
+
+def noted_config(folder: Path) -> RunConfig:
+    """What `note_config` wrote. Raises ConfigError where there is none, or of another version of fedmd."""
+    try:
+        text = (folder / CONFIG).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"resume: {folder} is no folder of a run, it has no readable {CONFIG}.") from error
+    try:
+        return RunConfig.parse(text)
+    except ConfigError as error:
+        raise ConfigError(f"resume: {folder / CONFIG} is of another version of fedmd ({str(error)[:-1]}).") from error
+
+
+def has_finished(folder: Path) -> bool:
+    """Whether the run in `folder` has its summary; one of an earlier run with other settings does not count.
+
+    Raises ConfigError as `noted_config` does.
+    """
+    summary = read_summary(folder) if (folder / METRICS).exists() else None
+    if summary is None:
+        return False
+    return not (folder / CONFIG).exists() or summary["config"] == json.loads(noted_config(folder).to_json())
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a run in `folder` keeps until it has finished: one may be killed in between.
+
+    Raises ConfigError when another process is working there.
+    """
+    if (folder / CHECKPOINT).exists() or (folder / PARTS).exists():
+        with sole_server(folder):
+            discard_checkpoint(folder)
+            discard_parts(folder)
+
+
+@contextmanager
+def sole_server(folder: Path) -> Iterator[None]:
+    """Nobody else serves the run in `folder` meanwhile, and files that a killed server had half written are gone.
+
+    Raises ConfigError when somebody does.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:  # freed by the kernel, however the process ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{folder}: another process is running this run.") from error
+        for pattern in (CONFIG, "*.safetensors"):
+            checkpoint.discard_leftovers(folder, pattern)
+        yield
+
+
+def _foundations(config: RunConfig, burn_in: BurnIn) -> dict[str, str]:
+    """What a run rests on and no checkpoint holds, by name: the format, hashes of models and of a file."""
+    snapshots = [burn_in.final]
+    if config.history.name == "snapshot":
+        snapshots.append(burn_in.snapshots[config.history.epoch - 1])
+    found = {"format": FORMAT, "burn-in": digest(*(t.numpy() for snapshot in snapshots for t in snapshot.values()))}
+    if config.threshold.name == "calibrated" and config.threshold.path is not None:
+        found["threshold.path"] = digest(Path(config.threshold.path).expanduser().read_bytes())
+    return found

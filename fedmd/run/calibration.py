@@ -1,0 +1,69 @@
+"""`fedmd calibrate`: a clean run on the operator's own data, in this process, and the thresholds that come of it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from fedmd.config import ConfigError, RunConfig
+from fedmd.data.sampling import sample_clients
+from fedmd.defense.calibration import Limit, Scores, limits
+from fedmd.defense.samples.detectors import pooled
+from fedmd.report.files import write_json
+from fedmd.rounds.calibration import calibration_text
+from fedmd.rounds.learner import Learned, OnlineLearner
+from fedmd.run.federation import versions
+from fedmd.training.setup import prepare
+
+
+def calibrate(
+    config: RunConfig,
+    file: Path,
+    *,
+    confidence: float,
+    window: int | None,
+    on_round: Callable[[int, int], None] = lambda round, rounds: None,
+) -> list[Limit]:
+    """Learn from every batch of the clients' honest streams, undefended, and write the limits of their scores.
+
+    Each score is what the defence would have held against its threshold (its sample's own, or its message's mean).
+
+    Raises ConfigError for data that cannot be had, and for too few rounds.
+    """
+    ready = prepare(config)
+    world = ready.world
+    learner = OnlineLearner(_undefended(config), world.images, world.parts, ready.trained, ready.numerics)
+    scores: list[Scores] = []
+    for round in range(config.stream.rounds):
+        batches = [world.streams.batch(client, round) for client in sample_clients(config, round)]
+        scores.append(_held_against_threshold(learner.learn(batches), config))
+        on_round(round, config.stream.rounds)
+    try:
+        found = limits(scores, fpr=config.threshold.fpr, confidence=confidence, window=window)
+    except ValueError as error:
+        raise ConfigError(f"{error}; raise stream.clean_rounds, threshold.fpr or --window.") from error
+    write_json(file, calibration_text(config, ready.trained, found, confidence=confidence, versions=versions()))
+    return found
+
+
+def _held_against_threshold(learned: Learned, config: RunConfig) -> Scores:
+    """One score for each thing that is judged: a sample, a client's message, or the round."""
+    before = torch.from_numpy(learned.screened.verdicts.before)
+    clients = torch.from_numpy(learned.clients)
+    judged = pooled(before, config.defense.stopping, clients).numpy()
+    if config.defense.stopping == "per_sample":
+        return judged
+    first = [0] if config.defense.stopping == "batch_mean" else [
+        int((learned.clients == client).argmax()) for client in sorted(set(learned.clients.tolist()))
+    ]  # fmt: skip
+    return judged[first]
+
+
+def _undefended(config: RunConfig) -> RunConfig:
+    """The same run, learning from everything: any threshold will do, as nothing is done about it."""
+    return config.model_copy(
+        update={
+            "defense": config.defense.model_copy(update={"name": "none", "rivals": False}),
+            "threshold": config.threshold.model_copy(update={"name": "fixed"}),
+        }
+    )

@@ -1,0 +1,82 @@
+"""From composed configurations to finished run folders: skip what is done, run the rest, say where it lies."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedmd.config import ConfigError, RunConfig
+from fedmd.report.detector import detector_name, detector_setting
+from fedmd.report.files import REPORT
+from fedmd.report.html.write import write_report
+from fedmd.report.summary import read_summary
+from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
+from fedmd.run.compose import Composed, make_folder
+from fedmd.run.simulation import Cell, simulate
+from fedmd.types import Json
+
+_NO_MATTER = ("workers", "cache_dir", "progress", "tensorboard", "checkpoint_every")
+
+
+def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
+    """Run `runs` on one Ray instance. Raises ConfigError as `simulate` does."""
+    pending = [run for run in runs if not (skip_finished and is_finished(Cell(run.config, run.folder)))]
+    if skipped := len(runs) - len(pending):
+        print(f"{skipped} of {len(runs)} runs are finished and skipped")
+    for run in pending:
+        make_folder(run.folder)
+        with sole_server(run.folder):  # a run that is going on there keeps its own configuration
+            note_config(run.folder, run.config)
+            run.write_hydra_files()
+    simulate([Cell(run.config, run.folder) for run in pending], on_finished=announce)
+    if runs:
+        shared = Path(os.path.commonpath([run.folder for run in runs]))  # of a sweep the folder around its runs
+        print(f"report: {write_report(shared)}", flush=True)
+
+
+def resume(folder: Path) -> None:
+    """Go on with the run in `folder`, killed at whatever moment. Of one that has finished only what is missing is made.
+
+    Raises ConfigError as `simulate` does, and when there is no run, or one that this version cannot go on with.
+    """
+    folder = folder.expanduser().absolute()
+    if has_finished(folder):
+        tidy(folder)
+        if not (folder / REPORT).exists():
+            write_report(folder)
+        print(f"run folder: {folder} holds a finished run; there is nothing to resume", flush=True)
+        return
+    config = noted_config(folder)
+    with sole_server(folder):  # said before Ray is started
+        pass
+    simulate([Cell(config, folder, resume=True)], on_finished=announce)
+    print(f"report: {write_report(folder)}", flush=True)
+
+
+def is_finished(cell: Cell) -> bool:
+    """Whether the cell's folder holds the summary of this very configuration."""
+    summary = read_summary(cell.folder)
+    if summary is None:
+        return False
+    try:
+        of_the_run = RunConfig.parse(summary["config"])  # an older run knows nothing of settings that came later
+    except ConfigError:
+        return False
+    return _decisive(of_the_run) == _decisive(cell.config)
+
+
+def _decisive(config: RunConfig) -> Json:
+    """The settings that can change a result."""
+    return config.model_dump(exclude={"runtime": set(_NO_MATTER), "audit": True, "observability": True})
+
+
+def announce(cell: Cell, summary: Json) -> None:
+    """The run in three lines."""
+    accuracy = summary["accuracy"]
+    steps = " -> ".join(f"{name} {100 * accuracy[name]:.1f}" for name in accuracy if accuracy[name] is not None)
+    auroc = summary["detection"]["detector"]["sample"]["auroc"]
+    print(f"accuracy in %: {steps}")
+    detector = detector_name(detector_setting(summary["config"])).lower()
+    strategy = f"strategy {cell.config.strategy.name}, " if cell.config.mode == "update" else ""
+    shown = "--" if auroc is None else f"{auroc:.3f}"
+    print(f"{strategy}defence {cell.config.defense.name}, AUROC of the {detector} {shown}")
+    print(f"run folder: {cell.folder}", flush=True)

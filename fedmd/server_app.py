@@ -1,0 +1,39 @@
+"""The ServerApp of `flwr run`: reads Hydra overrides from the run configuration and serves one federation."""
+
+import shlex
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
+from fedmd.run.compose import compose, make_folder, resumed_folder
+from fedmd.run.federation import print_round, serve
+from fedmd.run.observers import observing
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """`overrides` holds Hydra overrides separated by spaces; `hydra.run.dir=` among them sets the run folder.
+
+    `resume=RUN_DIR`, alone, goes on with the run in that folder.
+    """
+    overrides = shlex.split(str(context.run_config.get("overrides", "")))
+    resume = resumed_folder(overrides)
+    if resume is not None:
+        if has_finished(resume):
+            tidy(resume)
+            print(f"run folder: {resume} holds a finished run; there is nothing to resume", flush=True)
+            return
+        config, folder = noted_config(resume), resume
+    else:
+        composed = compose(overrides)
+        config, folder = composed.config, composed.folder
+        make_folder(folder)
+        with sole_server(folder):  # a run that is going on there keeps its own configuration
+            note_config(folder, config)
+            composed.write_hydra_files()
+    with observing(config, print_round) as observe:
+        serve(grid, config, folder, observe, resume=resume is not None)
+    print(f"run folder: {folder}", flush=True)

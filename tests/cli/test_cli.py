@@ -1,0 +1,218 @@
+"""The command line as a user meets it: help, versions, one sentence for every mistake."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fedmd.cli import main as cli
+from fedmd.config import RunConfig
+from fedmd.rounds.checkpoint import note_config
+from fedmd.run import launch, simulation
+from fedmd.run.compose import Composed, compose
+
+FEDMD = Path(sys.executable).parent / "fedmd"
+
+
+def call(*arguments: str) -> int:
+    """The exit code of `fedmd arguments...`, in this process."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    return caught.value.code if isinstance(caught.value.code, int) else 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",), ("run", "--help"), ("compare", "-h")])
+def test_help(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    defenses = "at, clip, drop, dsc, frozen, md_screen, none, trim"
+    for word in ("fedmd run", "fedmd compare", "-m", "--cfg", "hydra.run.dir", defenses):
+        assert word in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--version") == 0
+    assert capsys.readouterr().out == f"fedmd {version('fedmd')}\n"
+
+
+def test_cfg_prints_what_would_run_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("run", "--cfg", "attack.fraction=0.4", "defense=drop", "seed=9") == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    for key in ("experiment", "compare", "resume"):
+        printed.pop(key, None)
+    config = RunConfig.parse(printed)  # it is complete, and composes to itself
+    assert (config.attack.fraction, config.defense.name, config.seed) == (0.4, "drop", 9)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cfg_of_a_sweep_prints_every_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("run", "-m", "--cfg", "seed=4,5", "defense=none,dsc") == 0
+    printed = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert [(one["seed"], one["defense"]["name"]) for one in printed] == [
+        (4, "none"),
+        (4, "dsc"),
+        (5, "none"),
+        (5, "dsc"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("rn",), ["'rn'", "run", "compare"]),
+        (("run", "attack.frction=0.2"), ["attack.frction", "did you mean fraction?"]),
+        (("run", "a.b=1", "c.d=2"), ["a.b", "unknown key"]),
+        (("run", "defense=dcs"), ["defense", "at, clip, drop, dsc, frozen, md_screen, none, trim"]),
+        (("run", "seed=1,2"), ["seed", "-m"]),
+        (("run", "attack.fraction=2"), ["attack.fraction", "1", "not 2"]),
+        (("run", "--wat"), ["--wat", "-m"]),
+        (("run", "--cfg=job"), ["--cfg", "KEY=VALUE"]),
+        (("run", "-mx"), ["-m", "KEY=VALUE"]),
+        (("run", "-m", "defense=glob(*)"), ["defense", "seed=0,1,2"]),
+        (("run", "seed"), ["'seed'", "key=value"]),
+        (("run", "data=parquet", "data.path=/no/such/file"), ["data.path", "/no/such/file"]),
+        (("run", "data=digits", "data.splits.test=3000"), ["data.splits", "1797"]),
+        (("run", "data=digits", "model.name=foo"), ["model.name", "'foo'", "cnn"]),
+        (("run", "data=digits", "federation.clients=900"), ["federation.clients", "900"]),
+        (("run", "data=digits", "hydra.run.dir=/proc/no"), ["hydra.run.dir", "/proc/no"]),
+        (("compare",), ["experiment", "smoke"]),
+        (("run", "quarantine=evidence", "quarantine.shift=0.9"), ["quarantine.shift", "0.5"]),
+        (("audit",), ["fedmd audit", "RUN_DIR", "--verify"]),
+        (("audit", "/no/such/run"), ["/no/such/run", "audit trail"]),
+        (("audit", "x", "--export", "xml"), ["--export", "csv"]),
+        (("audit", "x", "--client", "me"), ["--client", "me"]),
+        (("quarantine", "x", "free"), ["free", "release"]),
+        (("quarantine", "/no/such/run", "list"), ["/no/such/run", "audit trail"]),
+        (("compare", "experiment=smoke", "-m"), ["-m", "KEY=VALUE"]),
+        (
+            ("compare", "experiment=smoke", "+compare.arms.again=['attack=none','defense=none']"),
+            ["compare.arms", "'no attack' and 'again'"],
+        ),
+        (("compare", "experiment=smoke", "hydra.sweep.dir=/proc/no"), ["hydra.sweep.dir", "/proc/no"]),
+    ],
+)
+def test_mistakes_cost_one_line_and_exit_code_2(
+    arguments: tuple[str, ...],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FEDMD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(simulation, "run_simulation", lambda *args, **kwargs: pytest.fail("Ray was started"))
+    assert call(*arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("fedmd: ") and err.count("\n") == 1 and err.endswith(".\n"), err
+    assert all(word in err for word in words), err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["resume=nowhere"], ["nowhere", "no folder of a run"]),
+        (["resume=other"], ["config.json", "another version", "colour"]),
+        (["resume=run", "seed=2"], ["leave out 'seed=2'"]),
+        (["seed=2", "resume=run"], ["leave out 'seed=2'"]),
+        (["resume=run", "resume=other"], ["leave out 'resume=run'"]),
+        (["-m", "resume=run"], ["-m"]),
+        (["--cfg", "resume=run"], ["--cfg"]),
+    ],
+)
+def test_what_cannot_be_resumed(
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("run", "other"):
+        note_config(tmp_path / name, compose([]).config)
+    config = tmp_path / "other" / "config.json"
+    config.write_text(config.read_text().replace("{", '{"colour": 1, ', 1))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(simulation, "run_simulation", lambda *args, **kwargs: pytest.fail("Ray was started"))
+    assert call("run", *arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("fedmd: resume: ") and err.count("\n") == 1 and err.endswith(".\n"), err
+    assert all(word in err for word in words), err
+
+
+def test_resume_hands_over_the_runs_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def fake(cells: list[Any], **kwargs: Any) -> None:
+        seen.extend(cells)
+
+    monkeypatch.setattr(launch, "simulate", fake)
+    monkeypatch.setattr(launch, "write_report", lambda folder: folder)
+    note_config(tmp_path / "a run", compose(["seed=7", "data=digits"]).config)
+    monkeypatch.chdir(tmp_path)
+    for written in ("resume=a run", f"resume='{tmp_path}/a run'"):
+        assert call("run", written) == 0
+    config = compose(["seed=7", "data=digits"]).config
+    assert [(cell.config, cell.folder, cell.resume) for cell in seen] == [(config, tmp_path / "a run", True)] * 2
+
+
+def test_resume_is_for_run_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("compare", "experiment=smoke", "resume=run") == 2
+    assert call("run", "--cfg", "resume=null") == 0
+    assert "resume: is for fedmd run alone" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(launch, "launch", interrupted)
+    monkeypatch.setattr(os, "_exit", leave)  # the real one would end the tests as it ends the server's thread
+    assert call("run") == 130
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_run_hands_over_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One run goes to hydra.run.dir and is never skipped; a sweep goes to hydra.sweep.dir and is."""
+    seen: list[tuple[list[Path], bool]] = []
+
+    def fake(runs: list[Composed], *, skip_finished: bool) -> None:
+        seen.append(([run.folder for run in runs], skip_finished))
+
+    monkeypatch.setattr(launch, "launch", fake)
+    folders = [f"hydra.run.dir={tmp_path}/one", f"hydra.sweep.dir={tmp_path}/many", "hydra.sweep.subdir=s${seed}"]
+    assert call("run", "seed=3", *folders) == 0
+    assert call("run", "-m", "seed=3,4", *folders) == 0
+    assert seen == [([tmp_path / "one"], False), ([tmp_path / "many/s3", tmp_path / "many/s4"], True)]
+
+
+# -- the installed script, in another folder, without this process's imports ------------------------------------------
+
+
+def script(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([FEDMD, *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def test_the_installed_script_from_another_folder(tmp_path: Path) -> None:
+    done = script("run", "--cfg", "seed=11", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert yaml.safe_load(done.stdout)["seed"] == 11
+
+
+@pytest.mark.parametrize("arguments", [("run", "attak.fraction=0.2"), ("run", "defense=dcs"), ("frobnicate",)])
+def test_the_installed_script_on_a_typo(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = script(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("fedmd: ") and done.stderr.count("\n") == 1, done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,264 @@
+"""Hydra's side: overrides to configurations, sweeps to lists, run folders, and studies."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedmd.config import ConfigError, RunConfig
+from fedmd.run.compose import choices, compose, compose_study, config_dir, expand, groups
+from fedmd.run.study import arm_infos
+
+
+def refusal(*overrides: str) -> str:
+    """The sentence that refuses these overrides; one line."""
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_defaults_are_valid_and_overrides_reach_the_configuration() -> None:
+    assert compose([]).config == RunConfig.parse(compose([]).config.to_json())
+    config = compose(["attack.fraction=0.35", "defense=drop", "seed=7", "federation.clients=12"]).config
+    assert (config.attack.fraction, config.defense.name, config.seed) == (0.35, "drop", 7)
+    assert config.federation.clients == 12
+
+
+NAMED = ("attack", "defense", "threshold", "history", "strategy")
+
+
+@pytest.mark.parametrize("group", [*NAMED, "training", "stream", "runtime", "local", "screening", "mode"])
+def test_every_option_of_a_group_composes(group: str) -> None:
+    """Each in the mode it is for; those that both know, in both."""
+    for option in choices(group):
+        valid, refusals = [], []
+        needed = ["threshold.path=some.json"] if option == "calibrated" else []
+        for mode in ("stream", "update"):
+            chosen = [f"mode={option}"] if group == "mode" else [f"mode={mode}", f"{group}={option}"]
+            try:
+                valid.append(compose([*chosen, *needed]))
+            except ConfigError as error:
+                refusals.append(str(error))
+        assert valid and all(sentence.startswith(f"{group}.name: {option} is for mode=") for sentence in refusals)
+        if group in NAMED:
+            assert all(getattr(composed.config, group).name == option for composed in valid)
+
+
+def test_the_mode_chooses_a_defence_and_the_user_another() -> None:
+    assert (compose([]).config.mode, compose([]).config.defense.name) == ("stream", "dsc")
+    update = compose(["mode=update"]).config
+    assert (update.mode, update.defense.name, update.strategy.name) == ("update", "md_screen", "fedavg")
+    assert compose(["defense=none", "mode=update", "strategy=krum"]).config.defense.name == "none"
+
+
+def test_the_table_of_attacks_and_defences() -> None:
+    study = compose_study(["experiment=update_mode", "compare.seeds=[4]"])
+    assert (len(study.rows), len(study.columns), len(study.runs)) == (12, 11, 132)
+    config = study.runs["Krum · ALIE"][4].config
+    assert (config.seed, config.mode, config.strategy.name, config.attack.name) == (4, "update", "krum", "alie")
+    assert study.baseline in study.runs
+
+
+def test_the_same_defence_on_other_data_is_another_run() -> None:
+    study = compose_study(["experiment=update_mode_non_iid"])
+    infos = arm_infos(study)
+    found = {}
+    for distribution in ("Dirichlet 0.1", "two classes"):
+        arms = [f"md_screen · {distribution}, {attack}" for attack in ("no attack", "accumulative, 3 norms")]
+        (found[distribution],) = {infos[arm].defense for arm in arms}
+    assert found["Dirichlet 0.1"] != found["two classes"]
+
+
+def test_groups_are_the_folders_of_conf() -> None:
+    folders = {path.name for path in config_dir().iterdir() if path.is_dir()}
+    assert set(groups()) == folders
+    expected = {"data", "model", "stream", "attack", "defense", "threshold", "history", "federation", "runtime"}
+    assert expected <= folders
+    assert choices("defense") == ["at", "clip", "drop", "dsc", "frozen", "md_screen", "none", "trim"]
+    for name in sorted({*choices("defense")} - {"md_screen"}):
+        assert compose([f"defense={name}", "defense.rivals=false"]).config.defense.rivals is False
+    trim = compose(["defense=trim", "defense.trim_share=0.3"]).config.defense
+    assert (trim.detector, trim.trim_share) == ("current_loss", 0.3)
+    assert compose(["defense=clip", "defense.clip_norm=2"]).config.defense.clip_norm == 2
+
+
+def test_two_composed_runs_are_independent() -> None:
+    """Hydra's global state must be cleared in between, after errors too."""
+    refusal("attack.frction=1")
+    assert compose(["seed=1"]).config.seed == 1
+    assert compose(["seed=2"]).config.seed == 2
+
+
+# -- folders ----------------------------------------------------------------------------------------------------
+
+
+def test_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compose([f"hydra.run.dir={tmp_path}/a b".replace(" ", "\\ ")]).folder == tmp_path / "a b"
+    monkeypatch.chdir(tmp_path)
+    assert compose(["hydra.run.dir=here"]).folder == tmp_path / "here"
+    default = compose([]).folder
+    assert default.is_absolute() and default.is_relative_to(tmp_path)
+
+
+def test_sweep_folder_tells_runs_apart(tmp_path: Path) -> None:
+    base = [f"hydra.sweep.dir={tmp_path}"]
+    folders = [compose([*base, f"seed={seed}", "defense=drop"], sweep=True).folder for seed in (0, 1)]
+    assert all(folder.is_relative_to(tmp_path) for folder in folders)
+    assert len(set(folders)) == 2
+    again = compose([*base, "seed=0", "defense=drop"], sweep=True).folder
+    assert again == folders[0]  # or a finished run could not be found again
+    assert compose([*base, "seed=0", "hydra.sweep.subdir=mine"], sweep=True).folder == tmp_path / "mine"
+
+
+def test_hydra_files(tmp_path: Path) -> None:
+    overrides = ["seed=5", "attack.fraction=0.4", f"hydra.run.dir={tmp_path}/run"]
+    compose(overrides).write_hydra_files()
+    written = (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text().splitlines()
+    assert written[:2] == ["- seed=5", "- attack.fraction=0.4"]
+    config = (tmp_path / "run" / ".hydra" / "config.yaml").read_text()
+    assert "seed: 5" in config and "fraction: 0.4" in config and "hydra:" not in config
+
+
+def test_relative_paths_are_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes run elsewhere: what is relative to the user's folder must arrive absolute."""
+    monkeypatch.chdir(tmp_path)
+    config = compose(["runtime.cache_dir=cache", "data=parquet", "data.path='a.parquet,b'"]).config
+    assert config.runtime.cache_dir == str(tmp_path / "cache")
+    assert config.data.path == f"{tmp_path}/a.parquet,{tmp_path}/b"
+
+
+# -- sweeps -----------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, derandomize=True)
+@given(lengths=st.lists(st.integers(1, 4), min_size=0, max_size=4))
+def test_expand_is_the_cartesian_product_in_order(lengths: list[int]) -> None:
+    values = [[f"{10 * place + i}" for i in range(n)] for place, n in enumerate(lengths)]
+    overrides = [f"key{place}={','.join(options)}" for place, options in enumerate(values)]
+    expected = [
+        [f"key{place}={value}" for place, value in enumerate(combination)] for combination in itertools.product(*values)
+    ]
+    assert expand(overrides) == expected
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("seed=range(1,4)", ["seed=1", "seed=2", "seed=3"]),
+        ("seed=choice(5,3)", ["seed=5", "seed=3"]),
+        ("data.path='a,b'", ["data.path='a,b'"]),
+        ("compare.seeds=[0,1]", ["compare.seeds=[0,1]"]),
+        ("+extra.key=1,2", ["+extra.key=1", "+extra.key=2"]),
+        ("stream=phases", ["stream=phases"]),
+    ],
+)
+def test_expand_forms(override: str, expected: list[str]) -> None:
+    assert expand([override]) == [[one] for one in expected]
+
+
+def test_expanded_texts_with_special_characters_compose() -> None:
+    first, second = expand(["data.path='/a b/c','/d=e'", "data=parquet"])
+    assert compose(first).config.data.path == "/a b/c"
+    assert compose(second).config.data.path == "/d=e"
+
+
+@pytest.mark.parametrize("override", ["defense=glob(*)", "attack.fraction=interval(0,1)"])
+def test_sweeps_that_cannot_be_enumerated(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"^(defense|attack\.fraction): write out"):
+        expand([override])
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["attack.frction=0.1"], ["attack.frction", "did you mean fraction?", "radius"]),
+        (["defence=dsc"], ["defence", "did you mean defense?"]),
+        (["foo=1"], ["foo", "allowed here", "federation"]),
+        (["+foo=1"], ["foo", "allowed here", "federation"]),
+        (["++attack.foo=1"], ["attack.foo", "fraction"]),
+        (["~attack.fractin"], ["attack.fractin", "did you mean fraction?"]),
+        (["~data"], ["data", "required"]),
+        (["a.b=1", "c.d=2"], ["a.b", "unknown key"]),
+        (["defense=drop", "defense.fooo=1"], ["defense.fooo", "name"]),
+        (["defense=dcs"], ["defense", "'dcs'", "at, clip, drop, dsc, frozen, md_screen, none, trim"]),
+        (["defense=null"], ["defense", "'null'", "at, clip, drop, dsc, frozen, md_screen, none, trim"]),
+        (["data=5"], ["data", "'5'", "digits"]),
+        (["experiment=smok"], ["experiment", "'smok'", "smoke"]),
+        (["model=custom"], ["model.factory", "required"]),
+        (["seed=${oops}"], ["seed", "required"]),
+        (["hydra.run.dir=${oops}"], ["hydra.run.dir", "required"]),
+        (["seed=1,2"], ["seed", "-m"]),
+        (["seed 1"], ["'seed 1'", "key=value"]),
+        (["seed=[1"], ["'seed=[1'", "key=value"]),
+        ([""], ["''", "key=value"]),
+        (["=3"], ["."]),
+        (["hydra=5"], ["."]),
+        (["data.path=5"], ["data.path", "string"]),
+        (["threshold.fpr=2"], ["threshold.fpr", "2"]),
+    ],
+)
+def test_refusals(overrides: list[str], words: list[str]) -> None:
+    sentence = refusal(*overrides)
+    assert sentence.startswith(words[0]) or words[0] == ".", sentence
+    assert all(word in sentence for word in words), sentence
+
+
+# -- studies ----------------------------------------------------------------------------------------------------
+
+
+def test_study(tmp_path: Path) -> None:
+    study = compose_study(["experiment=smoke", "compare.seeds=[3,1]", f"hydra.sweep.dir={tmp_path}", "model.width=5"])
+    assert study.folder == tmp_path
+    assert list(study.runs) == ["frozen", "no attack", "undefended", "DSC", "DSC, no attack"]
+    assert all(list(runs) == [3, 1] for runs in study.runs.values())
+    for runs in study.runs.values():
+        assert [(run.config.seed, run.config.model.width) for run in runs.values()] == [(3, 5), (1, 5)]
+    configs = {arm: runs[1].config for arm, runs in study.runs.items()}
+    assert [config.defense.name for config in configs.values()] == ["frozen", "none", "none", "dsc", "dsc"]
+    attacks = [config.attack.name if config.attack.fraction > 0 else "none" for config in configs.values()]
+    assert attacks == ["none", "none", "accumulative", "accumulative", "none"]
+    assert (study.baseline, study.frozen) == ("no attack", "frozen")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ([], ["experiment", "smoke"]),
+        (["experiment=smoke", "compare=5"], ["experiment"]),
+        (["experiment=smoke", "compare.arms=5"], ["compare.arms"]),
+        (["experiment=smoke", "+compare.arms={a: null}"], ["compare.arms"]),
+        (["experiment=smoke", "+compare.arms={a: ['defense=dcs']}"], ["defense", "'dcs'"]),
+        (["experiment=smoke", "compare.seeds=3"], ["compare.seeds"]),
+        (["experiment=smoke", "compare.seeds=[]"], ["compare.seeds"]),
+        (["experiment=smoke", "compare.seeds=[0,-1]"], ["compare.seeds"]),
+        (["experiment=smoke", "hydra.sweep.dir=${oops}"], ["hydra.sweep.dir"]),
+    ],
+)
+def test_studies_that_cannot_be(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose_study(overrides)
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_an_override_that_an_arm_would_undo_is_refused() -> None:
+    for overrides, sentence in (
+        (["defense=none"], "defense: the arm 'frozen' sets it in this study; change it there."),
+        (["seed=3"], "seed: compare.seeds sets it in this study; change it there."),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            compose_study(["experiment=smoke", *overrides])
+        assert str(caught.value) == sentence
+
+
+def test_studies_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compose_study(["experiment=smoke"]).folder == tmp_path / "comparisons" / "smoke"
+    assert compose_study(["experiment=demo"]).folder == tmp_path / "comparisons" / "demo"
+    assert compose_study(["experiment=smoke", "hydra.sweep.dir=/tmp/x"]).folder == Path("/tmp/x")
