@@ -142,8 +142,8 @@ class Pipeline:
     """Discrepancy, threshold and response in a row. `current` is the model being trained, watched in place.
 
     `trusted` are the server's own clean samples [n, C, H, W] and labels [n], for thresholds that need them.
-    `detector` and `stopping` say what is held against the threshold (see `fedmd.defense.samples.detectors`). `rivals`
-    are detectors whose scores go with the verdicts and change nothing; `monitor` watches a calibrated threshold's promise.
+    `detector` and `stopping` say what is held against the threshold (see `samples.detectors`). `rivals` are detectors
+    whose scores go with the verdicts and change nothing; `monitor` watches a calibrated threshold's promise.
     """
 
     def __init__(
