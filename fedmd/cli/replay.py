@@ -12,7 +12,7 @@ from fedmd.report.table import Row
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.rounds.services import load_models, save_models
 from fedmd.storage import CheckpointError
-from fedmd.training.setup import prepare
+from fedmd.training.setup import set_up
 from fedmd.types import Action, StreamBatch
 
 
@@ -86,8 +86,8 @@ def _config(run: Path) -> RunConfig:
 
 def _learner(run: Path, config: RunConfig) -> OnlineLearner:
     """The run's learner as the run left it; momentum begins anew."""
-    ready = prepare(config)
-    learner = OnlineLearner(config, ready.world.images, ready.world.parts, ready.trained, ready.numerics)
+    setup = set_up(config)
+    learner = OnlineLearner(config, setup.data.images, setup.data.split, setup.trained, setup.placement)
     try:
         load_models(learner, run)
     except (FileNotFoundError, CheckpointError) as error:

@@ -66,7 +66,7 @@ class DataConfig(Section):
 
 
 class ShiftConfig(Section):
-    """How the stream's world differs from the one burn-in saw; see `fedmd.data.shift`.
+    """How the stream's images differ from those that burn-in saw; see `fedmd.data.shift`.
 
     `classes` (labels that burn-in never sees) is for name=classes, `angle` (degrees counter-clockwise) for
     name=rotation, `corruption` and `severity` (1 to 5) for name=corruption.

@@ -8,18 +8,18 @@ from fedmd.data.cache import default_cache_dir
 from fedmd.data.clients import LocalData
 from fedmd.data.shift import cached_shift, withheld
 from fedmd.data.sources import load_images
-from fedmd.data.split import Split, split
+from fedmd.data.split import Split, split_images
 from fedmd.data.stream import ClientStreams
 from fedmd.types import ImageSet
 
 
 @dataclass(frozen=True)
-class World:
+class FederatedData:
     """Data and streams as server, clients and attackers agree on them, a function of the configuration alone."""
 
     config: RunConfig
     images: ImageSet
-    parts: Split
+    split: Split
     streams: ClientStreams
 
     @property
@@ -28,16 +28,16 @@ class World:
         return LocalData(self.config, self.images, self.streams)
 
 
-def build_world(config: RunConfig) -> World:
+def load_federated_data(config: RunConfig) -> FederatedData:
     """Load (or map from the cache) the data, split it, move all but burn-in past the shift, prepare the streams."""
     cache, shift = default_cache_dir(config.runtime.cache_dir), config.stream.shift
     images = load_images(config.data, cache)
-    parts = split(images, config.data.splits, config.seed, withheld(shift, images.classes))
-    images = cached_shift(images, parts, shift, config.seed, cache)
-    return World(config, images, parts, ClientStreams(config, images, parts))
+    split = split_images(images, config.data.splits, config.seed, withheld(shift, images.classes))
+    images = cached_shift(images, split, shift, config.seed, cache)
+    return FederatedData(config, images, split, ClientStreams(config, images, split))
 
 
 @lru_cache(maxsize=4)
-def world_of(run: str) -> World:
-    """The world of a configuration's JSON text."""
-    return build_world(RunConfig.parse(run))
+def federated_data_of(run: str) -> FederatedData:
+    """`load_federated_data` for a configuration's JSON text, once a process."""
+    return load_federated_data(RunConfig.parse(run))

@@ -1,7 +1,7 @@
-"""The stream's world may differ from the one burn-in saw, so that online learning has something to learn.
+"""A shift between burn-in and the stream, so that online learning has something to learn.
 
-Burn-in lives before the shift. Everything else lives after it: the clients' streams, the test set (it measures the
-world the stream lives in), the server's trusted set and the attackers' own data. So trusted, test and stream samples
+Burn-in lies before the shift. Everything else lies after it: the clients' streams, the test set (it measures what the
+stream shows), the server's trusted set and the attackers' own data. So trusted, test and stream samples
 stay exchangeable; a server that only has trusted data from before the shift is a harder case than this one.
 
 classes: some classes never occur in burn-in. Images stay as they are, `split` draws burn-in from the other classes.
@@ -49,8 +49,8 @@ def withheld(config: ShiftConfig, classes: int) -> tuple[int, ...]:
     return labels
 
 
-def shifted(images: ImageSet, parts: Split, config: ShiftConfig, seed: int) -> ImageSet:
-    """The image set with all images but those of `parts.burn_in` moved into the stream's world.
+def shifted(images: ImageSet, split: Split, config: ShiftConfig, seed: int) -> ImageSet:
+    """The image set with all images but those of `split.burn_in` shifted.
 
     The same set, untouched, for name=none and name=classes. What an image becomes depends on `seed` and on its
     own place in the set alone, not on the part it is in.
@@ -61,18 +61,18 @@ def shifted(images: ImageSet, parts: Split, config: ShiftConfig, seed: int) -> I
     moved = np.empty_like(images.images)
     for start in range(0, len(images), CHUNK):
         moved[start : start + CHUNK] = change(images.images[start : start + CHUNK])
-    moved[parts.burn_in] = images.images[parts.burn_in]
+    moved[split.burn_in] = images.images[split.burn_in]
     return ImageSet(moved, images.labels, images.classes)
 
 
-def cached_shift(images: ImageSet, parts: Split, config: ShiftConfig, seed: int, cache_dir: Path) -> ImageSet:
+def cached_shift(images: ImageSet, split: Split, config: ShiftConfig, seed: int, cache_dir: Path) -> ImageSet:
     """`shifted`, kept in `cache_dir` and mapped: the processes of a run share one copy."""
     if config.name in ("none", "classes"):
         return images
     libraries = [version(name) for name in ("numpy", "scipy", "torch", "torchvision")]
-    identity = digest(images.images, parts.burn_in, f"{seed} {config.model_dump_json()} {libraries}")
+    identity = digest(images.images, split.burn_in, f"{seed} {config.model_dump_json()} {libraries}")
     stored = cached_arrays(
-        cache_dir, f"shifted-{identity}", ("images",), lambda: {"images": shifted(images, parts, config, seed).images}
+        cache_dir, f"shifted-{identity}", ("images",), lambda: {"images": shifted(images, split, config, seed).images}
     )
     return ImageSet(stored["images"], images.labels, images.classes)
 

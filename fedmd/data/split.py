@@ -23,7 +23,7 @@ class Split:
     stream: Indices  # what the clients share
 
 
-def split(images: ImageSet, config: SplitConfig, seed: int, withheld: tuple[int, ...] = ()) -> Split:
+def split_images(images: ImageSet, config: SplitConfig, seed: int, withheld: tuple[int, ...] = ()) -> Split:
     """Cut `images` into parts of the configured sizes, each with the class shares of the whole set.
 
     Labels in `withheld` do not occur in the burn-in part, which then has the class shares of the others; the

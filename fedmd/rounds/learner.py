@@ -24,7 +24,7 @@ from fedmd.rounds.model import ServedModel
 from fedmd.seeding import seed_for
 from fedmd.storage import Saved
 from fedmd.training.burn_in import BurnIn
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.training.online import make_optimizer, momentum_of, online_step, set_momentum
 from fedmd.types import Drift, ImageSet, Screened, StreamBatch, Verdicts
 
@@ -52,8 +52,10 @@ class Learned(Judged):
 class OnlineLearner(ServedModel):
     """A served model with its optimizer and its defence."""
 
-    def __init__(self, config: RunConfig, images: ImageSet, split: Split, burn_in: BurnIn, numerics: Numerics) -> None:
-        super().__init__(config, images, split, burn_in, numerics)
+    def __init__(
+        self, config: RunConfig, images: ImageSet, split: Split, burn_in: BurnIn, placement: Placement
+    ) -> None:
+        super().__init__(config, images, split, burn_in, placement)
         self._config = config
         self._classes = images.classes
         check_detector(config.defense.detector, self.model)
@@ -86,11 +88,11 @@ class OnlineLearner(ServedModel):
             np.concatenate([batch.labels for batch in batches]),
             self._classes,
         )
-        x, y = union.tensors(self._numerics.device)
+        x, y = union.tensors(self._placement.device)
         clients = np.repeat([b.client for b in batches], [len(b) for b in batches]).astype(np.int64)
-        senders = torch.from_numpy(clients).to(self._numerics.device)
-        with self._numerics.autocast():
-            screened = self.pipeline.screen(self._numerics.images(x), y, senders)
+        senders = torch.from_numpy(clients).to(self._placement.device)
+        with self._placement.autocast():
+            screened = self.pipeline.screen(self._placement.images(x), y, senders)
         self._warn(screened.verdicts.drift)
         index = np.concatenate([np.arange(len(batch)) for batch in batches]).astype(np.int64)
         return Judged(clients, index, union.labels, screened)
@@ -106,7 +108,7 @@ class OnlineLearner(ServedModel):
             judged.screened.y,
             batchnorm="frozen" if self._config.training.online.batchnorm == "frozen" else "train",
             clip_norm=self._config.defense.clip_norm if self._config.defense.name == "clip" else None,
-            numerics=self._numerics,
+            placement=self._placement,
         )
         if loss is not None:
             self._settle_batchnorm(self.model)
@@ -120,7 +122,7 @@ class OnlineLearner(ServedModel):
 
     def trusted_scores(self) -> NDArray[np.float64]:
         """The detector's scores [m] of the trusted set under today's models; two forward passes."""
-        with self._numerics.autocast():
+        with self._placement.autocast():
             pipeline = self.pipeline
             scores = pipeline.detector(TrustedSet(pipeline.history.model, pipeline.current, *pipeline.trusted).answers)
         return scores.cpu().double().numpy()
@@ -159,7 +161,7 @@ class OnlineLearner(ServedModel):
     def _settle_batchnorm(self, model: nn.Module) -> None:
         """With batchnorm=trusted, running statistics come from the trusted set: no client has a say in them."""
         if self._config.training.online.batchnorm == "trusted":
-            with self._numerics.autocast():
+            with self._placement.autocast():
                 update_bn([self.trusted[0]], model)
 
 

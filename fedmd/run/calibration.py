@@ -13,7 +13,7 @@ from fedmd.report.files import write_json
 from fedmd.rounds.calibration import calibration_text
 from fedmd.rounds.learner import Learned, OnlineLearner
 from fedmd.run.federation import versions
-from fedmd.training.setup import prepare
+from fedmd.training.setup import set_up
 
 
 def calibrate(
@@ -30,19 +30,19 @@ def calibrate(
 
     Raises ConfigError for data that cannot be had, and for too few rounds.
     """
-    ready = prepare(config)
-    world = ready.world
-    learner = OnlineLearner(_undefended(config), world.images, world.parts, ready.trained, ready.numerics)
+    setup = set_up(config)
+    data = setup.data
+    learner = OnlineLearner(_undefended(config), data.images, data.split, setup.trained, setup.placement)
     scores: list[Scores] = []
     for round in range(config.stream.rounds):
-        batches = [world.streams.batch(client, round) for client in sample_clients(config, round)]
+        batches = [data.streams.batch(client, round) for client in sample_clients(config, round)]
         scores.append(_held_against_threshold(learner.learn(batches), config))
         on_round(round, config.stream.rounds)
     try:
         found = limits(scores, fpr=config.threshold.fpr, confidence=confidence, window=window)
     except ValueError as error:
         raise ConfigError(f"{error}; raise stream.clean_rounds, threshold.fpr or --window.") from error
-    write_json(file, calibration_text(config, ready.trained, found, confidence=confidence, versions=versions()))
+    write_json(file, calibration_text(config, setup.trained, found, confidence=confidence, versions=versions()))
     return found
 
 

@@ -16,7 +16,7 @@ from fedmd.attacks.backdoor import require_fit
 from fedmd.attacks.coalition import Coalition
 from fedmd.attacks.update_coalition import UpdateCoalition
 from fedmd.config import ConfigError, RunConfig
-from fedmd.data.federated import World
+from fedmd.data.federated import FederatedData
 from fedmd.flower.server.stream_rounds import StreamRounds
 from fedmd.flower.server.update_rounds import UpdateRounds
 from fedmd.flower.wire.model_exchange import Exchange, InMessage, shared_memory
@@ -31,15 +31,15 @@ from fedmd.report.verdict_parts import discard_parts
 from fedmd.rounds.checkpoint import Checkpoints, Start, discard_checkpoint, note_config, sole_server
 from fedmd.storage import Saved
 from fedmd.training.burn_in import BurnIn
-from fedmd.training.device import Numerics
-from fedmd.training.setup import prepare
+from fedmd.training.device import Placement
+from fedmd.training.setup import set_up
 from fedmd.types import Json, RoundReport, Strip
 
 Observer = Callable[[RunConfig, RoundReport], None]
 
 
 class Rounds(Protocol):
-    """What the two modes differ in, made from (grid, world, burn-in, numerics, exchange, the colluders' folder).
+    """What the two modes differ in, made from (grid, data, burn-in, placement, exchange, the colluders' folder).
 
     `run` says when it is ready for its first round, tells every round's report to its first argument as the round ends,
     and may leave records of its mode in the run's folder; `strip` is known after that. While either is told, `state` is
@@ -69,7 +69,7 @@ class Rounds(Protocol):
     def state(self) -> Saved: ...
 
 
-_ROUNDS: dict[str, Callable[[Grid, World, BurnIn, Numerics, Exchange, Path], Rounds]] = {
+_ROUNDS: dict[str, Callable[[Grid, FederatedData, BurnIn, Placement, Exchange, Path], Rounds]] = {
     "stream": StreamRounds,
     "update": UpdateRounds,
 }
@@ -106,15 +106,15 @@ def serve(
 
 
 def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, began: float) -> Json:
-    ready = prepare(config)
-    require_fit(config.attack, ready.world.images)
-    checkpoints = Checkpoints(folder, config, ready.trained)
+    setup = set_up(config)
+    require_fit(config.attack, setup.data.images)
+    checkpoints = Checkpoints(folder, config, setup.trained)
     done, saved = checkpoints.load() or (0, _FRESH)
     start = Start(saved["session"], done, saved["rounds"]) if saved["session"] else Start()
     with ExitStack() as stack:
         shared = stack.enter_context(shared_memory())
         exchange = shared if isinstance(grid, InMemoryGrid) else InMessage()
-        rounds = _ROUNDS[config.mode](grid, ready.world, ready.trained, ready.numerics, exchange, Path(shared.folder))
+        rounds = _ROUNDS[config.mode](grid, setup.data, setup.trained, setup.placement, exchange, Path(shared.folder))
         coalition = rounds.coalition  # as an observer: it knows when the colluders act
         startup_s = time.perf_counter() - began
         poisoned_rounds: list[int] = list(saved["poisoned_rounds"])

@@ -23,14 +23,14 @@ from flwr.app import ConfigRecordValues, Context
 from flwr.serverapp import Grid, ServerApp
 from flwr.simulation import run_simulation
 
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.defense.samples.detectors import check_detector
 from fedmd.flower.client.app import app as client_app
 from fedmd.models import model_for
 from fedmd.report.monitoring.tensorboard import tensorboard_is_installed
 from fedmd.run.federation import Observer, print_round, serve
 from fedmd.run.observers import observing
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,16 @@ def simulate(
 
 def _check(config: RunConfig) -> None:
     """Ask for everything a run needs from outside, so that bad input fails before Ray starts."""
-    Numerics.of(config.runtime)
+    Placement.of(config.runtime)
     cores = os.cpu_count() or 1
     if config.runtime.workers is None and config.runtime.client_cpus > cores:
         raise ConfigError(f"runtime.client_cpus: must be at most {cores}, the cores of this machine.")
     if config.runtime.tensorboard and not tensorboard_is_installed():
         raise ConfigError("runtime.tensorboard: needs the package tensorboard; pip install tensorboard.")
-    world = build_world(config)
-    require_fit(config.attack, world.images)
-    check_detector(config.defense.detector, model_for(config.model, world.images, config.seed))
-    world.streams.batch(0, 0)
+    data = load_federated_data(config)
+    require_fit(config.attack, data.images)
+    check_detector(config.defense.detector, model_for(config.model, data.images, config.seed))
+    data.streams.batch(0, 0)
 
 
 def _backend(runtime: RuntimeConfig) -> dict[str, dict[str, ConfigRecordValues]]:

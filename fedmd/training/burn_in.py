@@ -14,7 +14,7 @@ from fedmd.data.augment import augment
 from fedmd.data.split import Split
 from fedmd.models import model_for
 from fedmd.seeding import generator, seed_for
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.training.fingerprint import burn_in_fingerprint
 from fedmd.training.online import online_step
 from fedmd.types import ImageSet
@@ -39,7 +39,7 @@ def burn_in(
     images: ImageSet,
     split: Split,
     *,
-    numerics: Numerics,
+    placement: Placement,
     cache_dir: Path,
     on_epoch: Callable[[int, int], None] | None = None,
 ) -> BurnIn:
@@ -52,11 +52,11 @@ def burn_in(
     """
     epochs = config.training.burn_in.epochs
     own = images.take(split.burn_in)
-    path = cache_dir / f"burn-in-{burn_in_fingerprint(config, own, numerics)}.safetensors"
+    path = cache_dir / f"burn-in-{burn_in_fingerprint(config, own, placement)}.safetensors"
     try:
         return _load(path, epochs)
     except (FileNotFoundError, checkpoint.CheckpointError):
-        trained = _train(config, own, numerics, on_epoch or (lambda epoch, epochs: None))
+        trained = _train(config, own, placement, on_epoch or (lambda epoch, epochs: None))
     flat = {f"{epoch}/{name}": tensor for epoch, snapshot in enumerate(trained) for name, tensor in snapshot.items()}
     checkpoint.save(path, flat, {"epochs": len(trained)})
     return _load(path, epochs)
@@ -74,7 +74,9 @@ def _load(path: Path, epochs: int) -> BurnIn:
     return BurnIn(snapshots)
 
 
-def _train(config: RunConfig, own: ImageSet, numerics: Numerics, on_epoch: Callable[[int, int], None]) -> list[Weights]:
+def _train(
+    config: RunConfig, own: ImageSet, placement: Placement, on_epoch: Callable[[int, int], None]
+) -> list[Weights]:
     """[AP21]'s burn-in: SGD with momentum and weight decay, a new seeded order (and crops) every epoch.
 
     batchnorm="precise" (ours) ends every epoch with running statistics of the whole burn-in part under the weights
@@ -82,7 +84,7 @@ def _train(config: RunConfig, own: ImageSet, numerics: Numerics, on_epoch: Calla
     frozen model, the bar for every defence, would be an accident.
     """
     settings = config.training.burn_in
-    model = numerics.place(model_for(config.model, own, config.seed))
+    model = placement.place(model_for(config.model, own, config.seed))
     optimizer = torch.optim.SGD(
         model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
     )
@@ -94,11 +96,11 @@ def _train(config: RunConfig, own: ImageSet, numerics: Numerics, on_epoch: Calla
         torch.manual_seed(seed_for(config.seed, "burn_in", round=epoch))  # for models with dropout
         for chosen in torch.split(order, settings.batch_size):
             batch = augment(images[chosen], config.data.augment, randomness)
-            x = numerics.images(batch).float().div_(255)
-            online_step(model, optimizer, x, labels[chosen].to(numerics.device), numerics=numerics)
+            x = placement.images(batch).float().div_(255)
+            online_step(model, optimizer, x, labels[chosen].to(placement.device), placement=placement)
         if settings.batchnorm == "precise":
             everything = torch.split(images.float().div_(255), settings.batch_size)
-            update_bn((numerics.images(x) for x in everything), model)
+            update_bn((placement.images(x) for x in everything), model)
         snapshots.append({name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()})
         on_epoch(epoch + 1, settings.epochs)
     return snapshots

@@ -25,7 +25,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 @dataclass(frozen=True)
-class Numerics:
+class Placement:
     """Device, number format of the forward pass (weights stay float32) and memory layout of a model."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -33,7 +33,7 @@ class Numerics:
     channels_last: bool = False
 
     @classmethod
-    def of(cls, runtime: RuntimeConfig) -> "Numerics":
+    def of(cls, runtime: RuntimeConfig) -> "Placement":
         """What the configuration asks for. Raises `ConfigError` where the device is absent."""
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[runtime.precision]
         return cls(resolve_device(runtime.device), dtype, runtime.channels_last)
@@ -55,4 +55,4 @@ class Numerics:
         return torch.channels_last if self.channels_last else torch.preserve_format
 
 
-FLOAT32 = Numerics()
+FLOAT32 = Placement()

@@ -9,13 +9,13 @@ from torch import nn
 from fedmd.config import RunConfig
 from fedmd.data.cache import digest
 from fedmd.models import model_for
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import ImageSet
 
 FORMAT = 2  # raise it when the training loop itself changes
 
 
-def burn_in_fingerprint(config: RunConfig, own: ImageSet, numerics: Numerics) -> str:
+def burn_in_fingerprint(config: RunConfig, own: ImageSet, placement: Placement) -> str:
     """A hash of the burn-in data `own`, the settings, the model (its code too), the machine and torch."""
     model = model_for(config.model, own, config.seed)
     settings = {
@@ -25,9 +25,9 @@ def burn_in_fingerprint(config: RunConfig, own: ImageSet, numerics: Numerics) ->
         "augment": config.data.augment,
         "model": config.model.model_dump(),
         "classes": own.classes,
-        "dtype": str(numerics.dtype),
-        "channels_last": numerics.channels_last,
-        "machine": _machine(numerics.device),
+        "dtype": str(placement.dtype),
+        "channels_last": placement.channels_last,
+        "machine": _machine(placement.device),
         "torch": torch.__version__,
     }
     weights = [

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedmd.config import OnlineConfig
-from fedmd.training.device import FLOAT32, Numerics
+from fedmd.training.device import FLOAT32, Placement
 
 
 def make_optimizer(model: nn.Module, config: OnlineConfig) -> torch.optim.Optimizer:
@@ -38,7 +38,7 @@ def online_step(
     *,
     batchnorm: Literal["train", "frozen"] = "train",
     clip_norm: float | None = None,
-    numerics: Numerics = FLOAT32,
+    placement: Placement = FLOAT32,
 ) -> float | None:
     """θ <- θ - SGD(∇_θ CE), CE the batch-mean cross-entropy of `x` [N, C, H, W] and `y` [N] in train mode.
 
@@ -57,7 +57,7 @@ def online_step(
             if isinstance(module, _BatchNorm):
                 module.eval()
     optimizer.zero_grad(set_to_none=True)
-    with numerics.autocast():
+    with placement.autocast():
         loss = cross_entropy(model(x), y)
     torch.autograd.backward(loss)
     if clip_norm is not None:

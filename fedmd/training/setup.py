@@ -6,26 +6,26 @@ import torch
 
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
-from fedmd.data.federated import World, build_world
+from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.training.burn_in import BurnIn, burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The world of a run, the arithmetic of its server, and its models up to the end of burn-in."""
+class Setup:
+    """The data of a run, where its server computes, and its models up to the end of burn-in."""
 
-    world: World
-    numerics: Numerics
+    data: FederatedData
+    placement: Placement
     trained: BurnIn
 
 
-def prepare(config: RunConfig) -> Prepared:
+def set_up(config: RunConfig) -> Setup:
     """Fix the number of threads, load the data, and burn in (or take that from the cache).
 
     Raises ConfigError for data or a model that cannot be had.
     """
     torch.set_num_threads(config.runtime.threads)
-    world, numerics = build_world(config), Numerics.of(config.runtime)
+    data, placement = load_federated_data(config), Placement.of(config.runtime)
     cache = default_cache_dir(config.runtime.cache_dir)
-    return Prepared(world, numerics, burn_in(config, world.images, world.parts, numerics=numerics, cache_dir=cache))
+    return Setup(data, placement, burn_in(config, data.images, data.split, placement=placement, cache_dir=cache))

@@ -17,7 +17,7 @@ from fedmd.attacks.coalition import Coalition
 from fedmd.attacks.pixels import quantised
 from fedmd.attacks.shared_cache import LASTING, Blackboard
 from fedmd.config import RunConfig
-from fedmd.data.federated import World, build_world
+from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.models import model_for
 from fedmd.types import StreamBatch
 
@@ -31,21 +31,21 @@ CLEAN, FIRST, TRIGGER, RECOVERY = 1, 2, 4, 5  # rounds of conftest's 2 clean, 2 
 
 
 @pytest.fixture
-def build(make_config: Make, tmp_path: Path) -> Callable[..., tuple[Coalition, World, nn.Module]]:
-    def made(changes: dict[str, Any] | None = None, board: str = "board") -> tuple[Coalition, World, nn.Module]:
-        world = build_world(make_config({**ATTACK, **(changes or {})}))
-        own = world.images.take(world.parts.attacker)
-        team = Coalition(world.config, world.streams, own, Blackboard(tmp_path / board))
-        return team, world, model_for(world.config.model, world.images, 0)
+def build(make_config: Make, tmp_path: Path) -> Callable[..., tuple[Coalition, FederatedData, nn.Module]]:
+    def made(changes: dict[str, Any] | None = None, board: str = "board") -> tuple[Coalition, FederatedData, nn.Module]:
+        data = load_federated_data(make_config({**ATTACK, **(changes or {})}))
+        own = data.images.take(data.split.attacker)
+        team = Coalition(data.config, data.streams, own, Blackboard(tmp_path / board))
+        return team, data, model_for(data.config.model, data.images, 0)
 
     return made
 
 
-Build = Callable[..., tuple[Coalition, World, nn.Module]]
+Build = Callable[..., tuple[Coalition, FederatedData, nn.Module]]
 
 
-def other_model(world: World) -> nn.Module:
-    return model_for(world.config.model, world.images, 99)
+def other_model(data: FederatedData) -> nn.Module:
+    return model_for(data.config.model, data.images, 99)
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> int:
@@ -81,18 +81,18 @@ def test_quantised_uses_the_whole_ball(radius: float, limit: int) -> None:
 
 
 def test_members_are_honest_outside_the_attack(build: Build) -> None:
-    team, world, model = build()
+    team, data, model = build()
     for round in (0, CLEAN, RECOVERY):
         assert not team.is_active(round)
-        batch = world.streams.batch(team.members[0], round)
+        batch = data.streams.batch(team.members[0], round)
         assert team.poison(batch, model) is batch
 
 
 def test_accumulative_batches_are_the_members_own_within_the_radius(build: Build) -> None:
-    team, world, model = build()
+    team, data, model = build()
     assert len(team.members) == 3
     for client in team.members:
-        honest = world.streams.batch(client, FIRST)
+        honest = data.streams.batch(client, FIRST)
         sent = team.poison(honest, model)
         assert (sent.client, sent.round) == (client, FIRST)
         assert np.array_equal(sent.labels, honest.labels)
@@ -100,9 +100,9 @@ def test_accumulative_batches_are_the_members_own_within_the_radius(build: Build
 
 
 def test_slices_tile_one_trigger_batch(build: Build) -> None:
-    team, world, model = build()
-    sent = [team.poison(world.streams.batch(client, TRIGGER), model) for client in team.members]
-    clean = [world.streams.batch(client, TRIGGER) for client in team.members]
+    team, data, model = build()
+    sent = [team.poison(data.streams.batch(client, TRIGGER), model) for client in team.members]
+    clean = [data.streams.batch(client, TRIGGER) for client in team.members]
     whole = team.blackboard.once("trigger", LASTING, lambda: pytest.fail("not shared"))["x"]
     levels = np.concatenate([batch.images for batch in sent]).astype(int)
     assert np.abs(levels / 255 - whole.numpy()).max() <= 1 / 255 + 1e-6
@@ -127,11 +127,11 @@ def test_expensive_things_are_computed_once_and_agreed_on(build: Build, monkeypa
     monkeypatch.setattr(steering, "steering_direction", counted("steer", steering.steering_direction))
     monkeypatch.setattr(steering, "craft_trigger", counted("trigger", steering.craft_trigger))
     monkeypatch.setattr(steering, "craft_accumulative", counted("craft", steering.craft_accumulative))
-    first, world, model = build()
+    first, data, model = build()
     second, _, _ = build()  # another process of the same federation: it has but the folder in common
     for round in (FIRST, FIRST + 1):
         for team, client in zip((first, second, first), first.members, strict=True):
-            team.poison(world.streams.batch(client, round), model)
+            team.poison(data.streams.batch(client, round), model)
     assert (calls.count("trigger"), calls.count("steer"), calls.count("craft")) == (1, 2, 6)
     for member in directions[1:3]:
         assert all(torch.equal(a, b) for a, b in zip(directions[0], member, strict=True))
@@ -139,12 +139,12 @@ def test_expensive_things_are_computed_once_and_agreed_on(build: Build, monkeypa
 
 @pytest.mark.parametrize("kind", ["fixed", "online"])
 def test_a_fixed_trigger_stays_and_an_online_one_moves_in_its_ball(build: Build, kind: str) -> None:
-    team, world, model = build({"attack": {**ATTACK["attack"], "trigger": kind}, "stream.trigger_rounds": 2})
-    batches = [world.streams.batch(client, TRIGGER) for client in team.members]
+    team, data, model = build({"attack": {**ATTACK["attack"], "trigger": kind}, "stream.trigger_rounds": 2})
+    batches = [data.streams.batch(client, TRIGGER) for client in team.members]
     clean = np.concatenate([batch.images for batch in batches])
     early = np.concatenate([team.poison(batch, model).images for batch in batches])
     later = [StreamBatch(batch.client, TRIGGER + 1, batch.images, batch.labels) for batch in batches]
-    late = np.concatenate([team.poison(batch, other_model(world)).images for batch in later])
+    late = np.concatenate([team.poison(batch, other_model(data)).images for batch in later])
     assert np.array_equal(early, late) == (kind == "fixed")
     for crafted in (early, late):
         assert 0 < distance(crafted, clean) <= 25  # an online ball centred on the last trigger would reach 50
@@ -158,9 +158,9 @@ def test_nobody_poisons_without_members(build: Build) -> None:
 
 
 def test_their_validation_data_is_nobody_elses(build: Build) -> None:
-    _, world, _ = build()
-    own = set(world.parts.attacker.tolist())
-    others = (world.parts.test, world.parts.trusted, world.parts.burn_in, world.parts.stream)
+    _, data, _ = build()
+    own = set(data.split.attacker.tolist())
+    others = (data.split.test, data.split.trusted, data.split.burn_in, data.split.stream)
     assert own and all(own.isdisjoint(part.tolist()) for part in others)
 
 
@@ -179,11 +179,11 @@ def test_their_validation_data_is_nobody_elses(build: Build) -> None:
 def test_stop_rule(build: Build, monkeypatch: pytest.MonkeyPatch, errors: list[float], expected: list[str]) -> None:
     """stop_error_rise 0.05: the trigger comes in the round in which the error has risen by 5 points, or as planned."""
     changes = {"stream.clean_rounds": 0, "stream.accumulative_rounds": 5, "stream.recovery_rounds": 3}
-    team, world, model = build({"attack": {**ATTACK["attack"], "stop_error_rise": 0.0499}, **changes})
+    team, data, model = build({"attack": {**ATTACK["attack"], "stop_error_rise": 0.0499}, **changes})
     monkeypatch.setattr(module, "accuracy", lambda *args: 1 - errors[now])
     phases, sent_by_members = [], []
     for now in range(len(expected)):
-        honest = [world.streams.batch(client, now) for client in team.members]
+        honest = [data.streams.batch(client, now) for client in team.members]
         if team.is_active(now):
             sent = [team.poison(batch, model) for batch in honest]
             sent_by_members.append([not np.array_equal(a.images, b.images) for a, b in zip(sent, honest, strict=True)])
@@ -194,8 +194,8 @@ def test_stop_rule(build: Build, monkeypatch: pytest.MonkeyPatch, errors: list[f
 
 
 def test_own_error_is_measured_on_own_data(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    team, world, model = build({"attack": {**ATTACK["attack"], "stop_error_rise": 0.05}})
+    team, data, model = build({"attack": {**ATTACK["attack"], "stop_error_rise": 0.05}})
     seen: list[torch.Tensor] = []
     monkeypatch.setattr(module, "accuracy", lambda model, x, y: seen.append(x) or 0.5)
-    team.poison(world.streams.batch(team.members[0], FIRST), model)
-    assert torch.equal(seen[0], world.images.take(world.parts.attacker).tensors()[0])
+    team.poison(data.streams.batch(team.members[0], FIRST), model)
+    assert torch.equal(seen[0], data.images.take(data.split.attacker).tensors()[0])

@@ -12,13 +12,13 @@ from fedmd.attacks.coalition import Coalition
 from fedmd.attacks.registry import ATTACKS
 from fedmd.attacks.shared_cache import Blackboard
 from fedmd.config import AttackConfig, RunConfig
-from fedmd.data.federated import World, build_world
+from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.models import model_for
 from fedmd.run.compose import choices
 from fedmd.types import StreamBatch
 
 Make = Callable[..., RunConfig]
-Build = Callable[..., tuple[Coalition, World, nn.Module]]
+Build = Callable[..., tuple[Coalition, FederatedData, nn.Module]]
 PHASES = ["clean", "clean", "accumulative", "accumulative", "trigger", "recovery"]
 FIRST, SECOND, TRIGGER = 2, 3, 4
 LIMIT = 25  # floor(0.1 * 255)
@@ -26,20 +26,20 @@ LIMIT = 25  # floor(0.1 * 255)
 
 @pytest.fixture
 def build(make_config: Make, tmp_path: Path) -> Build:
-    def made(name: str, **settings: Any) -> tuple[Coalition, World, nn.Module]:
+    def made(name: str, **settings: Any) -> tuple[Coalition, FederatedData, nn.Module]:
         attack = {"name": name, "fraction": 0.6, "radius": 0.1, **settings}
-        world = build_world(make_config({"attack": attack, "model": {"name": "cnn", "width": 2}}))
-        own = world.images.take(world.parts.attacker)
-        team = Coalition(world.config, world.streams, own, Blackboard(tmp_path / name))
-        return team, world, model_for(world.config.model, world.images, 0)
+        data = load_federated_data(make_config({"attack": attack, "model": {"name": "cnn", "width": 2}}))
+        own = data.images.take(data.split.attacker)
+        team = Coalition(data.config, data.streams, own, Blackboard(tmp_path / name))
+        return team, data, model_for(data.config.model, data.images, 0)
 
     return made
 
 
-def sent(built: tuple[Coalition, World, nn.Module], round: int) -> list[tuple[StreamBatch, StreamBatch]]:
+def sent(built: tuple[Coalition, FederatedData, nn.Module], round: int) -> list[tuple[StreamBatch, StreamBatch]]:
     """(honest, sent) batch of every member."""
-    team, world, model = built
-    honest = [world.streams.batch(client, round) for client in team.members]
+    team, data, model = built
+    honest = [data.streams.batch(client, round) for client in team.members]
     return [(batch, team.poison(batch, model)) for batch in honest]
 
 

@@ -13,7 +13,7 @@ from fedmd.attacks.update_attacks import UPDATE_ATTACKS
 from fedmd.attacks.update_coalition import Situation, UpdateCoalition
 from fedmd.attacks.vectors import flatten, parameters_only
 from fedmd.config import RunConfig
-from fedmd.data.federated import World, build_world
+from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.models import model_for
 from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet
@@ -32,17 +32,17 @@ class Setting:
             "model": {"name": "resnet_small", "width": 2},
         }
         self.config = make_config({**changes, "local": {"batch_size": 8, "lr": 0.1, "samples": 24}})
-        self.world: World = build_world(self.config)
-        own_data = self.world.images.take(self.world.parts.attacker)
-        self.coalition = UpdateCoalition(self.config, self.world.local, own_data, Blackboard(folder))
-        self.model = model_for(self.config.model, self.world.images, 3)
+        self.data: FederatedData = load_federated_data(self.config)
+        own_data = self.data.images.take(self.data.split.attacker)
+        self.coalition = UpdateCoalition(self.config, self.data.local, own_data, Blackboard(folder))
+        self.model = model_for(self.config.model, self.data.images, 3)
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
     def situation(self, round: int = ACCUMULATIVE) -> Situation:
         return Situation(round, self.model, self.start)
 
     def honest(self, client: int, own: ImageSet | None = None, round: int = ACCUMULATIVE) -> dict[str, Tensor]:
-        data = self.world.local.of(client) if own is None else own
+        data = self.data.local.of(client) if own is None else own
         train_client(self.model, self.start, data, self.config, client=client, round=round)
         return {name: tensor.clone() for name, tensor in floating(self.model.state_dict()).items()}
 
@@ -78,7 +78,7 @@ def test_ipm_sees_whom_it_may(make_config: Make, tmp_path: Path, knowledge: str)
 def test_label_flip_trains_on_mirrored_labels(make_config: Make, tmp_path: Path) -> None:
     setting = Setting(make_config, tmp_path, name="label_flip")
     member = setting.coalition.members[1]
-    own = setting.world.local.of(member)
+    own = setting.data.local.of(member)
     mirrored = ImageSet(own.images, 9 - own.labels, 10)
     close(
         setting.delta(setting.coalition.update(member, setting.situation())),
@@ -89,7 +89,7 @@ def test_label_flip_trains_on_mirrored_labels(make_config: Make, tmp_path: Path)
 def test_replacement_trains_on_stamped_images_and_scales(make_config: Make, tmp_path: Path) -> None:
     setting = Setting(make_config, tmp_path, name="replacement", patch_size=2, target=7, poisoned_share=0.5)
     member = setting.coalition.members[0]
-    own = setting.world.local.of(member)
+    own = setting.data.local.of(member)
     images, labels = own.images.copy(), own.labels.copy()
     images[:12, :, -2:, -2:], labels[:12] = 255, 7
     poisoned = setting.delta(setting.honest(member, ImageSet(images, labels, 10)))

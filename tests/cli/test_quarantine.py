@@ -14,12 +14,12 @@ from fedmd.cli import main as cli
 from fedmd.cli.quarantine import inmates
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.defense.samples.detectors import Answers
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.rounds.services import guarding, save_models
 from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import StreamBatch
 
 ROUNDS, BATCH = 3, 8
@@ -41,15 +41,15 @@ def folder(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
             "defense.name": "drop",
         }
     )
-    world, numerics = build_world(config), Numerics.of(config.runtime)
+    data, placement = load_federated_data(config), Placement.of(config.runtime)
     cache = default_cache_dir(config.runtime.cache_dir)
-    trained = burn_in(config, world.images, world.parts, numerics=numerics, cache_dir=cache)
-    learner = OnlineLearner(config, world.images, world.parts, trained, numerics)
+    trained = burn_in(config, data.images, data.split, placement=placement, cache_dir=cache)
+    learner = OnlineLearner(config, data.images, data.split, trained, placement)
     learner.pipeline.detector = label
     run = tmp_path / "run"
     with guarding(config, run) as guard:
         for round in range(ROUNDS):
-            honest, other = (world.streams.batch(client, round) for client in (0, 1))
+            honest, other = (data.streams.batch(client, round) for client in (0, 1))
             nines = StreamBatch(1, round, other.images, np.full(BATCH, 9))
             admitted = guard.admit(round, (honest, nines))
             judged = learner.judge(admitted.heard)

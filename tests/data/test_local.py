@@ -6,20 +6,20 @@ import numpy as np
 
 from fedmd.config import RunConfig
 from fedmd.data.clients import LocalData
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 
 Make = Callable[..., RunConfig]
 
 
 def local(make_config: Make, **settings: object) -> LocalData:
-    return build_world(make_config({"local": settings})).local
+    return load_federated_data(make_config({"local": settings})).local
 
 
 def test_clients_share_the_stream_part_out(make_config: Make) -> None:
-    world = build_world(make_config())
-    parts = [world.local.indices(client) for client in range(5)]
-    assert sorted(np.concatenate(parts)) == sorted(world.parts.stream)
-    assert np.array_equal(world.local.of(2).images, world.images.images[parts[2]])
+    data = load_federated_data(make_config())
+    parts = [data.local.indices(client) for client in range(5)]
+    assert sorted(np.concatenate(parts)) == sorted(data.split.stream)
+    assert np.array_equal(data.local.of(2).images, data.images.images[parts[2]])
 
 
 def test_a_cap_keeps_a_fixed_choice_of_them(make_config: Make) -> None:

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from fedmd.config import ConfigError, RunConfig, ShiftConfig
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.data.shift import CHUNK, cached_shift, shifted, withheld
-from fedmd.data.split import Split, split
+from fedmd.data.split import Split, split_images
 from fedmd.data.stream import ClientStreams
 from fedmd.types import ImageSet
 
 Make = Callable[..., RunConfig]
 PARTS = ("burn_in", "trusted", "attacker", "test", "stream")
-WORLD = PARTS[1:]  # what lives after the shift
+AFTER = PARTS[1:]  # what lives after the shift
 ROTATION = {"stream.shift": {"name": "rotation", "angle": 90}}
 CORRUPTIONS = [("noise", 0.04, 1), ("blur", 0.7, 3), ("contrast", 0.15, 5), ("contrast", 0.75, 1)]
 
@@ -30,7 +30,7 @@ def photos() -> ImageSet:
 
 
 def cut(images: ImageSet, config: RunConfig, absent: tuple[int, ...] = ()) -> Split:
-    return split(images, config.data.splits, config.seed, absent)
+    return split_images(images, config.data.splits, config.seed, absent)
 
 
 def nobody() -> Split:
@@ -106,14 +106,14 @@ def test_images_past_the_first_chunk_are_shifted_too() -> None:
 
 def test_burn_in_lives_before_the_shift_and_everybody_else_after(make_config: Make, images: ImageSet) -> None:
     config = make_config(ROTATION)
-    parts = cut(images, config)
-    moved = shifted(images, parts, config.stream.shift, config.seed)
-    assert np.array_equal(moved.take(parts.burn_in).images, images.take(parts.burn_in).images)
-    for name in WORLD:
-        before, after = (each.take(getattr(parts, name)).images for each in (images, moved))
+    split = cut(images, config)
+    moved = shifted(images, split, config.stream.shift, config.seed)
+    assert np.array_equal(moved.take(split.burn_in).images, images.take(split.burn_in).images)
+    for name in AFTER:
+        before, after = (each.take(getattr(split, name)).images for each in (images, moved))
         assert np.array_equal(after, np.rot90(before, axes=(2, 3)))
-    sent = ClientStreams(config, moved, parts).batch(2, 3)
-    indices = ClientStreams(config, images, parts).indices(2, 3)
+    sent = ClientStreams(config, moved, split).batch(2, 3)
+    indices = ClientStreams(config, images, split).indices(2, 3)
     assert np.array_equal(sent.images, np.rot90(images.images[indices], axes=(2, 3)))
     assert np.array_equal(moved.labels, images.labels)
 
@@ -125,14 +125,14 @@ def test_withheld_classes_come_with_the_stream(
 ) -> None:
     shift = {"name": "classes", "classes": absent}
     config = make_config({"seed": seed, "data.splits.burn_in": 40, "stream.shift": shift})
-    parts = cut(images, config, withheld(config.stream.shift, images.classes))
-    labels = {name: images.labels[getattr(parts, name)] for name in PARTS}
+    split = cut(images, config, withheld(config.stream.shift, images.classes))
+    labels = {name: images.labels[getattr(split, name)] for name in PARTS}
     assert not np.isin(labels["burn_in"], absent).any() and len(labels["burn_in"]) == 40
-    assert all(set(absent) <= set(labels[name].tolist()) for name in WORLD)
-    everything = np.concatenate([getattr(parts, name) for name in PARTS])
+    assert all(set(absent) <= set(labels[name].tolist()) for name in AFTER)
+    everything = np.concatenate([getattr(split, name) for name in PARTS])
     assert sorted(everything) == list(range(len(images)))
-    mixture = np.bincount(np.concatenate([labels[name] for name in WORLD]), minlength=4) / 160
-    for name in WORLD:  # test, trusted and streams are one world
+    mixture = np.bincount(np.concatenate([labels[name] for name in AFTER]), minlength=4) / 160
+    for name in AFTER:  # test, trusted and streams have one mixture
         assert np.abs(np.bincount(labels[name], minlength=4) - mixture * len(labels[name])).max() <= 2.5
 
 
@@ -146,34 +146,34 @@ def test_seeds_decide_and_every_shift_has_disjoint_parts(make_config: Make, imag
 
 def test_no_shift_changes_nothing(make_config: Make, images: ImageSet, tmp_path: Path) -> None:
     config = make_config()
-    parts = cut(images, config)
+    split = cut(images, config)
     assert config.stream.shift == ShiftConfig() and withheld(config.stream.shift, images.classes) == ()
-    assert cached_shift(images, parts, config.stream.shift, 0, tmp_path) is images
+    assert cached_shift(images, split, config.stream.shift, 0, tmp_path) is images
     golden = {"burn_in": [143, 64, 106], "test": [100, 65, 147], "stream": [84, 53, 57]}
     for name, first in golden.items():  # recorded before there were shifts
-        assert getattr(parts, name)[:3].tolist() == first
+        assert getattr(split, name)[:3].tolist() == first
 
 
 def test_the_cached_shift_is_the_shift_and_is_not_made_twice(
     make_config: Make, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = make_config(ROTATION)
-    parts = cut(images, config)
-    expected = shifted(images, parts, config.stream.shift, 0)
-    first = cached_shift(images, parts, config.stream.shift, 0, tmp_path)
+    split = cut(images, config)
+    expected = shifted(images, split, config.stream.shift, 0)
+    first = cached_shift(images, split, config.stream.shift, 0, tmp_path)
     monkeypatch.setattr("fedmd.data.shift.shifted", None)
-    second = cached_shift(images, parts, config.stream.shift, 0, tmp_path)
+    second = cached_shift(images, split, config.stream.shift, 0, tmp_path)
     for each in (first, second):
         assert np.array_equal(each.images, expected.images) and isinstance(each.images.base, np.memmap)
 
 
 @pytest.mark.parametrize("changes", [{}, ROTATION, {"stream.shift": {"name": "classes", "classes": [7, 2]}}])
-def test_the_world_is_built_with_its_shift(make_config: Make, changes: dict[str, Any]) -> None:
-    plain, world = build_world(make_config()), build_world(make_config(changes))
+def test_the_data_is_loaded_with_its_shift(make_config: Make, changes: dict[str, Any]) -> None:
+    plain, data = load_federated_data(make_config()), load_federated_data(make_config(changes))
     absent = [2, 7] if "classes" in changes.get("stream.shift", {}) else []
-    assert sorted(set(range(10)) - set(world.images.labels[world.parts.burn_in].tolist())) == absent
-    batch = world.streams.batch(1, 1)
-    original = plain.images.images[world.streams.indices(1, 1)]
+    assert sorted(set(range(10)) - set(data.images.labels[data.split.burn_in].tolist())) == absent
+    batch = data.streams.batch(1, 1)
+    original = plain.images.images[data.streams.indices(1, 1)]
     expected = np.rot90(original, axes=(2, 3)) if changes is ROTATION else original
     assert np.array_equal(batch.images, expected)
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.data.split import split
+from fedmd.data.split import split_images
 from fedmd.data.stream import ClientStreams
 from fedmd.types import ImageSet
 
@@ -18,7 +18,7 @@ Make = Callable[..., RunConfig]
 
 
 def streams(config: RunConfig, images: ImageSet) -> ClientStreams:
-    return ClientStreams(config, images, split(images, config.data.splits, config.seed))
+    return ClientStreams(config, images, split_images(images, config.data.splits, config.seed))
 
 
 def walk(built: ClientStreams, client: int, rounds: int) -> np.ndarray:
@@ -40,11 +40,11 @@ def test_an_epoch_holds_every_own_sample_once_then_comes_a_new_order(
 
 def test_clients_never_see_each_others_nor_any_other_parts_images(make_config: Make, images: ImageSet) -> None:
     config = make_config()
-    parts = split(images, config.data.splits, config.seed)
-    built = ClientStreams(config, images, parts)
+    split = split_images(images, config.data.splits, config.seed)
+    built = ClientStreams(config, images, split)
     seen = [set(walk(built, client, rounds=9).tolist()) for client in range(5)]
     assert all(not a & b for a, b in combinations(seen, 2))
-    assert set().union(*seen) <= set(parts.stream.tolist())
+    assert set().union(*seen) <= set(split.stream.tolist())
 
 
 def test_the_order_of_asking_changes_nothing(make_config: Make, images: ImageSet) -> None:
@@ -70,11 +70,11 @@ def test_a_batch_is_the_images_it_names_and_its_own_memory(make_config: Make, im
 
 def test_published_replay_sends_the_same_slice_every_round(make_config: Make, images: ImageSet) -> None:
     config = make_config({"stream.source": "published_replay"})
-    parts = split(images, config.data.splits, config.seed)
-    built = ClientStreams(config, images, parts)
+    split = split_images(images, config.data.splits, config.seed)
+    built = ClientStreams(config, images, split)
     for round in range(3):
         sent = np.concatenate([built.batch(client, round).images for client in range(5)])
-        assert np.array_equal(sent, images.images[parts.burn_in[:20]])
+        assert np.array_equal(sent, images.images[split.burn_in[:20]])
 
 
 def test_published_replay_augments_anew_every_round_and_purely(make_config: Make, images: ImageSet) -> None:

@@ -15,14 +15,14 @@ from flwr.supercore.task_identity import TaskIdentity
 from torch import Tensor
 
 from fedmd.config import RunConfig
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.flower.client.app import app
 from fedmd.flower.server import nodes
 from fedmd.flower.server.update_rounds import UpdateRounds
 from fedmd.flower.wire import STREAM, UPDATE, read_own_updates, stream_reply, stream_request
 from fedmd.flower.wire.model_exchange import ByReference, Exchange, InMessage
 from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import RoundReport, StreamBatch
 from tests.hostile.wire import Clock
 
@@ -154,11 +154,11 @@ def run(
         folder = tmp_path / str(next(numbers))
         folder.mkdir()
         monkeypatch.setattr("tempfile.tempdir", str(folder))
-        world = build_world(config)
-        trained = burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=tmp_path / "cache")
+        data = load_federated_data(config)
+        trained = burn_in(config, data.images, data.split, placement=Placement(), cache_dir=tmp_path / "cache")
         exchange: Exchange = ByReference(folder) if by_reference else InMessage()
         grid: Any = InProcess(nodes, wire, spoil or {}, mute)
-        rounds = UpdateRounds(grid, world, trained, Numerics(), exchange, folder)
+        rounds = UpdateRounds(grid, data, trained, Placement(), exchange, folder)
         reports: list[RoundReport] = []
 
         def tell(report: RoundReport) -> None:

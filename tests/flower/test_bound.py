@@ -12,7 +12,7 @@ from flwr.app import Context, Message, RecordDict
 
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.export import export_stream
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.flower.client import app as client_app
 from fedmd.flower.client import node as bound
 from fedmd.flower.wire import INFO, STREAM, Expected, info_request, read_info, read_rounds, stream_request
@@ -26,7 +26,7 @@ CLIENT = 3
 @pytest.fixture
 def node(make_config: Make, tmp_path: Path) -> dict[str, Any]:
     """The --node-config of client 3, whose file holds what simulated client 3 would send in six rounds."""
-    export_stream(build_world(make_config()).streams, CLIENT, 6, tmp_path / "own.parquet")
+    export_stream(load_federated_data(make_config()).streams, CLIENT, 6, tmp_path / "own.parquet")
     return {"client": CLIENT, "stream": f"parquet:{tmp_path}/own.parquet", "position": str(tmp_path / "p.json")}
 
 
@@ -43,7 +43,7 @@ def sent(reply: Message, round: int, rounds: int) -> list[StreamBatch]:
 def test_it_sends_what_a_simulated_client_would(wire: SimpleNamespace, make_config: Make, node: dict[str, Any]) -> None:
     config = make_config()
     assert read_info(call(wire, info_request(config.to_json()), INFO, node), 5) == ((CLIENT,), False)
-    streams = build_world(config).streams
+    streams = load_federated_data(config).streams
     for round in (0, 3):
         request = stream_request(config.to_json(), round, [CLIENT], "", batches=3)
         for offset, batch in enumerate(sent(call(wire, request, STREAM, node), round, 3)):
@@ -66,7 +66,7 @@ def test_the_servers_data_and_model_are_not_touched(
     run = RunConfig.parse(mapping).to_json()
     assert read_info(call(wire, info_request(run), INFO, node), 5) == ((CLIENT,), False)
     (batch,) = sent(call(wire, stream_request(run, 0, [CLIENT], ""), STREAM, node), 0, 1)
-    assert np.array_equal(batch.images, build_world(make_config()).streams.batch(CLIENT, 0).images)
+    assert np.array_equal(batch.images, load_federated_data(make_config()).streams.batch(CLIENT, 0).images)
     assert not (tmp_path / "written-by-the-server").exists()
 
 
@@ -77,14 +77,14 @@ def test_the_same_question_gets_the_same_answer_and_a_new_run_new_samples(
     first, again = (sent(call(wire, request, STREAM, node), 0, 1)[0] for _ in range(2))
     assert np.array_equal(first.images, again.images)
     other = sent(call(wire, request, STREAM, node, run=8), 0, 1)[0]
-    assert np.array_equal(other.images, build_world(make_config()).streams.batch(CLIENT, 1).images)
+    assert np.array_equal(other.images, load_federated_data(make_config()).streams.batch(CLIENT, 1).images)
 
 
 def test_a_server_that_resumes_a_session_gets_what_the_killed_one_was_sent(
     wire: SimpleNamespace, make_config: Make, node: dict[str, Any]
 ) -> None:
     """Flower calls the two by different run ids; what was asked last was perhaps never learned from."""
-    streams = build_world(make_config()).streams
+    streams = load_federated_data(make_config()).streams
 
     def labels(round: int, session: str, run: int) -> list[int]:
         request = stream_request(make_config().to_json(), round, [CLIENT], "", session=session)
@@ -141,10 +141,10 @@ def test_a_red_team_subscribes_and_attacks(
     )
     attacker = {**node, "red-team": True}
     assert read_info(call(wire, info_request(config.to_json()), INFO, attacker), 5) == ((CLIENT,), True)
-    world = build_world(config)
-    model = InMessage().publish(0, model_for(config.model, world.images, 3)).model
+    data = load_federated_data(config)
+    model = InMessage().publish(0, model_for(config.model, data.images, 3)).model
     request = stream_request(config.to_json(), 0, [CLIENT], "", model=model, batches=4)
     batches = sent(call(wire, request, STREAM, attacker), 0, 4)
     for round, batch in enumerate(batches):
-        moved = np.abs(batch.images.astype(int) - world.streams.batch(CLIENT, round).images).max()
+        moved = np.abs(batch.images.astype(int) - data.streams.batch(CLIENT, round).images).max()
         assert moved == 0 if round < 2 else 0 < moved <= 51  # two clean rounds, then two accumulative ones

@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from fedmd.config import NodeConfig, RunConfig
 from fedmd.data.export import export_samples
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.flower.client import app as client_app
 from fedmd.flower.wire import INFO, UPDATE, info_request, read_info, read_own_updates, update_request
 from fedmd.models import model_for
@@ -28,7 +28,7 @@ UPDATES |= {"local": {"epochs": 2, "batch_size": 7, "lr": 0.1, "momentum": 0.5, 
 @pytest.fixture
 def node(make_config: Make, tmp_path: Path) -> dict[str, Any]:
     """The --node-config of client 3, whose file holds what simulated client 3 trains on."""
-    export_samples(build_world(make_config(UPDATES)).local.of(CLIENT), tmp_path / "own.parquet")
+    export_samples(load_federated_data(make_config(UPDATES)).local.of(CLIENT), tmp_path / "own.parquet")
     return {"client": CLIENT, "stream": f"parquet:{tmp_path}/own.parquet", "position": str(tmp_path / "p.json")}
 
 
@@ -49,14 +49,14 @@ def ask(
 
 
 def net(config: RunConfig) -> torch.nn.Module:
-    return model_for(config.model, build_world(config).images, 5)
+    return model_for(config.model, load_federated_data(config).images, 5)
 
 
 def test_it_sends_what_a_simulated_client_would(wire: SimpleNamespace, make_config: Make, node: dict[str, Any]) -> None:
     config = make_config(UPDATES)
     (update,) = read_own_updates(ask(wire, config, node, net(config)))
     simulated = net(config)
-    own = build_world(config).local.of(CLIENT)
+    own = load_federated_data(config).local.of(CLIENT)
     train_client(simulated, net(config).state_dict(), own, config, client=CLIENT, round=4, proximal_mu=0.3)
     assert (update.client, update.examples) == (CLIENT, 20) and update.seconds > 0
     sent, expected = update.arrays.to_torch_state_dict(), floating(simulated.state_dict())

@@ -12,7 +12,7 @@ from flwr.app import Context, Message, RecordDict
 from fedmd.attacks.registry import ATTACKS
 from fedmd.attacks.schedule import malicious_clients
 from fedmd.config import RunConfig
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.flower.client.app import app
 from fedmd.flower.wire import INFO, STREAM, Expected, info_request, read_batches, read_info, stream_request
 from fedmd.flower.wire.model_exchange import ByReference, Exchange, InMessage, Published
@@ -36,9 +36,9 @@ def call(wire: SimpleNamespace, content: RecordDict, kind: str, place: int = 0, 
 
 def ask(wire: SimpleNamespace, config: RunConfig, round: int, exchange: Exchange) -> dict[int, StreamBatch]:
     """Everybody's batch of `round`, from one node that stands for all."""
-    world = build_world(config)
+    data = load_federated_data(config)
     clients = range(config.federation.clients)
-    published = exchange.publish(round, model_for(config.model, world.images, 3))
+    published = exchange.publish(round, model_for(config.model, data.images, 3))
     content = stream_request(config.to_json(), round, clients, exchange.folder, published.model_file, published.model)
     batches, rejections = read_batches(call(wire, content, STREAM), round, clients, EXPECTED)
     assert rejections == []
@@ -87,11 +87,11 @@ def test_honest_clients_send_their_stream_in_every_round(
     wire: SimpleNamespace, make_config: Make, tmp_path: Path
 ) -> None:
     config = make_config(ATTACK)
-    world, pool = build_world(config), malicious_clients(5, 0.4, 0)
+    data, pool = load_federated_data(config), malicious_clients(5, 0.4, 0)
     for round in (CLEAN, ACCUMULATIVE, TRIGGER):
         sent = ask(wire, config, round, ByReference(tmp_path))
         for client, batch in sent.items():
-            honest = world.streams.batch(client, round)
+            honest = data.streams.batch(client, round)
             untouched = np.array_equal(batch.images, honest.images)
             assert untouched == (round == CLEAN or client not in pool)
             assert np.array_equal(batch.labels, honest.labels)

@@ -17,7 +17,7 @@ from fedmd.audit.entry import Entry
 from fedmd.audit.quarantine_store import contents
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.cli import main as cli
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.data.sampling import sample_clients
 from fedmd.flower.server import nodes
 from fedmd.flower.wire import read_info
@@ -230,9 +230,9 @@ def test_the_trusted_sets_accuracy_is_measured_for_whoever_watches(
     run: Any, make_config: Any, small_updates: Any
 ) -> None:
     reports, state = run({"observability": {"prometheus_port": 0}})
-    world = build_world(make_config(small_updates))
-    x, y = world.images.take(world.parts.trusted).tensors()
-    model = model_for(world.config.model, world.images, 0).eval()
+    data = load_federated_data(make_config(small_updates))
+    x, y = data.images.take(data.split.trusted).tensors()
+    model = model_for(data.config.model, data.images, 0).eval()
     model.load_state_dict(state)
     with torch.no_grad():
         assert reports[-1].trusted_accuracy == pytest.approx(float((model(x).argmax(1) == y).float().mean()))

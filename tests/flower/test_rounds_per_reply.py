@@ -16,7 +16,7 @@ from torch import nn
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.export import export_stream
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.data.sampling import sample_clients
 from fedmd.flower.client import app as client_app
 from fedmd.flower.server.identity import fingerprint, read_register
@@ -26,7 +26,7 @@ from fedmd.flower.wire.model_exchange import InMessage
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.rounds.session import Collected, run_session
 from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import Action, Verdicts
 
 Make = Callable[..., RunConfig]
@@ -110,7 +110,7 @@ def test_nodes_with_streams_of_their_own_look_like_simulated_ones(
     config = make_config({"federation": {"clients": 2, "batches_per_reply": 3}})
     nodes = {}
     for client in range(2):
-        export_stream(build_world(config).streams, client, 6, tmp_path / f"{client}.parquet")
+        export_stream(load_federated_data(config).streams, client, 6, tmp_path / f"{client}.parquet")
         stream = f"parquet:{tmp_path}/{client}.parquet"
         nodes[client + 50] = {"client": client, "stream": stream, "position": str(tmp_path / f"{client}.json")}
     for there, here in zip(
@@ -134,7 +134,7 @@ def test_deployed_verdicts_on_a_recorded_stream_are_the_simulated_ones(
     deployment = make_config({**settings, "federation": {"clients": 2, "batches_per_reply": 3}})
     nodes = {}
     for client in range(2):
-        export_stream(build_world(simulation).streams, client, 6, tmp_path / f"{client}.parquet")
+        export_stream(load_federated_data(simulation).streams, client, 6, tmp_path / f"{client}.parquet")
         stream = f"parquet:{tmp_path}/{client}.parquet"
         nodes[client + 50] = {"client": client, "stream": stream, "position": str(tmp_path / f"{client}.json")}
     here = verdicts_of(AppGrid(wire, simulated(2)), simulation)
@@ -147,10 +147,10 @@ def test_deployed_verdicts_on_a_recorded_stream_are_the_simulated_ones(
 
 
 def verdicts_of(grid: AppGrid, config: RunConfig) -> list[Verdicts]:
-    world, numerics = build_world(config), Numerics.of(config.runtime)
+    data, placement = load_federated_data(config), Placement.of(config.runtime)
     cache = default_cache_dir(config.runtime.cache_dir)
-    trained = burn_in(config, world.images, world.parts, numerics=numerics, cache_dir=cache)
-    learner = OnlineLearner(config, world.images, world.parts, trained, numerics)
+    trained = burn_in(config, data.images, data.split, placement=placement, cache_dir=cache)
+    learner = OnlineLearner(config, data.images, data.split, trained, placement)
     rounds = run_session(config, learner, connected(grid, config), lambda round: "clean")
     return [result.report.verdicts for result in rounds]
 

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from fedmd.config import RunConfig
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.flower.server.stream_rounds import _strip
 from fedmd.types import Action, Screened, Verdicts
 
 
 def test_the_strip_is_of_an_attacker_that_was_judged(make_config: Callable[..., RunConfig]) -> None:
     """Clients 1 and 3 attack. 1 is in quarantine: its message came, and nobody looked at it. Then 3 is out as well."""
-    world = build_world(make_config())
-    batches = [world.streams.batch(client, 2) for client in range(4)]
+    data = load_federated_data(make_config())
+    batches = [data.streams.batch(client, 2) for client in range(4)]
     coalition: Any = SimpleNamespace(members=(1, 3))
 
     def strip(judged: Sequence[int]) -> Any:
@@ -30,7 +30,7 @@ def test_the_strip_is_of_an_attacker_that_was_judged(make_config: Callable[..., 
             clients=np.repeat([b.client for b in kept], [len(b.images) for b in kept]),
         )
         result: Any = SimpleNamespace(batches=batches, learned=learned, report=SimpleNamespace(phase="accumulative"))
-        return _strip(world, coalition, result)
+        return _strip(data, coalition, result)
 
     found = strip([0, 2, 3])
     assert np.array_equal(found.poisoned, batches[3].images) and np.array_equal(found.corrected, batches[3].images)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fedmd.audit.reader import read_live
 from fedmd.config import RunConfig
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.data.sampling import sample_clients
 from fedmd.flower.server.client_grid import ClientGrid, node_of
 from fedmd.flower.server.update_rounds import UpdateRounds
@@ -25,7 +25,7 @@ from fedmd.rounds.checkpoint import Start
 from fedmd.seeding import generator
 from fedmd.storage import load_tree, save_tree
 from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import Action, RoundReport
 
 Make = Callable[..., RunConfig]
@@ -43,17 +43,17 @@ def test_fedavg_is_a_plain_loop(run: Any, small_updates: Any, make_config: Make,
     changes |= {"data.partition": {"name": "dirichlet", "alpha": 0.5}}
     _, federated = run(changes)
     config = make_config({**small_updates, **changes})
-    world = build_world(config)
-    model = model_for(config.model, world.images, 0)
+    data = load_federated_data(config)
+    model = model_for(config.model, data.images, 0)
     cache = tmp_path / "cache"
-    model.load_state_dict(burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=cache).final)
+    model.load_state_dict(burn_in(config, data.images, data.split, placement=Placement(), cache_dir=cache).final)
     for round in range(config.stream.rounds):
         total: dict[str, Tensor] = {}
         samples = 0
         for client in sample_clients(config, round):
-            own = world.images.take(world.streams.partition(client))
+            own = data.images.take(data.streams.partition(client))
             x, y = torch.from_numpy(own.images).float() / 255, torch.from_numpy(own.labels)
-            local = model_for(config.model, world.images, 0)
+            local = model_for(config.model, data.images, 0)
             local.load_state_dict(model.state_dict())
             local.train()
             optimizer = torch.optim.SGD(local.parameters(), lr=0.1)
@@ -205,8 +205,8 @@ def test_going_on_from_a_checkpoint_is_the_same_run(
     """Cut off in round 3 after a checkpoint of two rounds; new objects, which know only the file."""
     more = {"federation": {"clients": 3, "nodes": 2}, "stream.clean_rounds": 3, **ATTACKED, **REMEMBERING[name]}
     config = make_config({**small_updates, **more})
-    world = build_world(config)
-    trained = burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=tmp_path / "cache")
+    data = load_federated_data(config)
+    trained = burn_in(config, data.images, data.split, placement=Placement(), cache_dir=tmp_path / "cache")
 
     def federate(
         folder: str, start: Start | None = None, cut: int = -1
@@ -215,7 +215,7 @@ def test_going_on_from_a_checkpoint_is_the_same_run(
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path / folder))
         exchange = ByReference(tmp_path / folder)
         grid: Any = in_process(2, wire, {}, ())
-        rounds = UpdateRounds(grid, world, trained, Numerics(), exchange, tmp_path / folder)
+        rounds = UpdateRounds(grid, data, trained, Placement(), exchange, tmp_path / folder)
         reports: list[RoundReport] = []
 
         def follow(report: RoundReport) -> None:

@@ -10,7 +10,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Message
 
 from fedmd.config import RunConfig
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.flower.server import nodes as nodes_module
 from fedmd.flower.server.client_grid import ClientGrid
 from fedmd.flower.server.model_records import expected_update, records_of
@@ -22,7 +22,7 @@ from fedmd.flower.wire.model_exchange import InMessage
 from fedmd.rounds.global_model import GlobalModel
 from fedmd.rounds.update_guard import UpdateGuard
 from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import RoundReport
 from tests.hostile.wire import Clock, WireGrid, decoded, encoded
 
@@ -131,9 +131,9 @@ def train(make_config: Make, tmp_path: Path, clock: Clock) -> Any:
     )
 
     def run(answers: Callable[[int, int, bytes], list[bytes]]) -> tuple[list[RoundReport], list[torch.Tensor]]:
-        world = build_world(config)
-        start = burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=tmp_path)
-        server = GlobalModel(config, world.images, world.parts, start, Numerics())
+        data = load_federated_data(config)
+        start = burn_in(config, data.images, data.split, placement=Placement(), cache_dir=tmp_path)
+        server = GlobalModel(config, data.images, data.split, start, Placement())
         before = {name: array.numpy() for name, array in records_of(server).items()}
 
         def answer(node: int, request: Message) -> list[bytes]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from fedmd.audit.reader import read_live, verify
 from fedmd.audit.trail import AuditTrail
 from fedmd.config import LimitsConfig, RunConfig
-from fedmd.data.federated import World, build_world
+from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.flower.server import nodes as nodes_module
 from fedmd.flower.server.client_grid import ClientGrid
 from fedmd.flower.server.model_records import expected_update, records_of
@@ -40,7 +40,7 @@ from fedmd.rounds.learner import OnlineLearner
 from fedmd.rounds.session import Collected, run_session
 from fedmd.rounds.update_guard import UpdateGuard
 from fedmd.training.burn_in import BurnIn, burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import RoundReport, StreamBatch
 from tests.hostile.mutations import MUTATIONS, mutated
 from tests.hostile.wire import Clock, WireGrid, encoded, header, the_reply, valid_batch, valid_update
@@ -104,9 +104,9 @@ def no_pickle_was_loaded() -> Any:
     assert not hasattr(builtins, "PICKLE_WAS_LOADED")
 
 
-def trained(config: RunConfig, folder: Path) -> tuple[World, BurnIn]:
-    world = build_world(config)
-    return world, burn_in(config, world.images, world.parts, numerics=Numerics(), cache_dir=folder)
+def trained(config: RunConfig, folder: Path) -> tuple[FederatedData, BurnIn]:
+    data = load_federated_data(config)
+    return data, burn_in(config, data.images, data.split, placement=Placement(), cache_dir=folder)
 
 
 def bits(state: Any) -> bytes:
@@ -147,8 +147,8 @@ def test_samples(make_config: Make, tmp_path: Path) -> None:
         "history": {"name": "lag", "lag": 1},
     }
     config = make_config({**SETTINGS, **changes})
-    world, start = trained(config, tmp_path)
-    first = OnlineLearner(config, world.images, world.parts, start, Numerics())
+    data, start = trained(config, tmp_path)
+    first = OnlineLearner(config, data.images, data.split, start, Placement())
     counted: Counter[str] = Counter()
 
     @THOROUGH
@@ -218,8 +218,8 @@ def test_updates(make_config: Make, tmp_path: Path) -> None:
             {"defense": {"name": "md_screen"}, "history": {"name": "lag_and_start", "lag": 1}},
         )
     ]
-    world, start = trained(arms[0], tmp_path)
-    first = GlobalModel(arms[0], world.images, world.parts, start, Numerics())
+    data, start = trained(arms[0], tmp_path)
+    first = GlobalModel(arms[0], data.images, data.split, start, Placement())
     before = {name: array.numpy() for name, array in records_of(first).items()}
     counted: Counter[str] = Counter()
 

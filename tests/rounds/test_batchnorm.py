@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedmd.config import RunConfig
-from fedmd.data.split import split
+from fedmd.data.split import split_images
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.training.burn_in import BurnIn, burn_in
 from fedmd.training.device import FLOAT32
@@ -17,11 +17,11 @@ from fedmd.types import ImageSet, StreamBatch
 MakeConfig = Callable[[dict[str, object]], RunConfig]
 
 
-def world(config: RunConfig, images: ImageSet, cache: Path) -> tuple[OnlineLearner, torch.Tensor]:
-    parts = split(images, config.data.splits, config.seed)
-    trained: BurnIn = burn_in(config, images, parts, numerics=FLOAT32, cache_dir=cache)
-    learner = OnlineLearner(config, images, parts, trained, FLOAT32)
-    return learner, images.take(parts.trusted).tensors()[0]
+def online_learner(config: RunConfig, images: ImageSet, cache: Path) -> tuple[OnlineLearner, torch.Tensor]:
+    split = split_images(images, config.data.splits, config.seed)
+    trained: BurnIn = burn_in(config, images, split, placement=FLOAT32, cache_dir=cache)
+    learner = OnlineLearner(config, images, split, trained, FLOAT32)
+    return learner, images.take(split.trusted).tensors()[0]
 
 
 def first_batchnorm(model: nn.Module) -> nn.BatchNorm2d:
@@ -41,7 +41,7 @@ def test_trusted_statistics_are_those_of_the_trusted_set_after_every_step(
     make_config: MakeConfig, images: ImageSet, tmp_path: Path
 ) -> None:
     config = make_config({"model.name": "resnet_small", "training.online.batchnorm": "trusted", "defense.name": "none"})
-    learner, trusted = world(config, images, tmp_path)
+    learner, trusted = online_learner(config, images, tmp_path)
     noise = np.random.default_rng(0).integers(0, 256, (20, *images.images.shape[1:]), dtype=np.uint8)
     for step in range(3):
         layer = first_batchnorm(learner.model)
@@ -59,9 +59,9 @@ def test_precise_statistics_are_those_of_the_whole_burn_in_part(
     settings = config.training.burn_in.model_copy(update={"batchnorm": "precise", "batch_size": 10_000})
     training = config.training.model_copy(update={"burn_in": settings})
     config = config.model_copy(update={"training": training})
-    learner, _ = world(config, images, tmp_path)
-    parts = split(images, config.data.splits, config.seed)
-    x = images.take(parts.burn_in).tensors()[0]
+    learner, _ = online_learner(config, images, tmp_path)
+    split = split_images(images, config.data.splits, config.seed)
+    x = images.take(split.burn_in).tensors()[0]
     layer = first_batchnorm(learner.model)
     assert layer.running_mean is not None
     assert torch.allclose(layer.running_mean, input_of(learner.model, layer, x).mean((0, 2, 3)), atol=1e-5)

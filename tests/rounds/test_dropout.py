@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fedmd.config import RunConfig
-from fedmd.data.split import split
+from fedmd.data.split import split_images
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import FLOAT32
@@ -34,13 +34,13 @@ def test_dropout_repeats_whatever_the_global_generator_did(
     module.forgetful = forgetful  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "forgetful_net", module)
     config = make_config({"model.name": "custom", "model.factory": "forgetful_net:forgetful", "defense.name": "none"})
-    parts = split(images, config.data.splits, config.seed)
+    split = split_images(images, config.data.splits, config.seed)
     weights = []
     for spoiled in (1, 2):
         torch.manual_seed(spoiled)
-        trained = burn_in(config, images, parts, numerics=FLOAT32, cache_dir=tmp_path / str(spoiled))
+        trained = burn_in(config, images, split, placement=FLOAT32, cache_dir=tmp_path / str(spoiled))
         torch.manual_seed(10 * spoiled)
-        learner = OnlineLearner(config, images, parts, trained, FLOAT32)
+        learner = OnlineLearner(config, images, split, trained, FLOAT32)
         for round in range(3):
             chosen = images.take(np.arange(20) + 20 * round)
             learner.learn([StreamBatch(0, round, chosen.images, chosen.labels)])

@@ -15,13 +15,13 @@ from fedmd.audit.quarantine_store import contents
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.defense.samples.detectors import Answers
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.rounds.services import guarding, load_models, save_models
 from fedmd.rounds.session import Collected, RoundResult, run_session
 from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import Action, Rejection, Stranger, StreamBatch
 
 Make = Callable[..., RunConfig]
@@ -40,16 +40,16 @@ class Run:
     def __init__(self, config: RunConfig, folder: Path, without: Sequence[int] = (), noisy: Sequence[int] = ()) -> None:
         self.config, self.folder, self.without, self.noisy = config, folder, without, noisy
         self.strangers: dict[int, tuple[Stranger, ...]] = {}
-        self.world = build_world(config)
-        numerics = Numerics.of(config.runtime)
+        self.data = load_federated_data(config)
+        placement = Placement.of(config.runtime)
         cache = default_cache_dir(config.runtime.cache_dir)
-        trained = burn_in(config, self.world.images, self.world.parts, numerics=numerics, cache_dir=cache)
-        self.learner = OnlineLearner(config, self.world.images, self.world.parts, trained, numerics)
+        trained = burn_in(config, self.data.images, self.data.split, placement=placement, cache_dir=cache)
+        self.learner = OnlineLearner(config, self.data.images, self.data.split, trained, placement)
         if config.quarantine.name == "evidence":
             self.learner.pipeline.detector = label
 
     def __call__(self, round: int, clients: Sequence[int], model: nn.Module) -> Collected:
-        batches = [self.world.streams.batch(client, round) for client in clients if client not in self.without]
+        batches = [self.data.streams.batch(client, round) for client in clients if client not in self.without]
         for place, batch in enumerate(batches):
             labels = batch.labels
             if batch.client == BAD and round in self.noisy:
@@ -210,7 +210,7 @@ def test_saved_models_judge_as_the_run_would_have_gone_on(run: Build) -> None:
     list(system.results())
     save_models(system.learner, system.folder)
     load_models(fresh.learner, system.folder)
-    batch = system.world.streams.batch(1, 5)
+    batch = system.data.streams.batch(1, 5)
     judged, again = system.learner.judge([batch]), fresh.learner.judge([batch])
     assert np.array_equal(judged.screened.verdicts.before, again.screened.verdicts.before)
     assert judged.screened.verdicts.threshold == again.screened.verdicts.threshold

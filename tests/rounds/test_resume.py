@@ -16,7 +16,7 @@ from fedmd.audit.quarantine_store import contents
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.cache import default_cache_dir
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.defense.samples.detectors import Answers
 from fedmd.rounds.gate import Guard
 from fedmd.rounds.learner import OnlineLearner
@@ -24,7 +24,7 @@ from fedmd.rounds.services import guarding
 from fedmd.rounds.session import Collected, is_checkpoint_due, run_session
 from fedmd.storage import Saved, load_tree, save_tree
 from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import RoundReport, StreamBatch
 
 Make = Callable[..., RunConfig]
@@ -53,15 +53,15 @@ class Server:
 
     def __init__(self, config: RunConfig, folder: Path) -> None:
         self.config, self.folder, self.file = config, folder, folder / "state"
-        self.world = build_world(config)
+        self.data = load_federated_data(config)
         cache = default_cache_dir(config.runtime.cache_dir)
-        trained = burn_in(config, self.world.images, self.world.parts, numerics=Numerics(), cache_dir=cache)
-        self.learner = OnlineLearner(config, self.world.images, self.world.parts, trained, Numerics())
+        trained = burn_in(config, self.data.images, self.data.split, placement=Placement(), cache_dir=cache)
+        self.learner = OnlineLearner(config, self.data.images, self.data.split, trained, Placement())
         self.learner.pipeline.detector = label
         self.guard: Guard | None = None
 
     def __call__(self, round: int, clients: Sequence[int], model: nn.Module) -> Collected:
-        batches = [self.world.streams.batch(client, round) for client in clients]
+        batches = [self.data.streams.batch(client, round) for client in clients]
         spoilt = [replace(b, labels=np.full_like(b.labels, 9)) if b.client == 2 and round < 4 else b for b in batches]
         return Collected(tuple(StreamBatch(b.client, round, b.images, b.labels, "h") for b in spoilt), (), 1)
 

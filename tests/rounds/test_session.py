@@ -13,12 +13,12 @@ from fedmd.attacks.coalition import Coalition
 from fedmd.attacks.shared_cache import Blackboard
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
-from fedmd.data.federated import World, build_world
+from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.data.sampling import sample_clients
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.rounds.session import Collected, RoundResult, run_session
 from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import Action, Rejection, StreamBatch
 
 Make = Callable[..., RunConfig]
@@ -29,22 +29,22 @@ class Federation:
     """Honest or colluding clients in this process; `lost[round]` are the clients whose batches are refused."""
 
     def __init__(self, config: RunConfig, folder: Path, lost: dict[int, tuple[int, ...]] | None = None) -> None:
-        self.world: World = build_world(config)
-        own = self.world.images.take(self.world.parts.attacker)
-        self.coalition = Coalition(config, self.world.streams, own, Blackboard(folder))
+        self.data: FederatedData = load_federated_data(config)
+        own = self.data.images.take(self.data.split.attacker)
+        self.coalition = Coalition(config, self.data.streams, own, Blackboard(folder))
         self.lost = lost or {}
         self.asked: list[tuple[int, ...]] = []
         self.sent: list[StreamBatch] = []
         cache = default_cache_dir(config.runtime.cache_dir)
-        numerics = Numerics.of(config.runtime)
-        trained = burn_in(config, self.world.images, self.world.parts, numerics=numerics, cache_dir=cache)
-        self.learner = OnlineLearner(config, self.world.images, self.world.parts, trained, numerics)
+        placement = Placement.of(config.runtime)
+        trained = burn_in(config, self.data.images, self.data.split, placement=placement, cache_dir=cache)
+        self.learner = OnlineLearner(config, self.data.images, self.data.split, trained, placement)
         self.config = config
 
     def __call__(self, round: int, clients: Sequence[int], model: nn.Module) -> Collected:
         self.asked.append(tuple(clients))
         lost = self.lost.get(round, ())
-        batches = [self.world.streams.batch(client, round) for client in clients if client not in lost]
+        batches = [self.data.streams.batch(client, round) for client in clients if client not in lost]
         if self.coalition.is_active(round):
             batches = [self.coalition.poison(b, model) if b.client in self.coalition.members else b for b in batches]
         self.sent += batches
@@ -131,7 +131,7 @@ def test_evaluation_schedule(federation: Build, every: int, stop: float | None, 
 
 def test_accuracy_is_that_of_the_model_after_the_round(federation: Build) -> None:
     system = federation()
-    x, y = system.world.images.take(system.world.parts.test).tensors()
+    x, y = system.data.images.take(system.data.split.test).tensors()
     for result in run_session(system.config, system.learner, system, system.coalition.phase):
         with torch.no_grad():
             hits = (system.learner.model.eval()(x).argmax(1) == y).float().mean()
@@ -140,7 +140,7 @@ def test_accuracy_is_that_of_the_model_after_the_round(federation: Build) -> Non
 
 def test_the_trusted_sets_accuracy_is_measured_for_whoever_watches(federation: Build) -> None:
     system = federation({"observability": {"prometheus_port": 0}, "runtime.evaluate_every": 2})
-    x, y = system.world.images.take(system.world.parts.trusted).tensors()
+    x, y = system.data.images.take(system.data.split.trusted).tensors()
     for result in run_session(system.config, system.learner, system, system.coalition.phase):
         found = result.report.trusted_accuracy
         assert (found is None) == (result.report.accuracy is None)
@@ -300,7 +300,7 @@ def test_attack_success_is_evaluated_with_the_accuracy(federation: Build) -> Non
     system = federation({"attack": backdoor, "runtime.evaluate_every": 2, "stream.clean_rounds": 3})
     reports = [result.report for result in system.run()]
     assert [report.attack_success is None for report in reports] == [report.accuracy is None for report in reports]
-    test = system.world.images.take(system.world.parts.test)
+    test = system.data.images.take(system.data.split.test)
     hits = []
     for image, label in zip(test.images, test.labels, strict=True):
         if label != 3:

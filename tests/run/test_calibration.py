@@ -10,22 +10,22 @@ import pytest
 from fedmd.cli.main import main
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.cache import default_cache_dir
-from fedmd.data.federated import build_world
+from fedmd.data.federated import load_federated_data
 from fedmd.data.sampling import sample_clients
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.run.calibration import calibrate
 from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 
 Make = Callable[..., RunConfig]
 SETTING = {"defense.name": "drop", "threshold.fpr": 0.2, "model": {"name": "cnn", "width": 2}}
 
 
 def learner_of(config: RunConfig) -> OnlineLearner:
-    world, numerics = build_world(config), Numerics.of(config.runtime)
+    data, placement = load_federated_data(config), Placement.of(config.runtime)
     cache = default_cache_dir(config.runtime.cache_dir)
-    trained = burn_in(config, world.images, world.parts, numerics=numerics, cache_dir=cache)
-    return OnlineLearner(config, world.images, world.parts, trained, numerics)
+    trained = burn_in(config, data.images, data.split, placement=placement, cache_dir=cache)
+    return OnlineLearner(config, data.images, data.split, trained, placement)
 
 
 def calibrated(config: RunConfig, file: Path, make: Make, **changes: object) -> RunConfig:
@@ -42,7 +42,7 @@ def test_thresholds_are_limits_of_the_scores_of_an_undefended_run(
     (found,) = calibrate(config, file, confidence=0.8, window=None)
 
     plain = learner_of(make_config({**SETTING, "defense.name": "none"}))
-    streams, scores = build_world(config).streams, []
+    streams, scores = load_federated_data(config).streams, []
     for round in range(config.stream.rounds):
         batches = [streams.batch(client, round) for client in sample_clients(config, round)]
         before = plain.learn(batches).screened.verdicts.before.reshape(5, 4)  # clients x samples

@@ -12,10 +12,10 @@ import torch
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir, digest
 from fedmd.data.sources import load_images
-from fedmd.data.split import split
+from fedmd.data.split import split_images
 from fedmd.models import model_for
 from fedmd.training.burn_in import BurnIn, burn_in
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.training.evaluate import accuracy
 from fedmd.types import ImageSet
 
@@ -28,8 +28,8 @@ def run(config: RunConfig, images: ImageSet, cache: Path) -> tuple[BurnIn, int]:
     result = burn_in(
         config,
         images,
-        split(images, config.data.splits, config.seed),
-        numerics=Numerics.of(config.runtime),
+        split_images(images, config.data.splits, config.seed),
+        placement=Placement.of(config.runtime),
         cache_dir=cache,
         on_epoch=lambda epoch, of: epochs.append(epoch),
     )
@@ -60,8 +60,8 @@ def test_it_learns_real_digits(make_config: Make, tmp_path: Path) -> None:
     result, _ = run(config, images, tmp_path)
     model = model_for(config.model, images, config.seed)
     model.load_state_dict(result.final)
-    parts = split(images, config.data.splits, config.seed)
-    assert accuracy(model, *images.take(parts.stream).tensors()) > 0.8
+    split = split_images(images, config.data.splits, config.seed)
+    assert accuracy(model, *images.take(split.stream).tensors()) > 0.8
 
 
 def test_a_second_run_loads_what_the_first_trained(make_config: Make, images: ImageSet, tmp_path: Path) -> None:
@@ -96,13 +96,13 @@ def test_another_process_trains_the_same_bits(make_config: Make, tmp_path: Path)
         f"torch.set_num_threads({threads})\n"
         "from fedmd.config import RunConfig\n"
         "from fedmd.data.sources import load_images\n"
-        "from fedmd.data.split import split\n"
+        "from fedmd.data.split import split_images\n"
         "from fedmd.training.burn_in import burn_in\n"
-        "from fedmd.training.device import Numerics\n"
+        "from fedmd.training.device import Placement\n"
         "config, cache = RunConfig.parse(sys.argv[1]), Path(sys.argv[2])\n"
         "images = load_images(config.data, cache)\n"
-        "parts = split(images, config.data.splits, config.seed)\n"
-        "burn_in(config, images, parts, numerics=Numerics.of(config.runtime), cache_dir=cache)\n"
+        "split = split_images(images, config.data.splits, config.seed)\n"
+        "burn_in(config, images, split, placement=Placement.of(config.runtime), cache_dir=cache)\n"
     )
     subprocess.run([sys.executable, "-c", program, config.to_json(), str(tmp_path / "there")], check=True)
     found, trained = run(config, images, tmp_path / "there")

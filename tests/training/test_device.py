@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.training.device import FLOAT32, Numerics, resolve_device
+from fedmd.training.device import FLOAT32, Placement, resolve_device
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -38,27 +38,27 @@ def test_float32_changes_nothing() -> None:
 
 
 def test_bf16_rounds_the_forward_pass_and_keeps_float32_weights(make_config: Callable[..., RunConfig]) -> None:
-    numerics = Numerics.of(make_config({"runtime.precision": "bf16"}).runtime)
-    model = numerics.place(nn.Linear(3, 2))
-    with numerics.autocast():
+    placement = Placement.of(make_config({"runtime.precision": "bf16"}).runtime)
+    model = placement.place(nn.Linear(3, 2))
+    with placement.autocast():
         assert model(torch.rand(4, 3)).dtype == torch.bfloat16
     assert model.weight.dtype == torch.float32
 
 
 def test_channels_last_is_a_layout_not_a_value(make_config: Callable[..., RunConfig]) -> None:
-    numerics = Numerics.of(make_config({"runtime.channels_last": True}).runtime)
+    placement = Placement.of(make_config({"runtime.channels_last": True}).runtime)
     model, x = nn.Conv2d(4, 4, 3), torch.rand(2, 4, 6, 6)
     weight = model.weight.detach().clone()
-    placed = numerics.images(x)
+    placed = placement.images(x)
     assert placed.is_contiguous(memory_format=torch.channels_last) and torch.equal(placed, x)
-    assert numerics.place(model) is model and torch.equal(model.weight, weight)
+    assert placement.place(model) is model and torch.equal(model.weight, weight)
     assert model.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @CUDA
 def test_placing_on_cuda() -> None:
-    numerics = Numerics(resolve_device("cuda"), torch.bfloat16, channels_last=True)
-    model, x = numerics.place(nn.Conv2d(4, 4, 3)), numerics.images(torch.rand(2, 4, 6, 6))
-    with numerics.autocast():
+    placement = Placement(resolve_device("cuda"), torch.bfloat16, channels_last=True)
+    model, x = placement.place(nn.Conv2d(4, 4, 3)), placement.images(torch.rand(2, 4, 6, 6))
+    with placement.autocast():
         out = model(x)
     assert out.is_cuda and out.dtype == torch.bfloat16

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from fedmd.config import ModelConfig, OnlineConfig
 from fedmd.models import build_model
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.training.online import make_optimizer, momentum_of, online_step, set_momentum
 
 SETTINGS = OnlineConfig(lr=0.05, momentum=0.9)
@@ -113,8 +113,8 @@ def test_no_weight_decay() -> None:
 def test_bf16_steps_learn() -> None:
     model, (x, y) = net("cnn"), batch(16)
     optimizer = make_optimizer(model, SETTINGS)
-    numerics = Numerics(dtype=torch.bfloat16)
-    losses = [online_step(model, optimizer, x, y, numerics=numerics) for _ in range(30)]
+    placement = Placement(dtype=torch.bfloat16)
+    losses = [online_step(model, optimizer, x, y, placement=placement) for _ in range(30)]
     assert all(loss is not None and math.isfinite(loss) for loss in losses)
     assert losses[-1] < losses[0]
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
@@ -123,12 +123,12 @@ def test_bf16_steps_learn() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_step_on_cuda_is_close_to_one_on_the_cpu(dtype: torch.dtype) -> None:
-    numerics = Numerics(torch.device("cuda"), dtype, channels_last=True)
-    here, there = net(), numerics.place(net())
+    placement = Placement(torch.device("cuda"), dtype, channels_last=True)
+    here, there = net(), placement.place(net())
     x, y = batch(32)
     loss = online_step(here, make_optimizer(here, SETTINGS), x, y)
     optimizer = make_optimizer(there, SETTINGS)
-    assert online_step(there, optimizer, numerics.images(x), y.cuda(), numerics=numerics) == pytest.approx(
+    assert online_step(there, optimizer, placement.images(x), y.cuda(), placement=placement) == pytest.approx(
         loss, rel=0.05
     )
     for a, b in zip(here.parameters(), there.parameters(), strict=True):

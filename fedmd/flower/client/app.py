@@ -9,7 +9,7 @@ import time
 from flwr.app import ArrayRecord, Context, Message
 from flwr.clientapp import ClientApp
 
-from fedmd.data.federated import world_of
+from fedmd.data.federated import federated_data_of
 from fedmd.flower.client.attack_mod import collusion
 from fedmd.flower.client.node import bound_to_node
 from fedmd.flower.client.update_mod import update_collusion
@@ -24,7 +24,7 @@ app = ClientApp(mods=[bound_to_node])
 @app.query("info", mods=[collusion])
 def info(message: Message, context: Context) -> Message:
     """Say which clients this node answers for; who trains wants the model."""
-    config = world_of(read_request(message).run).config
+    config = federated_data_of(read_request(message).run).config
     nodes = min(int(context.node_config["num-partitions"]), config.federation.node_count)
     place = int(context.node_config["partition-id"])
     clients = range(place, config.federation.clients, nodes) if place < nodes else range(0)
@@ -35,7 +35,7 @@ def info(message: Message, context: Context) -> Message:
 def stream(message: Message, context: Context) -> Message:
     """Send the asked clients' batches of the asked round."""
     request = read_request(message)
-    streams = world_of(request.run).streams
+    streams = federated_data_of(request.run).streams
     rounds = range(request.round, request.round + request.batches)
     batches = [streams.batch(client, round) for round in rounds for client in request.clients]
     return Message(stream_reply(request.round, batches), reply_to=message)
@@ -45,13 +45,13 @@ def stream(message: Message, context: Context) -> Message:
 def update(message: Message, context: Context) -> Message:
     """Train the asked clients' models, one after another in one place, and send what they learned."""
     request = read_request(message)
-    world, model, start = world_of(request.run), client_model(request.run), fetch_state(request)
+    data, model, start = federated_data_of(request.run), client_model(request.run), fetch_state(request)
     fix_threads(request.run)
     updates = []
     for client in request.clients:
-        began, own = time.perf_counter(), world.local.of(client)
+        began, own = time.perf_counter(), data.local.of(client)
         train_client(
-            model, start, own, world.config, client=client, round=request.round, proximal_mu=request.proximal_mu
+            model, start, own, data.config, client=client, round=request.round, proximal_mu=request.proximal_mu
         )
         arrays = ArrayRecord(floating(model.state_dict()))
         updates.append(ClientUpdate(client, arrays, len(own), time.perf_counter() - began))

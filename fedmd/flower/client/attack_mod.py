@@ -13,7 +13,7 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedmd.attacks.coalition import Coalition
 from fedmd.attacks.shared_cache import Blackboard
-from fedmd.data.federated import World, world_of
+from fedmd.data.federated import FederatedData, federated_data_of
 from fedmd.flower.wire import (
     INFO,
     Request,
@@ -31,12 +31,12 @@ def collusion(message: Message, context: Context, call_next: ClientAppCallable) 
     """Flower mod: honest for honest clients, the coalition's voice for its members."""
     reply = call_next(message, context)
     request = read_request(message)
-    world = world_of(request.run)
-    if world.config.mode == "update":  # an info query: there everybody wants the model
+    data = federated_data_of(request.run)
+    if data.config.mode == "update":  # an info query: there everybody wants the model
         return reply
-    coalition = coalition_of(world, meeting_place(request, context))
+    coalition = coalition_of(data, meeting_place(request, context))
     if message.metadata.message_type == INFO:
-        clients, _ = read_info(reply, world.config.federation.clients)
+        clients, _ = read_info(reply, data.config.federation.clients)
         wants_model = coalition.needs_model and any(client in coalition.members for client in clients)
         return Message(info_reply(clients, wants_model=wants_model), reply_to=message)
     rounds = range(request.round, request.round + request.batches)
@@ -55,10 +55,10 @@ def collusion(message: Message, context: Context, call_next: ClientAppCallable) 
     return Message(stream_reply(request.round, batches), reply_to=message)
 
 
-def coalition_of(world: World, folder: Path) -> Coalition:
+def coalition_of(data: FederatedData, folder: Path) -> Coalition:
     """The coalition of a run, meeting in `folder`."""
-    own_data = world.images.take(world.parts.attacker)
-    return Coalition(world.config, world.streams, own_data, Blackboard(folder))
+    own_data = data.images.take(data.split.attacker)
+    return Coalition(data.config, data.streams, own_data, Blackboard(folder))
 
 
 def meeting_place(request: Request, context: Context) -> Path:

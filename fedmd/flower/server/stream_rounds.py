@@ -9,7 +9,7 @@ from flwr.serverapp import Grid
 
 from fedmd.attacks.coalition import Coalition
 from fedmd.config import RunConfig
-from fedmd.data.federated import World
+from fedmd.data.federated import FederatedData
 from fedmd.flower.client.attack_mod import coalition_of
 from fedmd.flower.server.streaming import FlowerCollector
 from fedmd.flower.wire import Expected
@@ -21,7 +21,7 @@ from fedmd.rounds.services import guarding, save_models
 from fedmd.rounds.session import RoundResult, run_session
 from fedmd.storage import Saved
 from fedmd.training.burn_in import BurnIn
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import Action, ImageSet, RoundReport, Strip
 
 _STRIP_IMAGES = 8
@@ -31,16 +31,16 @@ class StreamRounds:
     """See `fedmd.run.federation.Rounds`."""
 
     def __init__(
-        self, grid: Grid, world: World, trained: BurnIn, numerics: Numerics, exchange: Exchange, folder: Path
+        self, grid: Grid, data: FederatedData, trained: BurnIn, placement: Placement, exchange: Exchange, folder: Path
     ) -> None:
-        self._world = world
-        self._learner = OnlineLearner(world.config, world.images, world.parts, trained, numerics)
+        self._data = data
+        self._learner = OnlineLearner(data.config, data.images, data.split, trained, placement)
         self.burn_in_accuracy = self._learner.accuracy()
         self.burn_in_attack_success = self._learner.attack_success()
-        self.coalition = coalition_of(world, folder)
+        self.coalition = coalition_of(data, folder)
         self.strip: Strip | None = None
         self.rivals = list(self._learner.pipeline.rivals)
-        self._collect = FlowerCollector(grid, world.config, exchange, _expected(world.config, world.images))
+        self._collect = FlowerCollector(grid, data.config, exchange, _expected(data.config, data.images))
         self._collect.connect()
         self._guard: Guard | None = None
 
@@ -52,7 +52,7 @@ class StreamRounds:
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
         """All rounds from the start on, in order, each in the folder's audit trail before the model moves."""
-        config, start = self._world.config, start or Start()
+        config, start = self._data.config, start or Start()
         self._collect.session = start.session
         if (saved := start.saved) is not None:
             self._learner.restore(saved["learner"])
@@ -64,7 +64,7 @@ class StreamRounds:
             session = run_session(config, self._learner, self._collect, self.coalition.phase, guard, first=start.round)
             for result in session:
                 if self.coalition.is_active(result.report.round):
-                    self.strip = _strip(self._world, self.coalition, result) or self.strip
+                    self.strip = _strip(self._data, self.coalition, result) or self.strip
                 on_report(result.report)
         if config.quarantine.name != "none":
             save_models(self._learner, folder)
@@ -86,7 +86,7 @@ def _expected(config: RunConfig, images: ImageSet) -> Expected:
     return Expected((channels, height, width), images.classes, config.stream.batch_size)
 
 
-def _strip(world: World, coalition: Coalition, result: RoundResult) -> Strip | None:
+def _strip(data: FederatedData, coalition: Coalition, result: RoundResult) -> Strip | None:
     """A few of a member's samples as it held them, as it sent them and as the server learned from them.
 
     Only for accumulative rounds, whose honest originals are the member's own stream. A rejected sample is black.
@@ -97,7 +97,7 @@ def _strip(world: World, coalition: Coalition, result: RoundResult) -> Strip | N
     batch = next((batch for batch in result.batches if batch.client in judged), None)
     if batch is None:
         return None
-    clean = world.streams.batch(batch.client, batch.round).images
+    clean = data.streams.batch(batch.client, batch.round).images
     screened, kept = result.learned.screened, result.learned.screened.verdicts.actions != Action.REJECTED
     learned = np.zeros((len(kept), *batch.images.shape[1:]), np.uint8)
     learned[kept] = np.rint(screened.x.float().cpu().numpy() * 255).astype(np.uint8)

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedmd.data.federated import World
+from fedmd.data.federated import FederatedData
 from fedmd.flower.client.update_mod import update_coalition_of
 from fedmd.flower.server.client_grid import ClientGrid
 from fedmd.flower.server.model_records import expected_update
@@ -26,7 +26,7 @@ from fedmd.rounds.services import guarding_updates
 from fedmd.rounds.update_guard import UpdateGuard
 from fedmd.storage import Saved
 from fedmd.training.burn_in import BurnIn
-from fedmd.training.device import Numerics
+from fedmd.training.device import Placement
 from fedmd.types import RoundReport, Strip
 
 
@@ -34,17 +34,17 @@ class UpdateRounds:
     """See `fedmd.run.federation.Rounds`."""
 
     def __init__(
-        self, grid: Grid, world: World, trained: BurnIn, numerics: Numerics, exchange: Exchange, folder: Path
+        self, grid: Grid, data: FederatedData, trained: BurnIn, placement: Placement, exchange: Exchange, folder: Path
     ) -> None:
-        self._world = world
+        self._data = data
         self._trained = trained
-        self.server = GlobalModel(world.config, world.images, world.parts, trained, numerics)
+        self.server = GlobalModel(data.config, data.images, data.split, trained, placement)
         self.burn_in_accuracy = self.server.accuracy()
         self.burn_in_attack_success = self.server.attack_success()
-        self.coalition = update_coalition_of(world, folder)
+        self.coalition = update_coalition_of(data, folder)
         self.strip: Strip | None = None  # no image travels
         self.rivals: list[str] = []
-        self._nodes = Nodes(grid, world.config, exchange.folder)
+        self._nodes = Nodes(grid, data.config, exchange.folder)
         self._nodes.connect()
         self._grid, self._exchange = grid, exchange
         self._guard: UpdateGuard | None = None
@@ -59,9 +59,9 @@ class UpdateRounds:
         on_start: Callable[[], None] = lambda: None,
     ) -> None:
         """All rounds from the start on, in order, each in the audit trail before the strategy aggregates it."""
-        config, world, start, arrays = self._world.config, self._world, start or Start(), None
+        config, data, start, arrays = self._data.config, self._data, start or Start(), None
         saved = start.saved
-        most = config.limits.max_samples or config.local.samples or len(world.parts.stream)
+        most = config.limits.max_samples or config.local.samples or len(data.split.stream)
         expected = expected_update(self.server, most)
         with guarding_updates(config, folder, saved and saved["guard"], start.round) as guard, silent():
             clients = ClientGrid(
