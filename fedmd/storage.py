@@ -1,21 +1,29 @@
-"""Tensors and JSON in one safetensors file, written so that a reader sees the old or the new one, never half.
+"""Files: atomic writes, strict JSON, digests, and tensors with JSON in safetensors files (no pickle: a checkpoint may
+come from somebody else).
 
-No pickle: a checkpoint may come from a stranger.
+A reader sees the old file or the whole new one, never half. Nothing here imports torch before tensors are saved or
+loaded, for reports and the command line start in a quarter of the time without it.
 """
 
+from __future__ import annotations
+
+import hashlib
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fedmd.types import Json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 HEADER_KEY = "fedmd"
 _TENSOR = "tensor "  # the only key of a dictionary that stands for the tensor it names
@@ -53,11 +61,67 @@ def discard_leftovers(folder: Path, pattern: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path` by `replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def strict(value: Any) -> Any:
+    """`value` as plain JSON types: NumPy scalars and arrays unwrapped, NaN and ±infinity become None."""
+    if isinstance(value, dict):
+        return {str(key): strict(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return strict(value.tolist())
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """Strict JSON text of `value`; keys keep their order."""
+    return json.dumps(strict(value), allow_nan=False, ensure_ascii=False, indent=indent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` as strict, indented JSON, by `replacing`."""
+    write_text(path, dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The value in the JSON file at `path`. Raises OSError or ValueError where there is none."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def digest(*parts: str | bytes | NDArray[Any]) -> str:
+    """A 32-digit hash of `parts`, in order; arrays count with dtype and shape."""
+    hasher = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            hasher.update(f"{part.dtype.str}{part.shape}".encode())
+            content: Any = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+        else:
+            content = part.encode() if isinstance(part, str) else part
+        hasher.update(len(content).to_bytes(8, "little"))
+        hasher.update(content)
+    return hasher.hexdigest()[:32]
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of the content of a file, 64 hexadecimal digits (0.1 s for 46 MB)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def save(path: Path, tensors: dict[str, Tensor], metadata: Json) -> None:
     """Write `tensors` (any device, dtype and shape, scalars included) and JSON-able `metadata` to `path`.
 
     Strides are not kept: tensors come back contiguous. Tensors that share memory are written once each.
     """
+    from safetensors.torch import save_file
+
     plain: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in tensors.items():
@@ -66,6 +130,7 @@ def save(path: Path, tensors: dict[str, Tensor], metadata: Json) -> None:
         if storage in storages:
             plain[name] = plain[name].clone()
         storages.add(storage)
+    # `names` keeps the order; a digest of tensors and metadata would stand beside it, for `load` to compare
     header = json.dumps({"names": list(plain), "metadata": metadata})
     with replacing(path) as temporary:
         save_file(plain, temporary, metadata={HEADER_KEY: header})
@@ -81,6 +146,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], Json]:
         FileNotFoundError: there is no such file.
         CheckpointError: the file is truncated, damaged or no checkpoint of ours.
     """
+    from safetensors import SafetensorError, safe_open
+
     if not path.exists():
         raise FileNotFoundError(path)
     try:
@@ -96,6 +163,8 @@ def save_tree(path: Path, tree: Saved) -> None:
 
     Raises TypeError for anything else; then `path` stays as it was.
     """
+    from torch import Tensor
+
     tensors: dict[str, Tensor] = {}
 
     def without_tensors(value: object, place: str) -> object:

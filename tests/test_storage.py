@@ -1,16 +1,31 @@
 """Checkpoints come back exactly, or not at all."""
 
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmd.storage import CheckpointError, discard_leftovers, load, load_tree, replacing, save, save_tree
+from fedmd.storage import (
+    CheckpointError,
+    digest,
+    discard_leftovers,
+    file_digest,
+    load,
+    load_tree,
+    read_json,
+    replacing,
+    save,
+    save_tree,
+    write_json,
+)
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool]
 
@@ -135,3 +150,35 @@ def test_a_file_without_a_tree_is_an_error(tmp_path: Path) -> None:
     save(tmp_path / "a", {"x": torch.zeros(1)}, {})
     with pytest.raises(CheckpointError):
         load_tree(tmp_path / "a")
+
+
+def test_digests_tell_values_shapes_types_and_borders_apart() -> None:
+    parts = [
+        (np.arange(4),),
+        (np.arange(4).reshape(2, 2),),
+        (np.arange(4).astype(np.uint64),),
+        (np.array(3),),
+        (np.zeros(0),),
+        ("ab", "c"),
+        ("a", "bc"),
+        (b"abc",),
+    ]
+    assert len({digest(*part) for part in parts}) == len(parts)
+    assert digest(np.arange(8)[::2]) == digest(np.arange(8)[::2].copy())
+
+
+def test_a_file_s_digest_is_its_sha256(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    assert file_digest(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_written_json_is_strict_and_comes_back(tmp_path: Path) -> None:
+    value = {"ü": [np.float64(0.1), np.nan, -np.inf, np.arange(2)], 3: {"none": None}}
+    write_json(tmp_path / "deep" / "a.json", value)
+    assert read_json(tmp_path / "deep" / "a.json") == {"ü": [0.1, None, None, [0, 1]], "3": {"none": None}}
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a.json"]
+
+
+def test_the_module_imports_no_torch() -> None:
+    code = "import sys, fedmd.storage; assert not {'torch', 'safetensors'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from fedmd import storage as checkpoint
+from fedmd import storage
 from fedmd.storage import Saved
 
 LASTING = "lasting"
@@ -37,9 +37,9 @@ class Blackboard:
                 tensors = compute()
                 for stale in self.folder.glob(f"{kind}-*.safetensors"):
                     stale.unlink()
-                checkpoint.save(path, tensors, {})
+                storage.save(path, tensors, {})
                 return tensors
-            return checkpoint.load(path)[0]  # within the lock: a newer version would remove the file
+            return storage.load(path)[0]  # within the lock: a newer version would remove the file
 
     def announce(self, name: str, value: float) -> None:
         """Fix a number for all colluders. The first announcement stands."""
@@ -75,7 +75,7 @@ class Blackboard:
         lasting = sorted(self.folder.glob(f"*-{LASTING}.safetensors"))
         return {
             "numbers": numbers,
-            "lasting": {path.stem.removesuffix(f"-{LASTING}"): checkpoint.load(path)[0] for path in lasting},
+            "lasting": {path.stem.removesuffix(f"-{LASTING}"): storage.load(path)[0] for path in lasting},
         }
 
     def restore(self, saved: Saved) -> None:
@@ -83,7 +83,7 @@ class Blackboard:
         for name, number in saved["numbers"].items():
             self.announce(name, number)
         for kind, tensors in saved["lasting"].items():
-            checkpoint.save(self.folder / f"{kind}-{LASTING}.safetensors", tensors, {})
+            storage.save(self.folder / f"{kind}-{LASTING}.safetensors", tensors, {})
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fedmd import storage as checkpoint
+from fedmd import storage
 
 FOLDER = "quarantine"
 
@@ -23,7 +23,7 @@ class Kept:
 
     def load(self) -> dict[str, Tensor]:
         """The tensors as they were put there. Raises CheckpointError for a damaged file."""
-        return checkpoint.load(self.path)[0]
+        return storage.load(self.path)[0]
 
 
 class Shelf:
@@ -36,12 +36,12 @@ class Shelf:
 
     def put(self, client: int, round: int, tensors: Mapping[str, Tensor]) -> None:
         """Keep `tensors`; on disk when this returns. Putting the same client and round again replaces it."""
-        checkpoint.save(_path(self.folder, client, round), dict(tensors), {})
+        storage.save(_path(self.folder, client, round), dict(tensors), {})
 
     def tidy(self) -> None:
         """Delete batches that a killed server had half written. Nobody may be putting any meanwhile."""
         for client in self.folder.glob("client-*"):
-            checkpoint.discard_leftovers(client, "round-*.safetensors")
+            storage.discard_leftovers(client, "round-*.safetensors")
 
     def surplus(self, leaving: Collection[Kept] = ()) -> list[Kept]:
         """The oldest batches that must go before the bounds hold, oldest first. Those `leaving` count as gone."""

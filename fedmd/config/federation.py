@@ -1,6 +1,6 @@
 """Settings of who takes part, and on what machine."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -42,12 +42,14 @@ class FederationConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """The machine. workers, cache_dir, progress, tensorboard and checkpoint_every never change a result; the others
-    may, in the last digits, and evaluate_every decides which rounds have an accuracy.
+    """The machine. Settings outside of `NO_EFFECT_ON_RESULTS` may change results, in the last digits; evaluate_every
+    decides which rounds have an accuracy.
 
     `checkpoint_every` rounds are what a killed run loses at most; where one reply has several rounds' batches, that is
     rounded up to whole replies. 0: none is made. A checkpoint holds the model, its momentum and all history keeps.
     """
+
+    NO_EFFECT_ON_RESULTS: ClassVar = frozenset({"workers", "cache_dir", "progress", "tensorboard", "checkpoint_every"})
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["fp32", "bf16"]
@@ -60,4 +62,4 @@ class RuntimeConfig(Section):
     cache_dir: str | None = None
     progress: bool = True
     tensorboard: bool = False
-    checkpoint_every: Annotated[int, Field(ge=0, le=50)] = 1  # deployed nodes remember 64 rounds, see data/position.py
+    checkpoint_every: Annotated[int, Field(ge=0, le=50)] = 1  # deployed nodes remember 64 rounds

@@ -102,6 +102,11 @@ class RunConfig(Section):
         """The SHA-256 of `to_json`."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
+    def decisive(self) -> dict[str, Any]:
+        """The settings that can change a result: two configurations that agree in them have the same numbers."""
+        no_effect = set(RuntimeConfig.NO_EFFECT_ON_RESULTS)
+        return self.model_dump(exclude={"runtime": no_effect, "audit": True, "observability": True})
+
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors()[0]

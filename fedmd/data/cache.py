@@ -3,7 +3,6 @@
 Several worker processes that map one file share its pages.
 """
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -26,20 +25,6 @@ def default_cache_dir(configured: str | None) -> Path:
     except OSError as error:
         raise ConfigError(f"runtime.cache_dir: the folder {folder} cannot be created ({error.strerror}).") from error
     return folder
-
-
-def digest(*parts: str | bytes | NDArray[Any]) -> str:
-    """A 32-digit hash of `parts`, in order; arrays count with dtype and shape."""
-    hasher = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            hasher.update(f"{part.dtype.str}{part.shape}".encode())
-            content: Any = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
-        else:
-            content = part.encode() if isinstance(part, str) else part
-        hasher.update(len(content).to_bytes(8, "little"))
-        hasher.update(content)
-    return hasher.hexdigest()[:32]
 
 
 def cached_arrays(folder: Path, key: str, names: tuple[str, ...], build: Callable[[], Arrays]) -> Arrays:

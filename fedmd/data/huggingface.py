@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, DataConfig
-from fedmd.data.cache import digest
 from fedmd.data.tables import Rows, check_columns, decode_rows
+from fedmd.storage import digest
 
 
 def identity(config: DataConfig) -> str:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, DataConfig
-from fedmd.data.cache import digest
 from fedmd.data.images import decode_image, described
+from fedmd.storage import digest
 
 PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
 

@@ -1,13 +1,12 @@
 """How far a node's stream has been sent, on disk: a sample is sent once, whatever is restarted in between."""
 
 import fcntl
-import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from fedmd.config import ConfigError
 from fedmd.data.node_stream import Samples
+from fedmd.storage import read_json, write_json
 from fedmd.types import Json
 
 REMEMBERED = 64  # rounds whose samples are known by number, so that a question asked again gets the same answer
@@ -35,7 +34,7 @@ def take(
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.with_name(f"{file.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two runs may ask one node at once
-            state: Json = json.loads(file.read_text()) if file.exists() else {"run": run, "next": 0, "sent": {}}
+            state: Json = read_json(file) if file.exists() else {"run": run, "next": 0, "sent": {}}
             sent: dict[str, list[int]] = state["sent"] if state["run"] == run else {}
             if str(round) in sent:
                 start, stop = sent[str(round)]
@@ -47,12 +46,7 @@ def take(
             stop = start + (0 if samples is None else len(samples[1]))
             sent[str(round)] = [start, stop]
             kept = dict(list(sent.items())[-remembered:])
-            temporary = file.with_name(f"{file.name}.new")
-            with temporary.open("w") as stored:
-                stored.write(json.dumps({"run": run, "next": stop, "sent": kept}))
-                stored.flush()
-                os.fsync(stored.fileno())
-            os.replace(temporary, file)
+            write_json(file, {"run": run, "next": stop, "sent": kept})
             return samples
     except ConfigError:
         raise

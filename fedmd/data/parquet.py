@@ -1,6 +1,5 @@
 """Parquet files with encoded images (bytes, or the Hugging Face struct with `bytes`) and an integer label."""
 
-import hashlib
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -9,16 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, DataConfig
-from fedmd.data.cache import digest
 from fedmd.data.tables import Rows, check_columns, decode_rows
+from fedmd.storage import digest, file_digest
 
 
 def identity(config: DataConfig) -> str:
     """A hash of the files' content (0.1 s for CIFAR-10's 46 MB), the columns, the size and the decoder's version."""
-    contents = []
-    for path in _files(config):
-        with path.open("rb") as file:
-            contents.append(hashlib.file_digest(file, "sha256").hexdigest())
+    contents = [file_digest(path) for path in _files(config)]
     size = [str(config.image_size)] if config.image_size else []
     return digest(config.image_column, config.label_column, version("pillow"), *size, *contents)
 

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, PartitionConfig
-from fedmd.data.cache import cached_arrays, digest
+from fedmd.data.cache import cached_arrays
 from fedmd.seeding import numpy_generator, seed_for
+from fedmd.storage import digest
 
 Indices = NDArray[np.int64]
 

@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, ShiftConfig
-from fedmd.data.cache import cached_arrays, digest
+from fedmd.data.cache import cached_arrays
 from fedmd.data.split import Split
 from fedmd.seeding import numpy_generator
+from fedmd.storage import digest
 from fedmd.types import ImageSet
 
 Pixels = NDArray[np.uint8]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from fedmd.config import DataConfig
 from fedmd.data import huggingface, image_folder, parquet
 from fedmd.data import torchvision_sets as published
-from fedmd.data.cache import cached_arrays, digest
+from fedmd.data.cache import cached_arrays
+from fedmd.storage import digest
 from fedmd.types import ImageSet
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.int64]]

@@ -4,7 +4,6 @@ Training and test part are one set here: `fedmd.data.split` draws its own, seede
 """
 
 import gzip
-import hashlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, DataConfig
-from fedmd.data.cache import digest
+from fedmd.storage import digest, file_digest
 
 Pair = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -63,10 +62,7 @@ def identity(config: DataConfig) -> str:
     """A hash of the files' content; of the name alone for a download, whose checksums torchvision knows."""
     if config.path is None:
         return digest(config.name, "downloaded")
-    contents = []
-    for path in _found(config):
-        with path.open("rb") as file:
-            contents.append(hashlib.file_digest(file, "sha256").hexdigest())
+    contents = [file_digest(path) for path in _found(config)]
     return digest(config.name, version("torchvision"), *contents)
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.data.cache import digest
 from fedmd.defense.calibration import Limit
 from fedmd.defense.samples.thresholds import Threshold, build_threshold
+from fedmd.storage import digest
 from fedmd.training.burn_in import BurnIn
 from fedmd.types import Json
 

@@ -9,15 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedmd import storage as checkpoint
+from fedmd import storage
 from fedmd.config import ConfigError, RunConfig
-from fedmd.data.cache import digest
 from fedmd.report.files import METRICS
 from fedmd.report.summary import read_summary
 from fedmd.report.verdict_parts import FOLDER as PARTS
 from fedmd.report.verdict_parts import discard_parts
 from fedmd.rounds.session import is_checkpoint_due
-from fedmd.storage import CheckpointError, Saved
+from fedmd.storage import CheckpointError, Saved, digest
 from fedmd.training.burn_in import BurnIn
 
 CONFIG = "config.json"  # there from a run's first moment on
@@ -54,7 +53,7 @@ class Checkpoints:
         Raises ConfigError when the file is damaged, or the run it is of rests on other foundations than there are here.
         """
         try:
-            tree = checkpoint.load_tree(self._path)
+            tree = storage.load_tree(self._path)
             config, rests_on, done, saved = (tree[key] for key in ("config", "rests_on", "done", "saved"))
         except FileNotFoundError:
             return None
@@ -74,7 +73,7 @@ class Checkpoints:
     def save(self, done: int, saved: Saved) -> None:
         """Replace the checkpoint; on disk when this returns."""
         tree = {"config": self._config.digest(), "rests_on": self._rests_on, "done": done, "saved": saved}
-        checkpoint.save_tree(self._path, tree)
+        storage.save_tree(self._path, tree)
         folder = os.open(self._path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # its name, too: what a checkpoint makes superfluous is deleted next
@@ -89,7 +88,7 @@ def discard_checkpoint(folder: Path) -> None:
 
 def note_config(folder: Path, config: RunConfig) -> None:
     """Write the configuration down, complete and with absolute paths: a run can be resumed from anywhere."""
-    with checkpoint.replacing(folder / CONFIG) as temporary:
+    with storage.replacing(folder / CONFIG) as temporary:
         temporary.write_text(config.to_json() + "\n")
 
 
@@ -140,7 +139,7 @@ def sole_server(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise ConfigError(f"{folder}: another process is running this run.") from error
         for pattern in (CONFIG, "*.safetensors"):
-            checkpoint.discard_leftovers(folder, pattern)
+            storage.discard_leftovers(folder, pattern)
         yield
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from fedmd import storage as checkpoint
+from fedmd import storage
 from fedmd.audit import quarantine_store as shelf
 from fedmd.audit import release_requests as requests
 from fedmd.audit import trail
@@ -78,12 +78,12 @@ def save_models(learner: OnlineLearner, folder: Path) -> None:
     named: dict[str, Tensor] = {}
     for name, model in (("current", learner.model), ("historical", learner.pipeline.history.model)):
         named |= {f"{name}.{key}": tensor for key, tensor in model.state_dict().items()}
-    checkpoint.save(folder / MODELS, named, {"steps": learner.pipeline.steps})
+    storage.save(folder / MODELS, named, {"steps": learner.pipeline.steps})
 
 
 def load_models(learner: OnlineLearner, folder: Path) -> None:
     """Put back what `save_models` saved. Raises FileNotFoundError or CheckpointError."""
-    tensors, metadata = checkpoint.load(folder / MODELS)
+    tensors, metadata = storage.load(folder / MODELS)
     for name, model in (("current", learner.model), ("historical", learner.pipeline.history.model)):
         prefix = f"{name}."
         model.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})

@@ -14,8 +14,6 @@ from fedmd.run.compose import Composed, make_folder
 from fedmd.run.simulation import Cell, simulate
 from fedmd.types import Json
 
-_NO_MATTER = ("workers", "cache_dir", "progress", "tensorboard", "checkpoint_every")
-
 
 def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
     """Run `runs` on one Ray instance. Raises ConfigError as `simulate` does."""
@@ -61,12 +59,7 @@ def is_finished(cell: Cell) -> bool:
         of_the_run = RunConfig.parse(summary["config"])  # an older run knows nothing of settings that came later
     except ConfigError:
         return False
-    return _decisive(of_the_run) == _decisive(cell.config)
-
-
-def _decisive(config: RunConfig) -> Json:
-    """The settings that can change a result."""
-    return config.model_dump(exclude={"runtime": set(_NO_MATTER), "audit": True, "observability": True})
+    return of_the_run.decisive() == cell.config.decisive()
 
 
 def announce(cell: Cell, summary: Json) -> None:

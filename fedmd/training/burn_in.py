@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 
-from fedmd import storage as checkpoint
+from fedmd import storage
 from fedmd.config import RunConfig
 from fedmd.data.augment import augment
 from fedmd.data.split import Split
@@ -55,17 +55,17 @@ def burn_in(
     path = cache_dir / f"burn-in-{burn_in_fingerprint(config, own, placement)}.safetensors"
     try:
         return _load(path, epochs)
-    except (FileNotFoundError, checkpoint.CheckpointError):
+    except (FileNotFoundError, storage.CheckpointError):
         trained = _train(config, own, placement, on_epoch or (lambda epoch, epochs: None))
     flat = {f"{epoch}/{name}": tensor for epoch, snapshot in enumerate(trained) for name, tensor in snapshot.items()}
-    checkpoint.save(path, flat, {"epochs": len(trained)})
+    storage.save(path, flat, {"epochs": len(trained)})
     return _load(path, epochs)
 
 
 def _load(path: Path, epochs: int) -> BurnIn:
-    tensors, metadata = checkpoint.load(path)
+    tensors, metadata = storage.load(path)
     if metadata["epochs"] < epochs:
-        raise checkpoint.CheckpointError(f"{path} ends after {metadata['epochs']} epochs")
+        raise storage.CheckpointError(f"{path} ends after {metadata['epochs']} epochs")
     snapshots: tuple[Weights, ...] = tuple({} for _ in range(epochs))
     for key, tensor in tensors.items():
         epoch, name = key.split("/", 1)

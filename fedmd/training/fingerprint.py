@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from fedmd.config import RunConfig
-from fedmd.data.cache import digest
 from fedmd.models import model_for
+from fedmd.storage import digest
 from fedmd.training.device import Placement
 from fedmd.types import ImageSet
 

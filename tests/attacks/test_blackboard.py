@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedmd import storage as checkpoint
+from fedmd import storage
 from fedmd.attacks.shared_cache import LASTING, Blackboard
 
 
@@ -110,7 +110,7 @@ def test_what_colluders_agreed_on_survives_them(tmp_path: Path) -> None:
     assert board.state() == {"numbers": {}, "lasting": {}}
     board.once("trigger", LASTING, lambda: {"x": torch.tensor([0.1, 0.2])})
     board.once("direction", 0, lambda: {"h": torch.zeros(2)})
-    checkpoint.save(board.folder / "model-0.safetensors", {"w": torch.ones(3)}, {})  # published there by the server
+    storage.save(board.folder / "model-0.safetensors", {"w": torch.ones(3)}, {})  # published there by the server
     board.announce("error_at_start", 0.1 + 0.2)
     state = board.state()
     assert state["numbers"] == {"error_at_start": 0.1 + 0.2} and list(state["lasting"]) == ["trigger"]

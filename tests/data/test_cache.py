@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedmd.config import ConfigError
-from fedmd.data.cache import cached_arrays, default_cache_dir, digest
+from fedmd.data.cache import cached_arrays, default_cache_dir
 
 
 def test_arrays_are_built_once_and_come_back_read_only(tmp_path: Path) -> None:
@@ -30,21 +30,6 @@ def test_a_damaged_file_is_built_again(tmp_path: Path, kept: int) -> None:
         assert np.array_equal(stored["a"], np.arange(100))
         file = next(tmp_path.glob("*.npy"))
         file.write_bytes(file.read_bytes()[:kept])
-
-
-def test_digests_tell_values_shapes_types_and_borders_apart() -> None:
-    parts = [
-        (np.arange(4),),
-        (np.arange(4).reshape(2, 2),),
-        (np.arange(4).astype(np.uint64),),
-        (np.array(3),),
-        (np.zeros(0),),
-        ("ab", "c"),
-        ("a", "bc"),
-        (b"abc",),
-    ]
-    assert len({digest(*part) for part in parts}) == len(parts)
-    assert digest(np.arange(8)[::2]) == digest(np.arange(8)[::2].copy())
 
 
 def test_the_folder_is_the_setting_then_the_environment_then_home(

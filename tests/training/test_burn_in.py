@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from fedmd.config import RunConfig
-from fedmd.data.cache import default_cache_dir, digest
+from fedmd.data.cache import default_cache_dir
 from fedmd.data.sources import load_images
 from fedmd.data.split import split_images
 from fedmd.models import model_for
+from fedmd.storage import digest
 from fedmd.training.burn_in import BurnIn, burn_in
 from fedmd.training.device import Placement
 from fedmd.training.evaluate import accuracy

@@ -12,7 +12,7 @@ from typing import Protocol
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
-from fedmd import storage as checkpoint
+from fedmd import storage
 from fedmd.flower.wire import Request
 
 _MEMORY = Path("/dev/shm")
@@ -46,7 +46,7 @@ class ByReference:
         for stale in Path(self.folder).glob("model-*.safetensors"):
             stale.unlink()
         path = Path(self.folder) / f"model-{round}.safetensors"
-        checkpoint.save(path, model.state_dict(), {})
+        storage.save(path, model.state_dict(), {})
         return Published(model_file=str(path))
 
 
@@ -89,5 +89,5 @@ def fetch_state(request: Request) -> dict[str, Tensor]:
     if request.model is not None:
         return request.model.to_torch_state_dict()
     if request.model_file:
-        return checkpoint.load(Path(request.model_file))[0]
+        return storage.load(Path(request.model_file))[0]
     raise ValueError("the request carries no model")
