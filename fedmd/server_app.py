@@ -6,9 +6,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
-from fedmd.run.compose import compose, make_folder, resumed_folder
-from fedmd.run.federation import print_round, serve
-from fedmd.run.observers import observing
+from fedmd.runs.compose import compose, make_folder, resumed_folder
+from fedmd.runs.federation import print_round, serve
+from fedmd.runs.observers import observing
 
 app = ServerApp()
 

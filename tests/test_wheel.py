@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmd.run import compose
+from fedmd.runs import compose
 
 ROOT = Path(__file__).parents[1]
 

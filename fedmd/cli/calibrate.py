@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedmd.cli.arguments import Arguments
 from fedmd.config import ConfigError
-from fedmd.run.compose import compose
+from fedmd.runs.compose import compose
 
 USAGE = "FILE [--confidence 0.95] [--window ROUNDS] [KEY=VALUE ...]"
 
@@ -29,7 +29,7 @@ def calibrate(arguments: Sequence[str]) -> int:
         raise ConfigError(f"mode: fedmd calibrate is for mode=stream, not {config.mode}.")
     if not 0 < config.threshold.fpr < 1:
         raise ConfigError(f"threshold.fpr: must be between 0 and 1 for a calibration, not {config.threshold.fpr:g}.")
-    from fedmd.run.calibration import calibrate as run  # torch is slow to import
+    from fedmd.runs.calibration import calibrate as run  # torch is slow to import
 
     found = run(config, options.file, confidence=options.confidence, window=options.window)
     low, high = min(limit.tolerance for limit in found), max(limit.tolerance for limit in found)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedmd.config import ConfigError
-from fedmd.run.compose import choices, compose, compose_study, expand, groups, resumed_folder
+from fedmd.runs.compose import choices, compose, compose_study, expand, groups, resumed_folder
 
 _USAGE = """\
 fedmd: federated streaming learning under accumulative poisoning, defended by Memorization Discrepancy
@@ -52,7 +52,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(_USAGE + "\n".join(f"  {group:<14}{', '.join(choices(group))}" for group in groups()))
         return 0
     if arguments[0] == "--version":
-        from fedmd.run.federation import versions
+        from fedmd.runs.federation import versions
 
         print(f"fedmd {versions()['fedmd']}")
         return 0
@@ -74,7 +74,7 @@ def _compare(arguments: list[str]) -> int:
     if options := [argument for argument in arguments if argument.startswith("-")]:
         raise ConfigError(f"{options[0]}: unknown option; fedmd compare takes KEY=VALUE only.")
     study = compose_study(arguments)
-    from fedmd.run.study import run_study
+    from fedmd.runs.study import run_study
 
     run_study(study)
     return 0
@@ -140,7 +140,7 @@ def _run(arguments: list[str]) -> int:
     if (folder := resumed_folder(options.overrides)) is not None:
         if options.multirun or options.cfg:
             raise ConfigError("resume: takes no -m and no --cfg; the run's settings are in its config.json.")
-        from fedmd.run.launch import resume
+        from fedmd.runs.launch import resume
 
         resume(folder)
         return 0
@@ -149,7 +149,7 @@ def _run(arguments: list[str]) -> int:
     if options.cfg:
         print("\n---\n".join(one.job_yaml for one in composed), end="")
         return 0
-    from fedmd.run.launch import launch  # Ray and torch are slow to import; --help and --cfg need neither
+    from fedmd.runs.launch import launch  # Ray and torch are slow to import; --help and --cfg need neither
 
     launch(composed, skip_finished=options.multirun)
     return 0

@@ -18,7 +18,7 @@ from fedmd.deploy.processes import ProcessError, Processes
 from fedmd.report.files import METRICS
 from fedmd.report.summary import read_summary
 from fedmd.report.table import terminal
-from fedmd.run.compose import Composed, compose
+from fedmd.runs.compose import Composed, compose
 from fedmd.types import Json
 
 RUN_S = 900.0  # gives up after so long; a quiet machine with two cores needs two to three minutes

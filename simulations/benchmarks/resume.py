@@ -25,7 +25,7 @@ from typing import Any
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.deploy.processes import Processes
 from fedmd.rounds.checkpoint import noted_config
-from fedmd.run.compose import compose
+from fedmd.runs.compose import compose
 
 ROUNDS = 10
 SETTINGS = [
@@ -45,8 +45,8 @@ SEAMS = {
     "half a batch on the shelf": ("fedmd.storage:os.replace#/round-", 4),
     "a checkpoint, old batches still kept": ("fedmd.rounds.gate:Guard.commit", ROUNDS),
     "all rounds, verdicts in parts": ("fedmd.report.verdict_parts:join_parts", 1),
-    "no summary": ("fedmd.run.federation:write_summary", 1),
-    "a summary, parts left": ("fedmd.run.federation:discard_parts", 1),
+    "no summary": ("fedmd.runs.federation:write_summary", 1),
+    "a summary, parts left": ("fedmd.runs.federation:discard_parts", 1),
 }
 
 
@@ -155,7 +155,7 @@ def child(place: str, call: int, overrides: list[str]) -> None:
 def resume_all(folders: list[Path], peace: Path, overrides: list[str]) -> None:
     """Go on with every run in `folders`, and make the one in peace, all on one Ray instance."""
     from fedmd.rounds.checkpoint import has_finished, tidy
-    from fedmd.run.simulation import Cell, simulate
+    from fedmd.runs.simulation import Cell, simulate
 
     finished = [folder for folder in folders if has_finished(folder)]
     for folder in finished:

@@ -14,7 +14,7 @@ from fedmd.attacks.shared_cache import Blackboard
 from fedmd.config import AttackConfig, RunConfig
 from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.models import model_for
-from fedmd.run.compose import choices
+from fedmd.runs.compose import choices
 from fedmd.types import StreamBatch
 
 Make = Callable[..., RunConfig]

@@ -13,8 +13,8 @@ import yaml
 from fedmd.cli import main as cli
 from fedmd.config import RunConfig
 from fedmd.rounds.checkpoint import note_config
-from fedmd.run import launch, simulation
-from fedmd.run.compose import Composed, compose
+from fedmd.runs import launch, simulation
+from fedmd.runs.compose import Composed, compose
 
 FEDMD = Path(sys.executable).parent / "fedmd"
 

@@ -4,7 +4,7 @@ import pytest
 
 from fedmd.config import ConfigError
 from fedmd.data.sources import SOURCES
-from fedmd.run.compose import choices, compose
+from fedmd.runs.compose import choices, compose
 
 GIVEN = {
     "parquet": ["data.path=x"],

@@ -57,7 +57,7 @@ def test_every_file_is_what_it_should_be(folder: Path) -> None:
 def test_the_run_configuration_composes(folder: Path) -> None:
     import shlex
 
-    from fedmd.run.compose import compose
+    from fedmd.runs.compose import compose
 
     overrides = tomllib.loads((folder / "run.toml").read_text())["overrides"]
     config = compose(shlex.split(overrides)).config

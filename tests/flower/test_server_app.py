@@ -11,7 +11,7 @@ import pytest
 from fedmd import server_app
 from fedmd.config import ConfigError, RunConfig
 from fedmd.rounds.checkpoint import note_config, noted_config
-from fedmd.run.compose import compose
+from fedmd.runs.compose import compose
 
 
 @pytest.fixture

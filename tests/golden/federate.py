@@ -10,9 +10,9 @@ from torch import Tensor
 from fedmd import storage as checkpoint
 from fedmd.flower.client.app import app
 from fedmd.rounds.checkpoint import CHECKPOINT
-from fedmd.run import federation
-from fedmd.run.compose import compose
-from fedmd.run.federation import serve
+from fedmd.runs import federation
+from fedmd.runs.compose import compose
+from fedmd.runs.federation import serve
 from tests.golden.inline import Inline, identity
 
 Federate = Callable[..., dict[str, Tensor]]

@@ -14,10 +14,10 @@ from flwr.clientapp.typing import ClientAppCallable
 from fedmd.config import RunConfig
 from fedmd.flower.client import app as client_app
 from fedmd.flower.wire import STREAM, read_request
-from fedmd.run import simulation
-from fedmd.run.compose import Composed, compose
-from fedmd.run.launch import launch
-from fedmd.run.simulation import Cell, simulate
+from fedmd.runs import simulation
+from fedmd.runs.compose import Composed, compose
+from fedmd.runs.launch import launch
+from fedmd.runs.simulation import Cell, simulate
 from fedmd.types import Json, RoundReport
 
 # A net that learns something in a second: 4 clients, two of them malicious, 1 + 1 + 1 + 1 rounds.

@@ -13,7 +13,7 @@ from fedmd.data.federated import load_federated_data
 from fedmd.deploy.federation import Deployment, environment, free_port
 from fedmd.deploy.folder import Plan, init_folder
 from fedmd.deploy.processes import Processes
-from fedmd.run.compose import compose
+from fedmd.runs.compose import compose
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 

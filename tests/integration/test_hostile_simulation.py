@@ -19,9 +19,9 @@ from fedmd.flower.client import app as client_app
 from fedmd.flower.server.stream_rounds import StreamRounds
 from fedmd.flower.server.update_rounds import UpdateRounds
 from fedmd.flower.wire import INFO, read_request
-from fedmd.run import simulation
-from fedmd.run.compose import compose
-from fedmd.run.simulation import Cell, simulate
+from fedmd.runs import simulation
+from fedmd.runs.compose import compose
+from fedmd.runs.simulation import Cell, simulate
 from tests.hostile.mutations import MUTATIONS, mutated
 from tests.hostile.wire import decoded, encoded, refusable
 

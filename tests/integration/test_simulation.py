@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.run.simulation import Cell, simulate
+from fedmd.runs.simulation import Cell, simulate
 
 pytestmark = pytest.mark.timeout(600)
 Metrics = Callable[[Path], list[dict[str, Any]]]
@@ -247,7 +247,7 @@ def test_every_round_was_told_in_order(runs: Any) -> None:
 
 
 def test_bad_cells_are_refused_before_ray_starts(runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedmd.run.simulation.run_simulation", lambda *a, **k: pytest.fail("Ray was started"))
+    monkeypatch.setattr("fedmd.runs.simulation.run_simulation", lambda *a, **k: pytest.fail("Ray was started"))
     mapping = runs.configs["base"].model_dump()
     for section, key, value in (
         ("federation", "clients", 1500),

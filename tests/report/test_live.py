@@ -102,8 +102,8 @@ def test_a_rounds_line_holds_its_metrics() -> None:
 
 def test_a_taken_port_is_the_users_to_change(tmp_path: Path) -> None:
     from fedmd.config import ConfigError
-    from fedmd.run.compose import compose
-    from fedmd.run.observers import observing
+    from fedmd.runs.compose import compose
+    from fedmd.runs.observers import observing
 
     with LiveMetrics("127.0.0.1", 0) as live:
         config = compose([f"observability.prometheus_port={live.address[1]}"]).config

@@ -2,7 +2,7 @@ import pytest
 
 from fedmd.config import ConfigError
 from fedmd.report.monitoring.tensorboard import EventWriter, round_scalars
-from fedmd.run import simulation
+from fedmd.runs import simulation
 
 NAN = float("nan")
 

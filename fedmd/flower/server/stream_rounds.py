@@ -28,7 +28,7 @@ _STRIP_IMAGES = 8
 
 
 class StreamRounds:
-    """See `fedmd.run.federation.Rounds`."""
+    """See `fedmd.runs.federation.Rounds`."""
 
     def __init__(
         self, grid: Grid, data: FederatedData, trained: BurnIn, placement: Placement, exchange: Exchange, folder: Path

@@ -31,7 +31,7 @@ from fedmd.types import RoundReport, Strip
 
 
 class UpdateRounds:
-    """See `fedmd.run.federation.Rounds`."""
+    """See `fedmd.runs.federation.Rounds`."""
 
     def __init__(
         self, grid: Grid, data: FederatedData, trained: BurnIn, placement: Placement, exchange: Exchange, folder: Path

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.run.plan import read_plan
+from fedmd.runs.plan import read_plan
 
 _HERE = Path(__file__).resolve().parent.parent  # fedmd/
 _NOT_OF_A_RUN = ("experiment", "compare", "resume")  # they shape a study, or say where a run is, not what

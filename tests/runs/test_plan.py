@@ -5,7 +5,7 @@ import pytest
 from fedmd.config import ConfigError
 from fedmd.report.statistics.crosstab import crossed_tables
 from fedmd.report.table import cell_text
-from fedmd.run.plan import Plan, arm_name, read_plan
+from fedmd.runs.plan import Plan, arm_name, read_plan
 
 
 def test_rows_times_columns() -> None:

@@ -8,7 +8,7 @@ from fedmd.config import ConfigError, RunConfig
 from fedmd.report.monitoring.json_logs import json_logs, round_json
 from fedmd.report.monitoring.prometheus import LiveMetrics, prometheus_is_installed
 from fedmd.report.recorder import round_metrics
-from fedmd.run.federation import Observer
+from fedmd.runs.federation import Observer
 from fedmd.types import RoundReport
 
 log = getLogger(__name__)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.run.compose import choices, compose, compose_study, config_dir, expand, groups
-from fedmd.run.study import arm_infos
+from fedmd.runs.compose import choices, compose, compose_study, config_dir, expand, groups
+from fedmd.runs.study import arm_infos
 
 
 def refusal(*overrides: str) -> str:

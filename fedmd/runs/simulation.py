@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fedmd.attacks.backdoor import require_fit
 from fedmd.config import ConfigError, RunConfig, RuntimeConfig
-from fedmd.run.compose import make_folder
+from fedmd.runs.compose import make_folder
 from fedmd.types import Json
 
 # Before Flower and Ray are imported: nothing is reported to anybody's server from a simulation.
@@ -28,8 +28,8 @@ from fedmd.defense.samples.detectors import check_detector
 from fedmd.flower.client.app import app as client_app
 from fedmd.models import model_for
 from fedmd.report.monitoring.tensorboard import tensorboard_is_installed
-from fedmd.run.federation import Observer, print_round, serve
-from fedmd.run.observers import observing
+from fedmd.runs.federation import Observer, print_round, serve
+from fedmd.runs.observers import observing
 from fedmd.training.device import Placement
 
 

@@ -13,7 +13,7 @@ from fedmd.data.cache import default_cache_dir
 from fedmd.data.federated import load_federated_data
 from fedmd.data.sampling import sample_clients
 from fedmd.rounds.learner import OnlineLearner
-from fedmd.run.calibration import calibrate
+from fedmd.runs.calibration import calibrate
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Placement
 

@@ -16,10 +16,10 @@ from fedmd.report.statistics.comparison import CAPTION, ArmInfo, clean_arms, com
 from fedmd.report.statistics.crosstab import CROSSED_CAPTION, crossed_tables
 from fedmd.report.summary import read_summary
 from fedmd.report.table import latex, markdown, terminal
-from fedmd.run.compose import Study
-from fedmd.run.launch import is_finished
-from fedmd.run.plan import arm_name
-from fedmd.run.simulation import Cell, simulate
+from fedmd.runs.compose import Study
+from fedmd.runs.launch import is_finished
+from fedmd.runs.plan import arm_name
+from fedmd.runs.simulation import Cell, simulate
 from fedmd.types import Json, RoundReport
 
 

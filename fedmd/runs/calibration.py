@@ -12,7 +12,7 @@ from fedmd.defense.samples.detectors import pooled
 from fedmd.report.files import write_json
 from fedmd.rounds.calibration import calibration_text
 from fedmd.rounds.learner import Learned, OnlineLearner
-from fedmd.run.federation import versions
+from fedmd.runs.federation import versions
 from fedmd.training.setup import set_up
 
 

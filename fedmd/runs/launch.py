@@ -10,8 +10,8 @@ from fedmd.report.files import REPORT
 from fedmd.report.html.write import write_report
 from fedmd.report.summary import read_summary
 from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
-from fedmd.run.compose import Composed, make_folder
-from fedmd.run.simulation import Cell, simulate
+from fedmd.runs.compose import Composed, make_folder
+from fedmd.runs.simulation import Cell, simulate
 from fedmd.types import Json
 
 

@@ -1,1 +1,0 @@
-"""The rooms that start Ray and processes."""
