@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fedmd.attacks.accumulative import craft_accumulative, steering_direction
 from fedmd.attacks.trigger import craft_trigger
 from fedmd.config import DefenseConfig
-from fedmd.defense.history import SnapshotHistory
+from fedmd.defense.history import Snapshot
 from fedmd.defense.samples.pipeline import Pipeline, build_response
 from fedmd.defense.samples.thresholds import quantile_threshold
 from fedmd.training.evaluate import accuracy
@@ -65,7 +65,7 @@ def learn(defense: str, attacked: bool, seed: int) -> float:
     # The defence, from here to the end of the function.
     threshold = partial(quantile_threshold, fpr=0.2)
     response = build_response(DefenseConfig(name=defense, step_size=0.05, radius=RADIUS))
-    pipeline = Pipeline(model, SnapshotHistory(early), threshold, response, trusted=(x_trusted, y_trusted))
+    pipeline = Pipeline(model, Snapshot(early.state_dict()), threshold, response, trusted=(x_trusted, y_trusted))
     for number, (x, y) in enumerate(batches):
         if attacked and number == len(batches) - 1:
             x = trigger

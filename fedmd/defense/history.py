@@ -1,121 +1,138 @@
-"""The historical model θ_h that Memorization Discrepancy (5) compares with. Memory is bounded by construction.
+"""The historical model θ_h that discrepancies (5) and (10) compare with, as state dicts.
 
 The direction of the effect depends on this choice (an early snapshot and a short lag can disagree on which samples
-look strange), so it is a setting of its own.
+look strange), so it is a setting of its own. Memory is bounded by construction. What is kept is cloned: a caller may
+overwrite its tensors afterwards.
 """
 
-import copy
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
 from fedmd.config import HistoryConfig
 from fedmd.storage import Saved
 
-State = dict[str, Tensor]
+State = Mapping[str, Tensor]
 
 
 class History(Protocol):
-    """`model` is today's historical model; `observe` is told the current one after every online step.
+    """Told every version of the current model once, in order, it says which earlier one is today's historical model.
 
-    `restore` puts back what `state` returned, in a history that was made like the one that was asked.
+    `state` is another object whenever it has changed, so that `is` tells. `restore` puts back what `save` returned, in
+    a history that was made like the one that was asked.
     """
 
     @property
-    def model(self) -> nn.Module: ...
+    def state(self) -> State: ...
 
-    def observe(self, current: nn.Module) -> None: ...
+    def observe(self, current: State) -> None: ...
 
-    def state(self) -> Saved: ...
+    def save(self) -> Saved: ...
 
     def restore(self, saved: Saved) -> None: ...
 
 
-class SnapshotHistory:
-    """A snapshot of burn-in that never moves (the published choice: epoch 20 of 40). Holds one model."""
+class Snapshot:
+    """A model that never moves: `snapshot`, the published choice (epoch 20 of 40), or the first one observed."""
 
-    def __init__(self, snapshot: nn.Module) -> None:
-        self.model = _frozen(snapshot)
+    def __init__(self, snapshot: State | None = None) -> None:
+        self._given = snapshot is not None
+        self.state: State = {} if snapshot is None else _copy(snapshot)
 
-    def observe(self, current: nn.Module) -> None:
-        """Nothing: the snapshot stays."""
+    def observe(self, current: State) -> None:
+        """Take the first model where none was given; the snapshot stays."""
+        if not self.state:
+            self.state = _copy(current)
 
-    def state(self) -> Saved:
-        """Nothing: burn-in repeats bit for bit, and a checkpoint knows which one it was."""
-        return {}
+    def save(self) -> Saved:
+        """The first model observed. One that was given is its owner's: burn-in repeats bit for bit."""
+        return {} if self._given else {"snapshot": dict(self.state)}
 
     def restore(self, saved: Saved) -> None:
-        """Nothing to put back."""
+        """Put back what `save` returned."""
+        if not self._given:
+            self.state = _copy(saved["snapshot"])
 
 
-class LagHistory:
-    """The model of `lag` online steps ago; the first one seen until there are so many. Holds lag + 2 models."""
+class Lag:
+    """The model of `lag` versions ago; the oldest there is until there are so many. Holds lag + 1 states.
 
-    def __init__(self, current: nn.Module, lag: int) -> None:
-        self.model = _frozen(current)
-        self._states: deque[State] = deque([_copy_state(current)], maxlen=lag + 1)
+    With lag 0 the history is the current model itself, and (10) says how far one update alone moves it.
+    """
 
-    def observe(self, current: nn.Module) -> None:
-        """Remember the model after one more online step."""
-        self._states.append(_copy_state(current))
-        self.model.load_state_dict(self._states[0])
+    def __init__(self, lag: int = 1) -> None:
+        if lag < 0:
+            raise ValueError(f"lag must be an integer >= 0, got {lag}")
+        self._states: deque[dict[str, Tensor]] = deque(maxlen=lag + 1)
 
-    def state(self) -> Saved:
-        """The models since then, oldest first."""
+    @property
+    def state(self) -> State:
+        """The oldest of the states it holds."""
+        return self._states[0] if self._states else {}
+
+    def observe(self, current: State) -> None:
+        """Remember one more version."""
+        self._states.append(_copy(current))
+
+    def save(self) -> Saved:
+        """The states it holds, oldest first."""
         return {"states": list(self._states)}
 
     def restore(self, saved: Saved) -> None:
-        """Put back what `state` returned."""
-        device = next(self.model.parameters()).device
-        states = [{name: tensor.to(device, copy=True) for name, tensor in each.items()} for each in saved["states"]]
-        self._states = deque(states, maxlen=self._states.maxlen)
-        self.model.load_state_dict(self._states[0])
+        """Put back what `save` returned."""
+        self._states = deque([_copy(state, self.state) for state in saved["states"]], maxlen=self._states.maxlen)
 
 
-class EmaHistory:
-    """average <- decay * average + (1 - decay) * current after every step, buffers included. Holds one model."""
+class Ema:
+    """average <- decay * average + (1 - decay) * current, buffers included; integers are copied. Holds one state."""
 
-    def __init__(self, current: nn.Module, decay: float) -> None:
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        self._average = AveragedModel(current, multi_avg_fn=average, use_buffers=True)
-        self._average.update_parameters(current)  # the first update copies: the average starts at `current`
-        self.model = self._average.module.requires_grad_(False).eval()
+    def __init__(self, decay: float = 0.9) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"decay must be between 0 and 1, got {decay}")
+        self._decay = decay
+        self.state: State = {}
 
-    def observe(self, current: nn.Module) -> None:
-        """Move the average towards the model after one more online step."""
-        self._average.update_parameters(current)
+    @torch.no_grad()
+    def observe(self, current: State) -> None:
+        """Move the average towards one more version; the first one is where it starts."""
+        if not self.state:
+            self.state = _copy(current)
+            return
+        for name, average in self.state.items():
+            if average.is_floating_point():
+                average.lerp_(current[name].to(average), 1 - self._decay)
+            else:
+                average.copy_(current[name])
+        self.state = dict(self.state)  # another object: it has changed
 
-    def state(self) -> Saved:
-        """The average, and of how many models it is."""
-        return {"average": self._average.state_dict()}
+    def save(self) -> Saved:
+        """The average; empty before the first version."""
+        return {"average": dict(self.state)}
 
     def restore(self, saved: Saved) -> None:
-        """Put back what `state` returned."""
-        self._average.load_state_dict(saved["average"])
+        """Put back what `save` returned."""
+        self.state = _copy(saved["average"], self.state)
 
 
-def build_history(config: HistoryConfig, current: nn.Module, snapshots: Sequence[State]) -> History:
-    """The history a configuration asks for.
+def build_histories(config: HistoryConfig, snapshots: Sequence[State]) -> tuple[History, ...]:
+    """What a configuration asks for; two of them for lag_and_start, else one.
 
-    `snapshots` are the states after each epoch of burn-in, `current` the model at its end.
+    `snapshots` are the states after each epoch of burn-in.
     """
     if config.name == "lag":
-        return LagHistory(current, config.lag)
+        return (Lag(config.lag),)
     if config.name == "ema":
-        return EmaHistory(current, config.decay)
-    snapshot = copy.deepcopy(current)
-    snapshot.load_state_dict(snapshots[config.epoch - 1])
-    return SnapshotHistory(snapshot)
+        return (Ema(config.decay),)
+    if config.name == "lag_and_start":
+        return (Lag(config.lag), Snapshot(snapshots[-1]))
+    return (Snapshot(snapshots[config.epoch - 1]),)
 
 
-def _frozen(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model).requires_grad_(False).eval()
-
-
-def _copy_state(model: nn.Module) -> State:
-    with torch.no_grad():
-        return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+def _copy(state: State, like: State | None = None) -> dict[str, Tensor]:
+    """A clone of every tensor, on the device of its namesake in `like`, if there is one."""
+    return {
+        name: tensor.detach().to((like or {}).get(name, tensor).device, copy=True) for name, tensor in state.items()
+    }

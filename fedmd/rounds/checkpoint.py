@@ -21,7 +21,7 @@ from fedmd.training.burn_in import BurnIn
 
 CONFIG = "config.json"  # there from a run's first moment on
 CHECKPOINT = "checkpoint.safetensors"  # there until the run has finished
-FORMAT = "2"
+FORMAT = "3"
 
 
 @dataclass(frozen=True)

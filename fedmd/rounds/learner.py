@@ -1,5 +1,6 @@
 """The server's model while it keeps learning: screen what arrived, one step, then evaluate."""
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from torch.optim.swa_utils import update_bn
 
 from fedmd.config import RunConfig
 from fedmd.data.split import Split
-from fedmd.defense.history import build_history
+from fedmd.defense.history import State, build_histories
 from fedmd.defense.samples.detectors import DETECTORS, Detector, check_detector
 from fedmd.defense.samples.drift import ROUNDS, DriftMonitor
 from fedmd.defense.samples.outputs import TrustedSet
@@ -66,8 +67,7 @@ class OnlineLearner(ServedModel):
         self._optimizer = make_optimizer(self.model, config.training.online)
         torch.manual_seed(seed_for(config.seed, "start"))  # for models with dropout, as in `learn`
         self._settle_batchnorm(self.model)
-        history = build_history(config.history, self.model, burn_in.snapshots)
-        self._settle_batchnorm(history.model)
+        (history,) = build_histories(config.history, self._settled(burn_in.snapshots))
         self.pipeline = Pipeline(
             self.model,
             history,
@@ -124,7 +124,7 @@ class OnlineLearner(ServedModel):
         """The detector's scores [m] of the trusted set under today's models; two forward passes."""
         with self._placement.autocast():
             pipeline = self.pipeline
-            scores = pipeline.detector(TrustedSet(pipeline.history.model, pipeline.current, *pipeline.trusted).answers)
+            scores = pipeline.detector(TrustedSet(pipeline.historical, pipeline.current, *pipeline.trusted).answers)
         return scores.cpu().double().numpy()
 
     def state(self) -> Saved:
@@ -163,6 +163,18 @@ class OnlineLearner(ServedModel):
         if self._config.training.online.batchnorm == "trusted":
             with self._placement.autocast():
                 update_bn([self.trusted[0]], model)
+
+    def _settled(self, snapshots: Sequence[State]) -> list[State]:
+        """Burn-in's snapshots, with the batch-norm statistics that the model has in online learning."""
+        if self._config.training.online.batchnorm != "trusted":
+            return list(snapshots)
+        settled: list[State] = []
+        for snapshot in snapshots:
+            model = copy.deepcopy(self.model)
+            model.load_state_dict(snapshot)
+            self._settle_batchnorm(model)
+            settled.append(model.state_dict())
+        return settled
 
 
 NO_IDS = np.zeros(0, np.int64)

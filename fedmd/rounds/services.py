@@ -76,7 +76,7 @@ def shelf_in(folder: Path, config: QuarantineConfig) -> shelf.Shelf:
 def save_models(learner: OnlineLearner, folder: Path) -> None:
     """The current and the historical model, so that kept batches can be judged later."""
     named: dict[str, Tensor] = {}
-    for name, model in (("current", learner.model), ("historical", learner.pipeline.history.model)):
+    for name, model in (("current", learner.model), ("historical", learner.pipeline.historical)):
         named |= {f"{name}.{key}": tensor for key, tensor in model.state_dict().items()}
     storage.save(folder / MODELS, named, {"steps": learner.pipeline.steps})
 
@@ -84,7 +84,7 @@ def save_models(learner: OnlineLearner, folder: Path) -> None:
 def load_models(learner: OnlineLearner, folder: Path) -> None:
     """Put back what `save_models` saved. Raises FileNotFoundError or CheckpointError."""
     tensors, metadata = storage.load(folder / MODELS)
-    for name, model in (("current", learner.model), ("historical", learner.pipeline.history.model)):
+    for name, model in (("current", learner.model), ("historical", learner.pipeline.historical)):
         prefix = f"{name}."
         model.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
     learner.pipeline.steps = int(metadata["steps"])

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedmd.config import ModelConfig
-from fedmd.defense.updates.history import StateLag, StateSnapshot
+from fedmd.defense.history import Lag, Snapshot
 from fedmd.defense.updates.limits import robust_threshold
 from fedmd.defense.updates.screen import UpdateScreen, excess
 from fedmd.flower.strategies.screening import DiscrepancyScreening
@@ -173,7 +173,7 @@ def probe_sizes(x: Tensor, y: Tensor, rounds: int, seed: int) -> list[dict[str, 
     x, y = x[order], y[order]
     sizes = (5, 10, 25, 50, 100, 200, 400)
     model = net(SMALL)
-    screens = {n: UpdateScreen(model, x[:n], (StateLag(3), StateSnapshot())) for n in sizes}
+    screens = {n: UpdateScreen(model, x[:n], (Lag(3), Snapshot())) for n in sizes}
     shards = [(x[i : i + 200], y[i : i + 200]) for i in range(1000, 1000 + 200 * CLIENTS, 200)]
     start = state_of(model)
     scores: dict[tuple[int, str], list[tuple[bool, float]]] = {}

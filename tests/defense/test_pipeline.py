@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedmd.config import DefenseConfig
-from fedmd.defense.history import LagHistory, SnapshotHistory
+from fedmd.defense.history import Lag, Snapshot
 from fedmd.defense.samples.detectors import DETECTORS, Detector
 from fedmd.defense.samples.drift import DriftMonitor
 from fedmd.defense.samples.outputs import Reference, ask
@@ -47,7 +47,7 @@ def pipeline(name: str, threshold: float | Callable[..., float], **settings: obj
     rule = threshold if callable(threshold) else lambda step, trusted: threshold
     return Pipeline(
         net(0),
-        SnapshotHistory(net(7)),
+        Snapshot(net(7).state_dict()),
         rule,
         build_response(config),
         trusted=(torch.rand(9, 1, 8, 8), torch.arange(9) % 5),
@@ -187,7 +187,7 @@ def test_screening_leaves_models_as_they_were(batch: tuple[Tensor, Tensor], name
     state = {key: tensor.clone() for key, tensor in guard.current.state_dict().items()}
     guard.screen(*batch)
     assert all(torch.equal(tensor, state[key]) for key, tensor in guard.current.state_dict().items())
-    assert guard.current.training and not guard.history.model.training
+    assert guard.current.training and not guard.historical.training
     assert all(parameter.grad is None for parameter in guard.current.parameters())
 
 
@@ -220,7 +220,7 @@ def test_a_plain_pytorch_loop(batch: tuple[Tensor, Tensor]) -> None:
     model = net(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     response = build_response(DefenseConfig(name="drop"))
-    guard = Pipeline(model, LagHistory(model, 1), lambda step, trusted: math.inf, response, trusted=batch)
+    guard = Pipeline(model, Lag(1), lambda step, trusted: math.inf, response, trusted=batch)
     measured = []
     for _ in range(3):
         screened = guard.screen(x, y)
@@ -310,7 +310,7 @@ def test_forward_passes(
     guard, calls = pipeline("none", rule), dict[str, int]()
     guard.rivals = rivals
     guard.current.register_forward_pre_hook(counted(calls, "current"))
-    guard.history.model.register_forward_pre_hook(counted(calls, "historical"))
+    guard.historical.register_forward_pre_hook(counted(calls, "historical"))
     guard.screen(*batch)
     assert calls == passes
 
@@ -332,7 +332,7 @@ def test_rivals_watch_and_change_nothing(batch: tuple[Tensor, Tensor], name: str
 def test_feature_rivals_of_a_model_without_a_linear_layer_measure_nothing(batch: tuple[Tensor, Tensor]) -> None:
     model = nn.Sequential(nn.Conv2d(1, 5, 8), nn.Flatten())
     guard = Pipeline(
-        model, SnapshotHistory(model), lambda step, trusted: 1.0, build_response(DefenseConfig(name="none")),
+        model, Snapshot(), lambda step, trusted: 1.0, build_response(DefenseConfig(name="none")),
         trusted=batch, rivals=DETECTORS,
     )  # fmt: skip
     rivals = guard.screen(*batch).verdicts.rivals
@@ -364,7 +364,7 @@ def test_on_cuda(batch: tuple[Tensor, Tensor], name: str) -> None:
     on_cpu, _ = screen(name, *batch)
     guard = pipeline(name, on_cpu.verdicts.threshold or 0.0)
     guard.current.cuda()
-    guard.history.model.cuda()
+    guard.historical.cuda()
     guard.trusted = (guard.trusted[0].cuda(), guard.trusted[1].cuda())
     screened = guard.screen(batch[0].cuda(), batch[1].cuda())
     assert screened.x.is_cuda and screened.y.is_cuda

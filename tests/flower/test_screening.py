@@ -25,7 +25,7 @@ from flwr.serverapp.strategy import (
 )
 from torch import nn
 
-from fedmd.defense.updates.history import StateLag
+from fedmd.defense.history import Lag
 from fedmd.defense.updates.limits import robust_threshold
 from fedmd.flower.strategies.screening import DiscrepancyScreening
 from fedmd.types import Action
@@ -333,7 +333,7 @@ def test_discrepancy_is_the_mean_kl_from_the_model_of_lag_rounds_ago() -> None:
         sent[node] = {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}
         return record(state)
 
-    strategy = screening(FedAvg(), threshold=EVERYTHING, history=StateLag(2))
+    strategy = screening(FedAvg(), threshold=EVERYTHING, history=Lag(2))
     run(strategy, Clients(3, answer), rounds=4)
     assert len(globals_) == 4
     historical, candidate = net().eval(), net().eval()

@@ -26,7 +26,7 @@ from flwr.serverapp.strategy import (
 from torch import nn
 
 from fedmd.config import ConfigError
-from fedmd.defense.updates.history import StateEma, StateLag, StateSnapshot
+from fedmd.defense.history import Ema, Lag, Snapshot
 from fedmd.flower.server.continued import Continued
 from fedmd.flower.strategies.byzfl import ByzFL
 from fedmd.flower.strategies.catalogue import STRATEGIES
@@ -44,7 +44,7 @@ ALL: dict[str, Any] = {
 
 def screened(inner: Strategy) -> DiscrepancyScreening:
     """All three histories; the lag is longer than the rounds before the cut."""
-    histories = (StateLag(3), StateEma(0.5), StateSnapshot())
+    histories = (Lag(3), Ema(0.5), Snapshot())
     return DiscrepancyScreening(inner, model=nn.Linear(3, 2), probe=torch.eye(3), history=histories, threshold=10.0)
 
 

@@ -134,10 +134,7 @@ def batch(client: int, round: int) -> StreamBatch:
 
 
 def everything(learner: OnlineLearner) -> bytes:
-    history: Any = learner.pipeline.history
-    return bits(
-        [learner.model.state_dict(), learner._optimizer.state_dict(), list(history._states), learner.pipeline.steps]
-    )
+    return bits(learner.state())
 
 
 def test_samples(make_config: Make, tmp_path: Path) -> None:

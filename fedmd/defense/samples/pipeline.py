@@ -7,6 +7,7 @@ for x, y in stream:
     pipeline.observe()
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fedmd.config import DefenseConfig
-from fedmd.defense.history import History
+from fedmd.defense.history import History, State
 from fedmd.defense.samples.correction import adversarial_correct, correct
 from fedmd.defense.samples.detectors import DETECTORS, Detector, Stopping, alarms, discrepancy, pooled, pooled_reference
 from fedmd.defense.samples.drift import DriftMonitor
@@ -141,6 +142,8 @@ def build_response(config: DefenseConfig) -> Response:
 class Pipeline:
     """Discrepancy, threshold and response in a row. `current` is the model being trained, watched in place.
 
+    `history` is told of it, now and by `observe`; `historical` is the net that holds its state.
+
     `trusted` are the server's own clean samples [n, C, H, W] and labels [n], for thresholds that need them.
     `detector` and `stopping` say what is held against the threshold (see `samples.detectors`). `rivals` are detectors
     whose scores go with the verdicts and change nothing; `monitor` watches a calibrated threshold's promise.
@@ -160,6 +163,7 @@ class Pipeline:
         monitor: DriftMonitor | None = None,
     ) -> None:
         self.current = current
+        self.historical = copy.deepcopy(current).requires_grad_(False).eval()
         self.history = history
         self.threshold = threshold
         self.response = response
@@ -170,6 +174,9 @@ class Pipeline:
         self.monitor = monitor
         self.steps = 0
         self.wall_s = {"screening": 0.0, "correction": 0.0}  # of the latest batch
+        history.observe(current.state_dict())
+        self._loaded: State = {}
+        self._load_history()
 
     def screen(self, x: Tensor, y: Tensor, clients: Tensor | None = None) -> Screened:
         """The batch to learn from and a verdict on each of the N samples.
@@ -178,7 +185,7 @@ class Pipeline:
         merely accepted come back bit-identical and in their order; rejected ones are left out.
         """
         started = time.perf_counter()
-        historical = self.history.model
+        historical = self.historical
         trusted = TrustedSet(historical, self.current, *self.trusted)
         answers = ask(historical, self.current, x, y, lambda: trusted.reference)
         before = self.detector(answers)
@@ -216,16 +223,23 @@ class Pipeline:
     def observe(self) -> None:
         """Tell the history and the threshold that the current model made one more online step."""
         self.steps += 1
-        self.history.observe(self.current)
+        self.history.observe(self.current.state_dict())
+        self._load_history()
+
+    def _load_history(self) -> None:
+        if self._loaded is not self.history.state:
+            self._loaded = self.history.state
+            self.historical.load_state_dict(self._loaded)
 
     def state(self) -> Saved:
         """What `restore` needs to go on from here; the current model is its owner's. Thresholds remember nothing."""
         monitor = None if self.monitor is None else self.monitor.state()
-        return {"history": self.history.state(), "steps": self.steps, "monitor": monitor}
+        return {"history": self.history.save(), "steps": self.steps, "monitor": monitor}
 
     def restore(self, saved: Saved) -> None:
         """Put back what `state` of an equal pipeline returned."""
         self.history.restore(saved["history"])
+        self._load_history()
         self.steps = saved["steps"]
         if self.monitor is not None:
             self.monitor.restore(saved["monitor"])

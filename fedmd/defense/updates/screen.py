@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedmd.defense.history import History
 from fedmd.defense.updates.discrepancy import State, largest_scale, load_between, update_discrepancy
-from fedmd.defense.updates.history import StateHistory
 from fedmd.defense.updates.limits import Limits
 from fedmd.types import Action
 
@@ -52,7 +52,7 @@ class UpdateScreen:
     """
 
     def __init__(
-        self, model: nn.Module, probe: Probe, histories: Sequence[StateHistory], *, measures_loss: bool = False
+        self, model: nn.Module, probe: Probe, histories: Sequence[History], *, measures_loss: bool = False
     ) -> None:
         self._model = copy.deepcopy(model).requires_grad_(False).eval()
         self.own: State = self._model.state_dict()  # the net's own tensors: every candidate is copied into these
@@ -75,8 +75,8 @@ class UpdateScreen:
         self._current = current
         answers = []
         for history in self._histories:
-            historical = history.observe(current)
-            load_between(self.own, historical, historical, 1)
+            history.observe(current)
+            load_between(self.own, history.state, history.state, 1)
             answers.append(self._answers())
         self._historical_logits = torch.stack(answers)
 

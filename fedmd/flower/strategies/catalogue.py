@@ -20,8 +20,8 @@ from flwr.serverapp.strategy import (
 )
 from torch import Tensor, nn
 
-from fedmd.config import HistoryConfig, RunConfig, ScreeningConfig
-from fedmd.defense.updates.history import StateEma, StateHistory, StateLag, StateSnapshot
+from fedmd.config import RunConfig, ScreeningConfig
+from fedmd.defense.history import build_histories
 from fedmd.defense.updates.limits import UpdateThreshold, fixed_threshold, robust_threshold
 from fedmd.flower.server.guarded import Guarded, Settle
 from fedmd.flower.strategies.byzfl import ByzFL
@@ -114,7 +114,7 @@ def build_strategy(
         probe=_probe(server, config.screening.probe),
         threshold=update_threshold(config.screening),
         loss_threshold=loss_threshold(config.screening),
-        history=update_history(config.history, snapshots),
+        history=build_histories(config.history, [floating(snapshot) for snapshot in snapshots]),
         action=config.screening.action,
         on_verdicts=on_verdicts,
     )
@@ -148,14 +148,3 @@ def update_threshold(config: ScreeningConfig) -> UpdateThreshold:
     if config.threshold == "fixed":
         return partial(fixed_threshold, upper=config.upper, lower=config.lower)
     return partial(robust_threshold, k=config.k, floor=config.floor, tails=config.tails)
-
-
-def update_history(config: HistoryConfig, snapshots: Sequence[Weights]) -> tuple[StateHistory, ...]:
-    """The historical models that updates are compared with, by the round."""
-    histories: dict[str, tuple[StateHistory, ...]] = {
-        "lag": (StateLag(config.lag),),
-        "ema": (StateEma(config.decay),),
-        "snapshot": (StateSnapshot(floating(snapshots[config.epoch - 1])),),
-        "lag_and_start": (StateLag(config.lag), StateSnapshot(floating(snapshots[-1]))),
-    }
-    return histories[config.name]

@@ -17,7 +17,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
-from fedmd.defense.updates.history import StateHistory, StateLag, StateSnapshot
+from fedmd.defense.history import History, Lag, Snapshot
 from fedmd.defense.updates.limits import Limits, UpdateThreshold, as_threshold, robust_threshold
 from fedmd.defense.updates.screen import Probe, UpdateScreen, UpdateVerdict, excess
 from fedmd.flower.strategies.delegating import Wrapped
@@ -79,7 +79,7 @@ class DiscrepancyScreening(Wrapped):
         model: nn.Module,
         probe: Probe,
         threshold: float | UpdateThreshold = robust_threshold,
-        history: StateHistory | Sequence[StateHistory] | None = None,
+        history: History | Sequence[History] | None = None,
         loss_threshold: UpdateThreshold | None = None,
         action: ScreeningAction = "reject",
         on_verdicts: OnVerdicts | None = None,
@@ -90,7 +90,7 @@ class DiscrepancyScreening(Wrapped):
         super().__init__(strategy)
         self.verdicts: tuple[UpdateVerdict, ...] = ()
         if history is None:
-            history = (StateLag(3), StateSnapshot())
+            history = (Lag(3), Snapshot())
         self.histories = tuple(history) if isinstance(history, Sequence) else (history,)
         self._screen = UpdateScreen(model, probe, self.histories, measures_loss=loss_threshold is not None)
         self._slots = slots_of(self._screen.own)

@@ -89,7 +89,7 @@ def _moments_back(strategy: FedAdam, saved: Saved) -> None:
 
 def _screening(strategy: DiscrepancyScreening) -> Saved | None:
     inner = strategy_state(strategy.strategy)
-    return None if inner is None else {"inner": inner, "histories": [each.state() for each in strategy.histories]}
+    return None if inner is None else {"inner": inner, "histories": [each.save() for each in strategy.histories]}
 
 
 def _screening_back(strategy: DiscrepancyScreening, saved: Saved) -> None:

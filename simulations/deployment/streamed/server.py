@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedmd.config import DefenseConfig
-from fedmd.defense.history import SnapshotHistory
+from fedmd.defense.history import Snapshot
 from fedmd.defense.samples.detectors import historical_loss
 from fedmd.defense.samples.pipeline import Pipeline, build_response
 from fedmd.defense.samples.thresholds import quantile_threshold
@@ -34,7 +34,7 @@ def main(grid: Grid, context: Context) -> None:
             early = copy.deepcopy(model)
     pipeline = Pipeline(  # (1) the server's own 200 trusted digits say what is usual
         model,
-        SnapshotHistory(early),
+        Snapshot(early.state_dict()),
         lambda step, trusted: quantile_threshold(step, trusted, fpr=fpr),
         build_response(DefenseConfig(name="drop")),
         trusted=(x[300:500], y[300:500]),
