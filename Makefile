@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # make deployment-demo: a federation of real processes on loopback, attacked and defended.
-.PHONY: demo deployment-demo test lint clean
+.PHONY: demo deployment-demo test lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/fedmd compare experiment=demo
@@ -17,10 +17,18 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(STAMP)
-	$(BIN)/ruff check fedmd simulations tests
-	$(BIN)/ruff format --check fedmd simulations tests
+	$(BIN)/ruff check fedmd simulations tests docs
+	$(BIN)/ruff format --check fedmd simulations tests docs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# docs: the site, into site/. Strict: a broken link or reference is an error. Nothing is fetched but the extra itself.
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs/mkdocs.yml
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install -qq --editable ".[docs]"
+	touch $@
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'fedmd needs Python 3.11 or newer')"
@@ -29,4 +37,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) outputs multirun comparisons
+	rm -rf $(VENV) outputs multirun comparisons site

@@ -1,0 +1,111 @@
+"""How big the project is, and how much of it a round takes part in: python simulations/benchmarks/structure.py
+
+Files and lines are counted. The round's path is measured: a small federation is run twice in this process, the second time with
+one clean round more, and whatever was called more often the second time belongs to a round. Run from the root of a checkout, whose
+own fedmd and tests are measured.
+"""
+
+import ast
+import json
+import sys
+import tempfile
+import threading
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+
+ROOT = Path.cwd()
+sys.path[:0] = [str(ROOT)]
+LONG = 200  # lines
+
+SETTINGS = [
+    "data=digits", "model=cnn", "model.width=4", "data.splits.burn_in=150", "data.splits.trusted=40",
+    "data.splits.attacker=40", "data.splits.test=200", "training.burn_in.epochs=1", "training.burn_in.batch_size=25",
+    "federation.clients=4", "attack=accumulative", "attack.fraction=0.5", "runtime.device=cpu", "runtime.progress=false",
+    "stream.clean_rounds=1", "stream.trigger_rounds=1", "stream.recovery_rounds=0",
+]  # fmt: skip
+MODES = {
+    "a streamed sample": ["stream.batch_size=6", "defense=dsc"],
+    "a client's update": ["mode=update", "local.samples=30", "defense=md_screen"],
+}
+
+
+class Calls:
+    """How often each function of fedmd/ was called, by file, and methods of which of its classes were."""
+
+    def __init__(self) -> None:
+        self.files: Counter[str] = Counter()
+        self.types: Counter[str] = Counter()
+        self._of_fedmd = str(ROOT / "fedmd")
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        """What sys.setprofile calls."""
+        if event != "call":
+            return
+        code = frame.f_code
+        if code.co_filename.startswith(self._of_fedmd):
+            self.files[code.co_filename.removeprefix(f"{ROOT}/")] += 1
+        if code.co_argcount and code.co_varnames[0] == "self":
+            kind = type(frame.f_locals.get("self"))
+            if kind.__module__.startswith("fedmd."):
+                self.types[f"{kind.__module__}.{kind.__qualname__}"] += 1
+
+
+def calls(overrides: list[str], cache: Path) -> Calls:
+    """All calls of one federation."""
+    from tests.golden.federate import federate
+
+    counted = Calls()
+    with tempfile.TemporaryDirectory() as folder:
+        threading.setprofile(counted)
+        sys.setprofile(counted)
+        try:
+            federate([*SETTINGS, *overrides], Path(folder, "run"), cache)
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+    return counted
+
+
+def path_of(overrides: list[str], cache: Path) -> tuple[set[str], set[str]]:
+    """The files and types that a round takes part in: called more often where there is an accumulative round more."""
+    calls([*overrides, "stream.accumulative_rounds=1"], cache)  # fills the caches of data and imports
+    fewer = calls([*overrides, "stream.accumulative_rounds=1"], cache)
+    more = calls([*overrides, "stream.accumulative_rounds=2"], cache)
+    return (
+        {name for name, times in more.files.items() if times > fewer.files[name]},
+        {name for name, times in more.types.items() if times > fewer.types[name]},
+    )
+
+
+def classes(files: set[str]) -> int:
+    """Classes and named types that these files define."""
+    return sum(
+        isinstance(node, ast.ClassDef) for name in files for node in ast.walk(ast.parse((ROOT / name).read_text()))
+    )
+
+
+def main() -> None:
+    """Print the numbers, and the way of each mode file by file."""
+    lines = {path: len(path.read_text().splitlines()) for path in sorted((ROOT / "fedmd").rglob("*.py"))}
+    found: dict[str, object] = {
+        "Python files in fedmd/": len(lines),
+        "lines in fedmd/": sum(lines.values()),
+        f"files over {LONG} lines": sum(count > LONG for count in lines.values()),
+    }
+    files: set[str] = set()
+    types: set[str] = set()
+    ways: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory() as cache:
+        for name, overrides in MODES.items():
+            of_files, of_types = path_of(overrides, Path(cache))
+            found[f"files on the way of {name}"] = len(of_files)
+            ways[name] = sorted(of_files)
+            files, types = files | of_files, types | of_types
+    found["types at work in a round, both modes"] = len(types)
+    found["classes defined in those files"] = classes(files)
+    print(json.dumps({**found, "ways": ways, "types": sorted(types)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
