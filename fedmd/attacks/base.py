@@ -7,7 +7,7 @@ from torch import nn
 
 from fedmd.attacks.shared_cache import Blackboard
 from fedmd.config import AttackConfig, RunConfig
-from fedmd.data.stream import ClientStreams
+from fedmd.data.clients import ClientStreams
 from fedmd.types import ImageSet, Phase, StreamBatch
 
 

@@ -7,7 +7,7 @@ from fedmd.attacks.registry import ATTACKS
 from fedmd.attacks.schedule import malicious_clients, phase_of
 from fedmd.attacks.shared_cache import Blackboard
 from fedmd.config import RunConfig
-from fedmd.data.stream import ClientStreams
+from fedmd.data.clients import ClientStreams
 from fedmd.training.evaluate import accuracy
 from fedmd.types import ImageSet, Phase, StreamBatch
 

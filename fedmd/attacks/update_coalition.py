@@ -19,8 +19,7 @@ from fedmd.attacks.shared_cache import Blackboard
 from fedmd.attacks.update_attacks import UPDATE_ATTACKS, Knowledge, visible
 from fedmd.attacks.vectors import flatten, parameters_only, unflatten
 from fedmd.config import AttackConfig, RunConfig
-from fedmd.data.clients import LocalData
-from fedmd.data.sampling import sample_clients
+from fedmd.data.clients import LocalData, sample_clients
 from fedmd.seeding import generator
 from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet, Phase

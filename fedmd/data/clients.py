@@ -1,16 +1,106 @@
-"""Each client's fixed local data set in mode=update."""
+"""Which clients take part in a round, and what each holds: a function of (configuration, data, client, round)."""
+
+from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from fedmd.config import RunConfig
-from fedmd.data.stream import ClientStreams
-from fedmd.seeding import numpy_generator
-from fedmd.types import ImageSet
+from fedmd.config import ConfigError, RunConfig
+from fedmd.data.augment import augment
+from fedmd.data.cache import default_cache_dir
+from fedmd.data.partition import cached_partition
+from fedmd.data.split import Split
+from fedmd.seeding import generator, numpy_generator
+from fedmd.types import ImageSet, StreamBatch
+
+
+def sample_clients(config: RunConfig, round: int) -> tuple[int, ...]:
+    """The clients asked in `round`, ascending; a function of seed and round only. One draw serves a whole reply."""
+    federation = config.federation
+    asked_in = round - round % federation.batches_per_reply
+    drawn = numpy_generator(config.seed, "clients", round=asked_in).choice(
+        federation.clients, federation.sampled_clients, replace=False
+    )
+    return tuple(sorted(int(client) for client in drawn))
+
+
+class ClientStreams:
+    """The clients' honest data streams in mode=stream. Cheap to build; partitions are worked out when first asked for.
+
+    Time passes whether a client is asked or not: a round it sits out takes its samples along. Clients and
+    rounds count from 0.
+
+    Raises:
+        ConfigError: published_replay asks for more burn-in images than there are.
+    """
+
+    def __init__(self, config: RunConfig, images: ImageSet, split: Split) -> None:
+        self._config = config
+        self._images = images
+        self._split = split
+        needed = config.federation.clients * config.stream.batch_size
+        if config.stream.source == "published_replay" and needed > len(split.burn_in):
+            raise ConfigError(
+                f"stream.batch_size: published_replay sends clients * batch_size = {needed} burn-in images a "
+                f"round, but data.splits.burn_in is {len(split.burn_in)}."
+            )
+
+    def batch(self, client: int, round: int) -> StreamBatch:
+        """The `stream.batch_size` samples that `client` holds in `round`."""
+        indices = self.indices(client, round)
+        images = self._images.images[indices]
+        if self._config.stream.source == "published_replay":
+            randomness = generator(self._config.seed, "replay", client, round)
+            images = augment(torch.from_numpy(images), self._config.data.augment, randomness).numpy()
+        return StreamBatch(client, round, images, self._images.labels[indices])
+
+    def sent(self, client: int, rounds: int) -> ImageSet:
+        """The batches of rounds 0 to `rounds` - 1 as one set, in order."""
+        batches = [self.batch(client, round) for round in range(rounds)]
+        images, labels = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("images", "labels"))
+        return ImageSet(images, labels, self._images.classes)
+
+    def indices(self, client: int, round: int) -> NDArray[np.int64]:
+        """Which images of the set `batch` draws.
+
+        fresh: the client walks its partition in a seeded order, without replacement, and on through a new
+        order each time it has seen everything (one batch may span two such epochs).
+        published_replay: slice `client` of the first clients * batch_size burn-in images in every round.
+        """
+        size = self._config.stream.batch_size
+        if self._config.stream.source == "published_replay":
+            return self._split.burn_in[client * size : (client + 1) * size]
+        own = self._partitions[client]
+        start, stop = round * size, (round + 1) * size
+        epochs = range(start // len(own), (stop - 1) // len(own) + 1)
+        walk = np.concatenate([self._order(client, epoch) for epoch in epochs])
+        skipped = epochs.start * len(own)
+        indices: NDArray[np.int64] = own[walk[start - skipped : stop - skipped]]
+        return indices
+
+    def partition(self, client: int) -> NDArray[np.int64]:
+        """Every image that `client` can ever send with source=fresh."""
+        return self._partitions[client]
+
+    def _order(self, client: int, epoch: int) -> NDArray[np.int64]:
+        return numpy_generator(self._config.seed, "stream", client, epoch).permutation(len(self._partitions[client]))
+
+    @cached_property
+    def _partitions(self) -> list[NDArray[np.int64]]:
+        stream = self._split.stream
+        positions = cached_partition(
+            self._images.labels[stream],
+            self._config.federation.clients,
+            self._config.data.partition,
+            self._config.seed,
+            default_cache_dir(self._config.runtime.cache_dir),
+        )
+        return [stream[part] for part in positions]
 
 
 class LocalData:
-    """A client's partition of the stream part, the same in every round; with `local.samples` a seeded choice of it."""
+    """Each client's fixed data set in mode=update: its partition, or with `local.samples` a seeded choice of it."""
 
     def __init__(self, config: RunConfig, images: ImageSet, streams: ClientStreams) -> None:
         self._config = config

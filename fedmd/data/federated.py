@@ -5,11 +5,10 @@ from functools import lru_cache
 
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
-from fedmd.data.clients import LocalData
+from fedmd.data.clients import ClientStreams, LocalData
 from fedmd.data.shift import cached_shift, withheld
 from fedmd.data.sources import load_images
 from fedmd.data.split import Split, split_images
-from fedmd.data.stream import ClientStreams
 from fedmd.types import ImageSet
 
 

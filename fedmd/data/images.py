@@ -1,4 +1,4 @@
-"""One encoded image (PNG, JPEG, ...) to an array."""
+"""One encoded image (PNG, JPEG, ...) to an array, and back."""
 
 import io
 from pathlib import Path
@@ -37,6 +37,15 @@ def decode_image(
     except Exception as error:  # Pillow's decoders raise a dozen types on damaged bytes
         raise ConfigError(f"{key}: the image in {place} cannot be decoded.") from error
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """The lossless PNG of uint8 [C, H, W], C = 1 or 3."""
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def described(image: NDArray[np.uint8]) -> str:

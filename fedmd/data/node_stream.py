@@ -1,8 +1,10 @@
 """A deployed client's own samples: Parquet files, a folder of images, or a Python iterator, read from a position on.
 
-Nothing here depends on a run's configuration: what is read is the node owner's choice alone.
+How far the stream has been sent is on disk: a sample is sent once, whatever is restarted in between. Nothing here
+depends on a run's configuration (what is read is the node owner's choice alone), and nothing imports PyTorch.
 """
 
+import fcntl
 import importlib
 import itertools
 from collections.abc import Callable, Iterator
@@ -14,9 +16,54 @@ from numpy.typing import NDArray
 from fedmd.config import ConfigError, NodeConfig
 from fedmd.data.images import decode_image
 from fedmd.data.tables import Rows, check_columns, decode_rows
+from fedmd.storage import read_json, write_json
+from fedmd.types import Json
 
 Samples = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [n, C, H, W], labels [n]
+REMEMBERED = 64  # rounds whose samples are known by number, so that a question asked again gets the same answer
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+def next_samples(
+    file: Path,
+    run: str,
+    round: int,
+    count: int,
+    read: Callable[[int, int], Samples | None],
+    *,
+    remembered: int = REMEMBERED,
+) -> Samples | None:
+    """The next `count` samples of a stream, noted in `file` as sent before they are; None where none are left.
+
+    `read(start, count)` reads them. Asked again for a round of the same run, as by a server that resumed, the answer
+    is the same samples; a new run goes on where the last one stopped. If a message is lost on its way, its samples
+    are lost with it: sent at most once, unless the server asks again; it can for the latest `remembered` rounds.
+
+    Raises ConfigError when the file cannot be read or written, when the round is older than what is remembered, and
+    what `read` raises.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.with_name(f"{file.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two runs may ask one node at once
+            state: Json = read_json(file) if file.exists() else {"run": run, "next": 0, "sent": {}}
+            sent: dict[str, list[int]] = state["sent"] if state["run"] == run else {}
+            if str(round) in sent:
+                start, stop = sent[str(round)]
+                return read(start, stop - start)
+            if len(sent) >= remembered and round < min(map(int, sent)):
+                raise ConfigError(f"position: what was sent in round {round} is not remembered any more.")
+            start = int(state["next"])
+            samples = read(start, count)
+            stop = start + (0 if samples is None else len(samples[1]))
+            sent[str(round)] = [start, stop]
+            kept = dict(list(sent.items())[-remembered:])
+            write_json(file, {"run": run, "next": stop, "sent": kept})
+            return samples
+    except ConfigError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"position: {file} cannot be read and written ({error}).") from error
 
 
 def read_samples(config: NodeConfig, start: int, count: int) -> Samples | None:

@@ -10,8 +10,8 @@ from fedmd.audit.reader import Broken, read_live, verify
 from fedmd.audit.tables import by_client, in_words, short
 from fedmd.audit.trail import FOLDER
 from fedmd.config import RunConfig
-from fedmd.data.export import export_stream
 from fedmd.data.federated import load_federated_data
+from fedmd.data.tables import write_parquet
 from fedmd.deploy.federation import Deployment, environment, free_port
 from fedmd.deploy.folder import LOOPBACK, Plan, init_folder
 from fedmd.deploy.processes import ProcessError, Processes
@@ -68,7 +68,7 @@ def _prepare_nodes(folder: Path, plan: Plan, config: RunConfig) -> str:
     data = load_federated_data(config)
     (member,) = malicious_clients(config.federation.clients, config.attack.fraction, config.seed)
     for client, name in enumerate(plan.names):
-        export_stream(data.streams, client, config.stream.rounds, folder / f"data/{name}.parquet")
+        write_parquet(data.streams.sent(client, config.stream.rounds), folder / f"data/{name}.parquet")
     settings = folder / f"nodes/{plan.names[member]}.toml"
     settings.write_text(settings.read_text() + "red-team = true\n")
     return plan.names[member]

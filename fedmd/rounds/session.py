@@ -8,7 +8,7 @@ from typing import Protocol
 from torch import nn
 
 from fedmd.config import RunConfig
-from fedmd.data.sampling import sample_clients
+from fedmd.data.clients import sample_clients
 from fedmd.rounds.gate import Guard
 from fedmd.rounds.learner import NO_IDS, NO_VERDICTS, Learned, OnlineLearner
 from fedmd.types import Phase, Rejection, RoundReport, Stranger, StreamBatch

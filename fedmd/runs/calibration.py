@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.data.sampling import sample_clients
+from fedmd.data.clients import sample_clients
 from fedmd.defense.calibration import Limit, Scores, limits
 from fedmd.defense.samples.detectors import pooled
 from fedmd.report.files import write_json

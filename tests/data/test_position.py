@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmd.config import ConfigError
-from fedmd.data.node_position import take
-from fedmd.data.node_stream import Samples
+from fedmd.data.node_stream import Samples, next_samples
 
 LENGTH = 40
 
@@ -36,7 +35,7 @@ def test_against_a_list_that_is_used_up(questions: list[tuple[str, int, int]]) -
                 run_now, answered = run, {}
             if round not in answered:
                 answered[round], left = left[:count], left[count:]
-            assert numbers(take(Path(folder, "p.json"), run, round, count, read)) == answered[round]
+            assert numbers(next_samples(Path(folder, "p.json"), run, round, count, read)) == answered[round]
 
 
 def test_what_could_not_be_read_was_not_sent(tmp_path: Path) -> None:
@@ -44,32 +43,32 @@ def test_what_could_not_be_read_was_not_sent(tmp_path: Path) -> None:
         raise ConfigError("stream: the disk is gone")
 
     file = tmp_path / "p.json"
-    assert numbers(take(file, "r", 0, 3, read)) == [0, 1, 2]
+    assert numbers(next_samples(file, "r", 0, 3, read)) == [0, 1, 2]
     with pytest.raises(ConfigError, match="the disk is gone"):
-        take(file, "r", 1, 3, broken)
-    assert numbers(take(file, "r", 1, 3, read)) == [3, 4, 5]
+        next_samples(file, "r", 1, 3, broken)
+    assert numbers(next_samples(file, "r", 1, 3, read)) == [3, 4, 5]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"run": "r"}', '{"run": "r", "next": "x", "sent": {}}'])
 def test_a_damaged_file_stops_the_node_instead_of_sending_twice(tmp_path: Path, text: str) -> None:
     (tmp_path / "p.json").write_text(text)
     with pytest.raises(ConfigError, match=r"position: .* cannot be read and written"):
-        take(tmp_path / "p.json", "r", 0, 1, read)
+        next_samples(tmp_path / "p.json", "r", 0, 1, read)
 
 
 def test_memory_of_old_rounds_is_bounded(tmp_path: Path) -> None:
     file = tmp_path / "p.json"
     for round in range(200):
-        take(file, "r", round, 1, lambda start, count: (np.zeros((1, 1, 1, 1), np.uint8), np.array([start])))
+        next_samples(file, "r", round, 1, lambda start, count: (np.zeros((1, 1, 1, 1), np.uint8), np.array([start])))
     assert file.stat().st_size < 3000
 
 
 def test_a_round_that_is_not_remembered_is_neither_repeated_nor_replaced_in_silence(tmp_path: Path) -> None:
     file = tmp_path / "p.json"
     for round in range(5):
-        assert numbers(take(file, "r", round, 2, read, remembered=3)) == [2 * round, 2 * round + 1]
-    assert numbers(take(file, "r", 2, 2, read, remembered=3)) == [4, 5]
+        assert numbers(next_samples(file, "r", round, 2, read, remembered=3)) == [2 * round, 2 * round + 1]
+    assert numbers(next_samples(file, "r", 2, 2, read, remembered=3)) == [4, 5]
     before = file.read_bytes()
     with pytest.raises(ConfigError, match="round 1 is not remembered"):
-        take(file, "r", 1, 2, read, remembered=3)
+        next_samples(file, "r", 1, 2, read, remembered=3)
     assert file.read_bytes() == before

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from fedmd.config import ConfigError, RunConfig, ShiftConfig
+from fedmd.data.clients import ClientStreams
 from fedmd.data.federated import load_federated_data
 from fedmd.data.shift import CHUNK, cached_shift, shifted, withheld
 from fedmd.data.split import Split, split_images
-from fedmd.data.stream import ClientStreams
 from fedmd.types import ImageSet
 
 Make = Callable[..., RunConfig]

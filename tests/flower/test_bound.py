@@ -11,8 +11,8 @@ import pytest
 from flwr.app import Context, Message, RecordDict
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.data.export import export_stream
 from fedmd.data.federated import load_federated_data
+from fedmd.data.tables import write_parquet
 from fedmd.flower.client import app as client_app
 from fedmd.flower.client import node as bound
 from fedmd.flower.wire import INFO, STREAM, Expected, info_request, read_info, read_rounds, stream_request
@@ -26,7 +26,7 @@ CLIENT = 3
 @pytest.fixture
 def node(make_config: Make, tmp_path: Path) -> dict[str, Any]:
     """The --node-config of client 3, whose file holds what simulated client 3 would send in six rounds."""
-    export_stream(load_federated_data(make_config()).streams, CLIENT, 6, tmp_path / "own.parquet")
+    write_parquet(load_federated_data(make_config()).streams.sent(CLIENT, 6), tmp_path / "own.parquet")
     return {"client": CLIENT, "stream": f"parquet:{tmp_path}/own.parquet", "position": str(tmp_path / "p.json")}
 
 

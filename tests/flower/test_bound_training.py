@@ -12,8 +12,8 @@ import torch
 from flwr.app import ArrayRecord, Context, Message, RecordDict
 
 from fedmd.config import NodeConfig, RunConfig
-from fedmd.data.export import export_samples
 from fedmd.data.federated import load_federated_data
+from fedmd.data.tables import write_parquet
 from fedmd.flower.client import app as client_app
 from fedmd.flower.wire import INFO, UPDATE, info_request, read_info, read_own_updates, update_request
 from fedmd.models import model_for
@@ -28,7 +28,7 @@ UPDATES |= {"local": {"epochs": 2, "batch_size": 7, "lr": 0.1, "momentum": 0.5, 
 @pytest.fixture
 def node(make_config: Make, tmp_path: Path) -> dict[str, Any]:
     """The --node-config of client 3, whose file holds what simulated client 3 trains on."""
-    export_samples(load_federated_data(make_config(UPDATES)).local.of(CLIENT), tmp_path / "own.parquet")
+    write_parquet(load_federated_data(make_config(UPDATES)).local.of(CLIENT), tmp_path / "own.parquet")
     return {"client": CLIENT, "stream": f"parquet:{tmp_path}/own.parquet", "position": str(tmp_path / "p.json")}
 
 

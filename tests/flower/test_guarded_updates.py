@@ -17,8 +17,8 @@ from fedmd.audit.entry import Entry
 from fedmd.audit.quarantine_store import contents
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.cli import main as cli
+from fedmd.data.clients import sample_clients
 from fedmd.data.federated import load_federated_data
-from fedmd.data.sampling import sample_clients
 from fedmd.flower.server import nodes
 from fedmd.flower.wire import read_info
 from fedmd.models import model_for

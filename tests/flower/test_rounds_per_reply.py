@@ -15,9 +15,9 @@ from torch import nn
 
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.cache import default_cache_dir
-from fedmd.data.export import export_stream
+from fedmd.data.clients import sample_clients
 from fedmd.data.federated import load_federated_data
-from fedmd.data.sampling import sample_clients
+from fedmd.data.tables import write_parquet
 from fedmd.flower.client import app as client_app
 from fedmd.flower.server.identity import fingerprint, read_register
 from fedmd.flower.server.streaming import FlowerCollector
@@ -110,7 +110,7 @@ def test_nodes_with_streams_of_their_own_look_like_simulated_ones(
     config = make_config({"federation": {"clients": 2, "batches_per_reply": 3}})
     nodes = {}
     for client in range(2):
-        export_stream(load_federated_data(config).streams, client, 6, tmp_path / f"{client}.parquet")
+        write_parquet(load_federated_data(config).streams.sent(client, 6), tmp_path / f"{client}.parquet")
         stream = f"parquet:{tmp_path}/{client}.parquet"
         nodes[client + 50] = {"client": client, "stream": stream, "position": str(tmp_path / f"{client}.json")}
     for there, here in zip(
@@ -134,7 +134,7 @@ def test_deployed_verdicts_on_a_recorded_stream_are_the_simulated_ones(
     deployment = make_config({**settings, "federation": {"clients": 2, "batches_per_reply": 3}})
     nodes = {}
     for client in range(2):
-        export_stream(load_federated_data(simulation).streams, client, 6, tmp_path / f"{client}.parquet")
+        write_parquet(load_federated_data(simulation).streams.sent(client, 6), tmp_path / f"{client}.parquet")
         stream = f"parquet:{tmp_path}/{client}.parquet"
         nodes[client + 50] = {"client": client, "stream": stream, "position": str(tmp_path / f"{client}.json")}
     here = verdicts_of(AppGrid(wire, simulated(2)), simulation)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from fedmd.audit.reader import read_live
 from fedmd.config import RunConfig
+from fedmd.data.clients import sample_clients
 from fedmd.data.federated import load_federated_data
-from fedmd.data.sampling import sample_clients
 from fedmd.flower.server.client_grid import ClientGrid, node_of
 from fedmd.flower.server.update_rounds import UpdateRounds
 from fedmd.flower.wire import update_reply

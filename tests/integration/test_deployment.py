@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fedmd.audit.reader import Intact, read_live, verify
-from fedmd.data.export import export_samples
 from fedmd.data.federated import load_federated_data
+from fedmd.data.tables import write_parquet
 from fedmd.deploy.federation import Deployment, environment, free_port
 from fedmd.deploy.folder import Plan, init_folder
 from fedmd.deploy.processes import Processes
@@ -68,7 +68,7 @@ def train_at_home(folder: Path, deployment: Deployment, processes: Processes) ->
         "stream.recovery_rounds=0", f"hydra.run.dir={folder}/run",
     ])  # fmt: skip
     for client in range(3):
-        export_samples(load_federated_data(composed.config).local.of(client), folder / f"data/node-{client}.parquet")
+        write_parquet(load_federated_data(composed.config).local.of(client), folder / f"data/node-{client}.parquet")
     deployment.start_node("node-1")  # it had given up; its key is registered now
     deployment.start_node("node-2")
     run = deployment.submit(composed.overrides)

@@ -13,8 +13,8 @@ from fedmd.attacks.coalition import Coalition
 from fedmd.attacks.shared_cache import Blackboard
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
+from fedmd.data.clients import sample_clients
 from fedmd.data.federated import FederatedData, load_federated_data
-from fedmd.data.sampling import sample_clients
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.rounds.session import Collected, RoundResult, run_session
 from fedmd.training.burn_in import burn_in

@@ -10,8 +10,8 @@ import pytest
 from fedmd.cli.main import main
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.cache import default_cache_dir
+from fedmd.data.clients import sample_clients
 from fedmd.data.federated import load_federated_data
-from fedmd.data.sampling import sample_clients
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.runs.calibration import calibrate
 from fedmd.training.burn_in import burn_in

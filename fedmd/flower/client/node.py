@@ -13,8 +13,7 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 from fedmd.config import NodeConfig, RunConfig
-from fedmd.data.node_position import REMEMBERED, take
-from fedmd.data.node_stream import read_samples
+from fedmd.data.node_stream import REMEMBERED, next_samples, read_samples
 from fedmd.flower.wire import Request, info_reply, read_request, stream_reply, update_reply
 from fedmd.types import StreamBatch
 
@@ -65,7 +64,7 @@ def own_batches(node: NodeConfig, request: Request, batch_size: int, run: str) -
         raise ValueError(f"{asked} samples are more than this node's max-samples={node.max_samples}")
     position, batches = Path(node.position).expanduser(), []
     for round in range(request.round, request.round + request.batches):
-        samples = take(
+        samples = next_samples(
             position,
             run,
             round,

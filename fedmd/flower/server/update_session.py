@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
 
 from fedmd.config import RunConfig
-from fedmd.data.sampling import sample_clients
+from fedmd.data.clients import sample_clients
 from fedmd.defense.updates.screen import UpdateVerdict, excess
 from fedmd.flower.server.client_grid import ClientGrid, client_of, node_of
 from fedmd.flower.server.continued import Continued

@@ -1,4 +1,4 @@
-"""A client's stream is a pure walk through its own partition."""
+"""A client's stream is a pure walk through its own partition; in mode=update it holds that partition."""
 
 import random
 from collections.abc import Callable
@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedmd.config import ConfigError, RunConfig
+from fedmd.data.clients import ClientStreams, LocalData
+from fedmd.data.federated import load_federated_data
 from fedmd.data.split import split_images
-from fedmd.data.stream import ClientStreams
 from fedmd.types import ImageSet
 
 Make = Callable[..., RunConfig]
@@ -88,3 +89,29 @@ def test_published_replay_needs_enough_burn_in_images(make_config: Make, images:
     config = make_config({"stream.source": "published_replay", "stream.batch_size": 13})
     with pytest.raises(ConfigError, match=r"^stream\.batch_size: .* = 65 burn-in images .* is 60\.$"):
         streams(config, images)
+
+
+def test_what_a_client_sends_over_several_rounds_is_its_batches_in_order(make_config: Make, images: ImageSet) -> None:
+    built = streams(make_config(), images)
+    sent, indices = built.sent(2, 3), walk(built, 2, 3)
+    assert np.array_equal(sent.images, images.images[indices]) and np.array_equal(sent.labels, images.labels[indices])
+
+
+def local(make_config: Make, **settings: object) -> LocalData:
+    return load_federated_data(make_config({"local": settings})).local
+
+
+def test_clients_share_the_stream_part_out(make_config: Make) -> None:
+    data = load_federated_data(make_config())
+    parts = [data.local.indices(client) for client in range(5)]
+    assert sorted(np.concatenate(parts)) == sorted(data.split.stream)
+    assert np.array_equal(data.local.of(2).images, data.images.images[parts[2]])
+
+
+def test_a_cap_keeps_a_fixed_choice_of_them(make_config: Make) -> None:
+    everything, capped = local(make_config), local(make_config, samples=30)
+    for client in range(5):
+        chosen = capped.indices(client)
+        assert len(chosen) == 30 == len(set(chosen)) and set(chosen) < set(everything.indices(client))
+        assert np.array_equal(chosen, capped.indices(client))
+    assert np.array_equal(local(make_config, samples=10**6).indices(0), everything.indices(0))
