@@ -1,8 +1,8 @@
 """How big the project is, and how much of it a round takes part in: python simulations/benchmarks/structure.py
 
-Files and lines are counted. The round's path is measured: a small federation is run twice in this process, the second time with
-one clean round more, and whatever was called more often the second time belongs to a round. Run from the root of a checkout, whose
-own fedmd and tests are measured.
+Files and lines are counted. The round's path is measured: a small federation is run twice in this process, the second
+time with one accumulative round more, and whatever was called more often then belongs to a round. Run it from the root
+of a checkout, whose own fedmd and tests are measured.
 """
 
 import ast
@@ -21,7 +21,8 @@ LONG = 200  # lines
 SETTINGS = [
     "data=digits", "model=cnn", "model.width=4", "data.splits.burn_in=150", "data.splits.trusted=40",
     "data.splits.attacker=40", "data.splits.test=200", "training.burn_in.epochs=1", "training.burn_in.batch_size=25",
-    "federation.clients=4", "attack=accumulative", "attack.fraction=0.5", "runtime.device=cpu", "runtime.progress=false",
+    "federation.clients=4", "attack=accumulative", "attack.fraction=0.5", "runtime.device=cpu",
+    "runtime.progress=false",
     "stream.clean_rounds=1", "stream.trigger_rounds=1", "stream.recovery_rounds=0",
 ]  # fmt: skip
 MODES = {
