@@ -26,7 +26,7 @@ from fedmd.attacks.gradients import (
     pull,
     sign_pgd,
 )
-from fedmd.training.mode import evaluating
+from fedmd.training.evaluate import evaluating
 
 Variant = Literal["normal", "second", "reg"]
 # variant -> weights of the γ term and of ĥ in (3)

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fedmd.attacks.gradients import Tensors, detached_parameters, folded, normalised, pull
-from fedmd.training.mode import batch_normalising, evaluating
+from fedmd.training.evaluate import batch_normalising, evaluating
 
 GRADIENT_CLIP = 10.0
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from fedmd.training.mode import evaluating
+from fedmd.training.evaluate import evaluating
 
 Tensors = tuple[Tensor, ...]
 Goal = Literal["ascend", "descend"]

@@ -11,7 +11,7 @@ In nats.
 import torch
 from torch import Tensor, nn
 
-from fedmd.training.mode import evaluating
+from fedmd.training.evaluate import evaluating
 
 
 @torch.no_grad()

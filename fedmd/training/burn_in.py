@@ -1,11 +1,13 @@
 """Offline training before the stream starts, done once and kept on disk with a snapshot of every epoch."""
 
+import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from fedmd import storage
@@ -14,12 +16,14 @@ from fedmd.data.augment import augment
 from fedmd.data.split import Split
 from fedmd.models import model_for
 from fedmd.seeding import generator, seed_for
+from fedmd.storage import digest
 from fedmd.training.device import Placement
-from fedmd.training.fingerprint import burn_in_fingerprint
 from fedmd.training.online import online_step
 from fedmd.types import ImageSet
 
 Weights = dict[str, Tensor]
+
+FORMAT = 2  # of the cache; raise it when the training loop itself changes
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def burn_in(
     """
     epochs = config.training.burn_in.epochs
     own = images.take(split.burn_in)
-    path = cache_dir / f"burn-in-{burn_in_fingerprint(config, own, placement)}.safetensors"
+    path = cache_dir / f"burn-in-{_fingerprint(config, own, placement)}.safetensors"
     try:
         return _load(path, epochs)
     except (FileNotFoundError, storage.CheckpointError):
@@ -104,3 +108,43 @@ def _train(
         snapshots.append({name: tensor.to("cpu", copy=True) for name, tensor in model.state_dict().items()})
         on_epoch(epoch + 1, settings.epochs)
     return snapshots
+
+
+def _fingerprint(config: RunConfig, own: ImageSet, placement: Placement) -> str:
+    """A hash of what decides the weights: `own` (the burn-in data), settings, the model with its code, machine."""
+    model = model_for(config.model, own, config.seed)
+    settings = {
+        "format": FORMAT,
+        "seed": config.seed,
+        "burn_in": config.training.burn_in.model_dump(exclude={"epochs"}),  # a longer one begins as a shorter one
+        "augment": config.data.augment,
+        "model": config.model.model_dump(),
+        "classes": own.classes,
+        "dtype": str(placement.dtype),
+        "channels_last": placement.channels_last,
+        "machine": _machine(placement.device),
+        "torch": torch.__version__,
+    }
+    weights = [
+        tensor.cpu().reshape(-1).contiguous().view(torch.uint8).numpy() for tensor in model.state_dict().values()
+    ]
+    return digest(json.dumps(settings, sort_keys=True), own.images, own.labels, *_code(model), *weights)
+
+
+def _machine(device: torch.device) -> str:
+    """What of the hardware changes rounding: a GPU's name, or a CPU's instructions and thread count."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type} {torch.backends.cpu.get_cpu_capability()} {torch.get_num_threads()} threads"
+
+
+def _code(model: nn.Module) -> list[str]:
+    """The structure of `model` and the source of every module class in it that is not PyTorch's."""
+    classes = {type(module) for module in model.modules() if not type(module).__module__.startswith("torch.")}
+    sources = []
+    for kind in sorted(classes, key=lambda kind: (kind.__module__, kind.__qualname__)):
+        try:
+            sources.append(inspect.getsource(kind))
+        except (OSError, TypeError):  # defined in a REPL or compiled: its structure and weights must do
+            sources.append(kind.__qualname__)
+    return [str(model), *sources]

@@ -24,6 +24,11 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def client_device(runtime: RuntimeConfig) -> torch.device:
+    """Where a client trains: the CPU, unless clients are given a share of the GPUs."""
+    return resolve_device("auto" if runtime.client_gpus > 0 else "cpu")
+
+
 @dataclass(frozen=True)
 class Placement:
     """Device, number format of the forward pass (weights stay float32) and memory layout of a model."""

@@ -1,14 +1,17 @@
-"""What everybody who acts as the server needs before the first round: the data, and the burned-in models."""
+"""What a process sets up once: the server its data and burned-in models, a client process its one model."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
+from torch import nn
 
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
-from fedmd.data.federated import FederatedData, load_federated_data
+from fedmd.data.federated import FederatedData, federated_data_of, load_federated_data
+from fedmd.models import model_for
 from fedmd.training.burn_in import BurnIn, burn_in
-from fedmd.training.device import Placement
+from fedmd.training.device import Placement, client_device
 
 
 @dataclass(frozen=True)
@@ -29,3 +32,15 @@ def set_up(config: RunConfig) -> Setup:
     data, placement = load_federated_data(config), Placement.of(config.runtime)
     cache = default_cache_dir(config.runtime.cache_dir)
     return Setup(data, placement, burn_in(config, data.images, data.split, placement=placement, cache_dir=cache))
+
+
+@lru_cache(maxsize=2)
+def client_model(run: str) -> nn.Module:
+    """The model of a configuration's JSON text, for whichever client: its weights are those last loaded into it."""
+    data = federated_data_of(run)
+    return model_for(data.config.model, data.images, data.config.seed).to(client_device(data.config.runtime))
+
+
+def fix_threads(run: str) -> None:
+    """As many threads as the worker has cores, whatever OMP_NUM_THREADS says: a run repeats."""
+    torch.set_num_threads(max(1, int(federated_data_of(run).config.runtime.client_cpus)))

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from fedmd.defense.samples.detectors import Detector, Stopping, discrepancy, pooled
 from fedmd.defense.samples.outputs import Answers, Reference, ask, penultimate
-from fedmd.training.mode import evaluating
+from fedmd.training.evaluate import evaluating
 
 # logits [n, K] of the samples numbered [n] -> scalar, summed over them
 _Loss = Callable[[Tensor, Tensor], Tensor]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedmd.training.mode import evaluating
+from fedmd.training.evaluate import evaluating
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from fedmd.flower.client.update_mod import update_collusion
 from fedmd.flower.wire import ClientUpdate, info_reply, read_request, stream_reply, update_reply
 from fedmd.flower.wire.model_exchange import fetch_state
 from fedmd.training.local import floating, train_client
-from fedmd.training.worker import client_model, fix_threads
+from fedmd.training.setup import client_model, fix_threads
 
 app = ClientApp(mods=[bound_to_node])
 

@@ -24,7 +24,7 @@ from fedmd.flower.wire import (
     stream_reply,
 )
 from fedmd.flower.wire.model_exchange import fetch_model
-from fedmd.training.worker import client_model, fix_threads
+from fedmd.training.setup import client_model, fix_threads
 
 
 def collusion(message: Message, context: Context, call_next: ClientAppCallable) -> Message:

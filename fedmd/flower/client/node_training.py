@@ -12,7 +12,7 @@ from fedmd.config import NodeConfig, RunConfig
 from fedmd.data.node_stream import read_samples
 from fedmd.flower.wire import ClientUpdate, Request
 from fedmd.models import model_for
-from fedmd.training.device import resolve_device
+from fedmd.training.device import client_device
 from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet
 
@@ -64,7 +64,7 @@ def _model(node: NodeConfig, config: RunConfig, own: ImageSet, start: Mapping[st
             sizes = _sizes(model_for(settings, own, config.seed).state_dict())
         if sizes != _sizes(start):
             raise ValueError(f"the model that came is not model.name={settings.name} for this node's images")
-    device = resolve_device("auto" if config.runtime.client_gpus > 0 else "cpu")
+    device = client_device(config.runtime)
     return model_for(settings, own, config.seed).to(device)
 
 

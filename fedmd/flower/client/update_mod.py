@@ -16,7 +16,7 @@ from fedmd.data.federated import FederatedData, federated_data_of
 from fedmd.flower.client.attack_mod import meeting_place
 from fedmd.flower.wire import ClientUpdate, narrow, read_own_updates, read_request, update_reply
 from fedmd.flower.wire.model_exchange import fetch_state
-from fedmd.training.worker import client_model, fix_threads
+from fedmd.training.setup import client_model, fix_threads
 
 
 def update_collusion(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
