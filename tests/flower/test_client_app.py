@@ -14,10 +14,11 @@ from fedmd.attacks.schedule import malicious_clients
 from fedmd.config import RunConfig
 from fedmd.data.federated import load_federated_data
 from fedmd.flower.client.app import app
-from fedmd.flower.wire import INFO, STREAM, Expected, info_request, read_batches, read_info, stream_request
+from fedmd.flower.wire import INFO, STREAM, Expected, info_request, read_info, stream_request
 from fedmd.flower.wire.model_exchange import ByReference, Exchange, InMessage, Published
 from fedmd.models import model_for
 from fedmd.types import StreamBatch
+from tests.hostile.wire import read_batches
 
 Make = Callable[..., RunConfig]
 ATTACK = {"attack": {"name": "accumulative", "fraction": 0.4}, "model": {"name": "cnn", "width": 2}}

@@ -11,7 +11,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmd.flower.wire import Expected, read_batches
+from fedmd.flower.wire import Expected
+from tests.hostile.wire import read_batches
 
 EXPECTED = Expected(shape=(1, 4, 4), classes=10, max_samples=3)
 ROUND = 5

@@ -14,13 +14,13 @@ from fedmd.flower.wire import (
     Expected,
     info_reply,
     info_request,
-    read_batches,
     read_info,
     read_own_batches,
     read_request,
     stream_reply,
     stream_request,
 )
+from tests.hostile.wire import read_batches
 
 EXPECTED = Expected(shape=(1, 4, 4), classes=10, max_samples=3)
 ROUND = 5

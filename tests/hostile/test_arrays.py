@@ -9,10 +9,10 @@ import torch
 from flwr.app import Array, ArrayRecord
 
 from fedmd.flower.strategies.replies import read_state, slots_of
-from fedmd.flower.wire import Expected, ExpectedUpdate, read_batches, read_updates, stream_reply
+from fedmd.flower.wire import Expected, ExpectedUpdate, read_updates, stream_reply
 from fedmd.flower.wire.arrays import CheckedArrays, is_finite, read_array, read_tensors
 from tests.hostile.mutations import npy
-from tests.hostile.wire import ROUND, answer, batch, update
+from tests.hostile.wire import ROUND, answer, batch, read_batches, update
 
 EXPECTED = Expected((1, 8, 8), 10, 4)
 WEIGHTS = ExpectedUpdate({"w": ((2, 3), np.dtype(np.float32))}, 50)

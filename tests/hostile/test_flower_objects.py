@@ -18,9 +18,9 @@ from httpx import ConnectError
 from fedmd.config import RunConfig
 from fedmd.flower.server import nodes as nodes_module
 from fedmd.flower.server.nodes import Nodes
-from fedmd.flower.wire import STREAM, Expected, read_batches, stream_reply, stream_request
+from fedmd.flower.wire import STREAM, Expected, stream_reply, stream_request
 from fedmd.types import StreamBatch
-from tests.hostile.wire import Clock
+from tests.hostile.wire import Clock, read_batches
 
 NODES = (101, 102, 103)
 Contents = dict[str, bytes]  # what a node uploaded: deflated objects by id

@@ -22,7 +22,6 @@ from fedmd.flower.wire import (
     Expected,
     ExpectedUpdate,
     info_request,
-    read_batches,
     read_info,
     read_request,
     read_updates,
@@ -34,7 +33,7 @@ from fedmd.flower.wire.reasons import error_of, shown
 from fedmd.rounds.learner import NO_VERDICTS
 from fedmd.rounds.session import Collected
 from fedmd.types import Rejection, StreamBatch
-from tests.hostile.wire import ROUND, Clock, WireGrid, answer, batch, encoded, request, update
+from tests.hostile.wire import ROUND, Clock, WireGrid, answer, batch, encoded, read_batches, request, update
 
 Make = Callable[..., RunConfig]
 EXPECTED = Expected((1, 8, 8), 10, 4)

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,17 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.superlink.grid import HttpGrid
 
-from fedmd.flower.wire import INFO, STREAM, ClientUpdate, info_reply, stream_request, update_reply
-from fedmd.types import StreamBatch
+from fedmd.flower.wire import (
+    INFO,
+    STREAM,
+    ClientUpdate,
+    Expected,
+    info_reply,
+    read_rounds,
+    stream_request,
+    update_reply,
+)
+from fedmd.types import Rejection, StreamBatch
 
 Answers = Callable[[int, Message], list[bytes]]
 
@@ -201,3 +210,10 @@ def _integer(value: Any) -> int | None:
 
 def _is_list(value: Any) -> bool:
     return str(value.WhichOneof("value")).endswith("_list")
+
+
+def read_batches(
+    message: Message, round: int, clients: Sequence[int], expected: Expected
+) -> tuple[list[StreamBatch], list[Rejection]]:
+    """`read_rounds` of a reply that answers for one round."""
+    return read_rounds(message, round, 1, clients, expected)[0]

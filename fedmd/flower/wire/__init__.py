@@ -20,7 +20,6 @@ from fedmd.flower.wire.header import INFO, PROTOCOL, Request, info_reply, info_r
 from fedmd.flower.wire.samples import (
     STREAM,
     Expected,
-    read_batches,
     read_own_batches,
     read_rounds,
     stream_reply,
@@ -49,7 +48,6 @@ __all__ = [
     "info_reply",
     "info_request",
     "narrow",
-    "read_batches",
     "read_info",
     "read_own_batches",
     "read_own_updates",

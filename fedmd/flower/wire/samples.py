@@ -77,20 +77,13 @@ def read_own_batches(message: Message) -> list[StreamBatch]:
     ]
 
 
-def read_batches(
-    message: Message, round: int, clients: Sequence[int], expected: Expected
-) -> tuple[list[StreamBatch], list[Rejection]]:
-    """Everything valid in a node's reply, and the reason for everything that is not. Never raises.
-
-    One client's bad batch does not cost the other clients of its node theirs.
-    """
-    return read_rounds(message, round, 1, clients, expected)[0]
-
-
 def read_rounds(
     message: Message, first: int, rounds: int, clients: Sequence[int], expected: Expected
 ) -> list[tuple[list[StreamBatch], list[Rejection]]]:
-    """`read_batches` for each of the `rounds` rounds from `first` on that one reply answers for. Never raises."""
+    """What is valid in each of the `rounds` rounds from `first` on that one reply answers for, and why the rest is not.
+
+    Never raises. One client's bad batch does not cost the other clients of its node theirs.
+    """
     try:
         check_header(message, first)
     except ValueError as error:
