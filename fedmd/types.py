@@ -117,7 +117,7 @@ class Rejection:
 
 
 @dataclass(frozen=True)
-class Stranger:
+class RefusedNode:
     """A node that was not let in, and why; `key` is its key's fingerprint, where nodes have keys."""
 
     reason: str

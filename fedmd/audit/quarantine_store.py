@@ -13,8 +13,8 @@ FOLDER = "quarantine"
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A batch on the shelf."""
+class StoredMessage:
+    """A batch in the store."""
 
     client: int
     round: int
@@ -26,7 +26,7 @@ class Kept:
         return storage.load(self.path)[0]
 
 
-class Shelf:
+class QuarantineStore:
     """`folder/client-3/round-000012.safetensors`, at most `max_rounds` different rounds and `max_bytes` of them."""
 
     def __init__(self, folder: Path, *, max_rounds: int, max_bytes: int) -> None:
@@ -43,7 +43,7 @@ class Shelf:
         for client in self.folder.glob("client-*"):
             storage.discard_leftovers(client, "round-*.safetensors")
 
-    def surplus(self, leaving: Collection[Kept] = ()) -> list[Kept]:
+    def surplus(self, leaving: Collection[StoredMessage] = ()) -> list[StoredMessage]:
         """The oldest batches that must go before the bounds hold, oldest first. Those `leaving` count as gone."""
         gone = {batch.path for batch in leaving}
         kept = [batch for batch in contents(self.folder) if batch.path not in gone]
@@ -57,17 +57,17 @@ class Shelf:
         return [batch for batch in kept if batch.path not in staying]
 
 
-def contents(folder: Path) -> list[Kept]:
-    """Everything on the shelf in `folder`, by round, then client."""
+def contents(folder: Path) -> list[StoredMessage]:
+    """Everything in the store in `folder`, by round, then client."""
     kept = []
     for path in folder.glob("client-*/round-*.safetensors"):
         numbers = re.fullmatch(r"client-(\d+)/round-(\d+)\.safetensors", path.relative_to(folder).as_posix())
         if numbers:
-            kept.append(Kept(int(numbers[1]), int(numbers[2]), path.stat().st_size, path))
+            kept.append(StoredMessage(int(numbers[1]), int(numbers[2]), path.stat().st_size, path))
     return sorted(kept, key=lambda batch: (batch.round, batch.client))
 
 
-def discard(batches: Sequence[Kept]) -> None:
+def discard(batches: Sequence[StoredMessage]) -> None:
     """Delete `batches`."""
     for batch in batches:
         batch.path.unlink(missing_ok=True)

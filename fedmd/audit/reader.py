@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmd.audit.chain import GENESIS, Position, link
-from fedmd.audit.entry import Entry
+from fedmd.audit.entries import Entry
 from fedmd.config import ConfigError
 
 _REFUSE = "BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END"

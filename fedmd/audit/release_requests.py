@@ -6,22 +6,22 @@ from pathlib import Path
 Release = tuple[int, int]  # a client, and the round since which it was in quarantine when its release was asked for
 
 
-def request_release(shelf: Path, client: int, since: int) -> None:
+def request_release(folder: Path, client: int, since: int) -> None:
     """Ask for the release of `client` from its quarantine `since` that round."""
-    shelf.mkdir(parents=True, exist_ok=True)
-    _path(shelf, client).write_text(f"{since}\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    _path(folder, client).write_text(f"{since}\n")
 
 
-def pending(shelf: Path) -> frozenset[Release]:
+def pending(folder: Path) -> frozenset[Release]:
     """The releases that are asked for. A file without a number stands for the present."""
-    found = ((path.name.removeprefix("release-"), _since(path)) for path in shelf.glob("release-*"))
+    found = ((path.name.removeprefix("release-"), _since(path)) for path in folder.glob("release-*"))
     return frozenset((int(name), since) for name, since in found if name.isdigit())
 
 
-def settle(shelf: Path, releases: Iterable[Release]) -> None:
+def discard(folder: Path, releases: Iterable[Release]) -> None:
     """These are fulfilled and recorded, or came to nothing; a later wish for the same client stays."""
     for client, since in releases:
-        if _since(path := _path(shelf, client)) == since:
+        if _since(path := _path(folder, client)) == since:
             path.unlink(missing_ok=True)
 
 
@@ -32,5 +32,5 @@ def _since(path: Path) -> int:
         return -1
 
 
-def _path(shelf: Path, client: int) -> Path:
-    return shelf / f"release-{client}"
+def _path(folder: Path, client: int) -> Path:
+    return folder / f"release-{client}"

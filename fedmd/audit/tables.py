@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from fedmd.audit.entry import NAMES
+from fedmd.audit.entries import NAMES
 from fedmd.audit.reader import Broken, Intact, Record
 from fedmd.storage import replacing
 

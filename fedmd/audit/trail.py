@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from fedmd.audit.chain import Position, canonical, link
-from fedmd.audit.entry import Entry
+from fedmd.audit.entries import Entry
 from fedmd.audit.reader import SCHEMA, find, is_void, trail_files
 from fedmd.config import ConfigError
 from fedmd.storage import discard_leftovers, replacing

@@ -3,73 +3,71 @@
 import json
 from pathlib import Path
 
-from fedmd.audit import quarantine_store as shelf
-from fedmd.audit import trail
-from fedmd.audit.entry import Entry
+from fedmd.audit import quarantine_store, trail
+from fedmd.audit.entries import Entry, JudgedMessage
 from fedmd.config import ConfigError, RunConfig
 from fedmd.report.summary import read_summary
 from fedmd.report.table import Row
-from fedmd.rounds.learner import OnlineLearner
-from fedmd.rounds.services import load_models, save_models
+from fedmd.rounds.stream import StreamServer
 from fedmd.storage import CheckpointError
 from fedmd.training.setup import set_up
-from fedmd.types import Action, StreamBatch
+from fedmd.types import Action, StreamBatch, Verdicts
 
 
 def replay(run: Path, client: int, *, learn: bool) -> list[Row]:
-    """One row a kept batch; the verdicts are added to the trail. With `learn` the run's saved model moves on.
+    """One row a stored batch; the verdicts are added to the trail. With `learn` the run's saved model moves on.
 
-    Raises ConfigError when the run is not finished or one of mode=update, keeps nothing of `client`, or was changed.
+    Raises ConfigError when the run is not finished or one of mode=update, stores nothing of `client`, or was changed.
     """
     config = _config(run)
-    kept = [batch for batch in shelf.contents(run / shelf.FOLDER) if batch.client == client]
-    if not kept:
+    stored = [batch for batch in quarantine_store.contents(run / quarantine_store.FOLDER) if batch.client == client]
+    if not stored:
         raise ConfigError(f"{run}: nothing is kept of client {client}.")
-    learner = _learner(run, config)
+    server = _server(run, config)
     rows: list[Row] = []
     with trail.AuditTrail(run / trail.FOLDER, rotate_bytes=config.audit.rotate_bytes) as recorded:
-        for batch in kept:
+        for batch in stored:
             try:
                 tensors = batch.load()
             except CheckpointError as error:
                 raise ConfigError(str(error)) from error
             sent = StreamBatch(client, batch.round, tensors["images"].numpy(), tensors["labels"].numpy())
-            judged, version = learner.judge([sent]), learner.pipeline.steps
-            verdicts = judged.screened.verdicts
-            counts = {action: int((verdicts.actions == action).sum()) for action in Action}
-            recorded.append(
-                [
-                    Entry(
-                        "replay",
-                        Action(int(action)).name.lower(),
-                        round=batch.round,
-                        client=client,
-                        index=index,
-                        discrepancy=float(score)
-                        if verdicts.discrepancy is None
-                        else float(verdicts.discrepancy[index]),
-                        score=None if verdicts.discrepancy is None else float(score),
-                        threshold=verdicts.threshold,
-                        model_version=version,
-                    )
-                    for index, (action, score) in enumerate(zip(verdicts.actions, verdicts.before, strict=True))
-                ]
-            )
+            judged, version = server.judge([sent]), server.version
+            recorded.append(_entries(judged.for_audit[0], batch.round, version))
             if learn:
                 recorded.append([Entry("replay", "learned", batch.round, client, model_version=version)])
-                learner.step(judged)
-            rows.append(
-                {
-                    "round": str(batch.round),
-                    "samples": str(len(sent)),
-                    **{action.name.lower(): str(count) for action, count in counts.items()},
-                    "score": f"{verdicts.before.mean():.3f}",
-                    "threshold": "–" if verdicts.threshold is None else f"{verdicts.threshold:.3f}",
-                }
-            )
+                server.learn(judged)
+            rows.append(_row(batch.round, judged.verdicts))
     if learn:
-        save_models(learner, run)
+        server.save_models(run)
     return rows
+
+
+def _entries(message: JudgedMessage, round: int, version: int) -> list[Entry]:
+    return [
+        Entry(
+            "replay",
+            action.name.lower(),
+            round=round,
+            client=message.client,
+            index=index,
+            discrepancy=score.discrepancy,
+            score=score.score,
+            threshold=score.threshold,
+            model_version=version,
+        )
+        for index, (action, score) in enumerate(zip(message.actions, message.scores, strict=True))
+    ]
+
+
+def _row(round: int, verdicts: Verdicts) -> Row:
+    return {
+        "round": str(round),
+        "samples": str(len(verdicts.actions)),
+        **{action.name.lower(): str(int((verdicts.actions == action).sum())) for action in Action},
+        "score": f"{verdicts.before.mean():.3f}",
+        "threshold": "–" if verdicts.threshold is None else f"{verdicts.threshold:.3f}",
+    }
 
 
 def _config(run: Path) -> RunConfig:
@@ -84,12 +82,11 @@ def _config(run: Path) -> RunConfig:
     return config
 
 
-def _learner(run: Path, config: RunConfig) -> OnlineLearner:
-    """The run's learner as the run left it; momentum begins anew."""
-    setup = set_up(config)
-    learner = OnlineLearner(config, setup.data.images, setup.data.split, setup.trained, setup.placement)
+def _server(run: Path, config: RunConfig) -> StreamServer:
+    """The run's server as the run left it; momentum begins anew."""
+    server = StreamServer(set_up(config))
     try:
-        load_models(learner, run)
+        server.load_models(run)
     except (FileNotFoundError, CheckpointError) as error:
         raise ConfigError(f"{run}: its last models cannot be read ({error}).") from error
-    return learner
+    return server

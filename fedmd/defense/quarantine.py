@@ -27,7 +27,7 @@ class Quarantine:
         caught = {client: round for client in evidence.nats if evidence.of(client) > config.limit}
         return Quarantine(evidence, {**caught, **self.since})
 
-    def served(self, round: int, config: QuarantineConfig) -> frozenset[int]:
+    def expired(self, round: int, config: QuarantineConfig) -> frozenset[int]:
         """The clients whose time is over when `round` begins."""
         if config.rounds is None:
             return frozenset()

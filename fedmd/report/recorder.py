@@ -105,10 +105,10 @@ class RunRecorder:
         self._metrics.write(line + "\n")
         self._metrics.flush()
 
-    def settle(self) -> Recorded:
+    def flush(self) -> Recorded:
         """How far the record goes; that much is on disk when this returns."""
         if self._metrics is None:
-            raise RuntimeError("settle() belongs inside `with RunRecorder(folder) as recorder:`")
+            raise RuntimeError("flush() belongs inside `with RunRecorder(folder) as recorder:`")
         for path in self._parts:
             with path.open("rb+") as written:
                 os.fsync(written.fileno())

@@ -3,10 +3,8 @@
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedmd import storage
@@ -15,25 +13,13 @@ from fedmd.report.files import METRICS
 from fedmd.report.summary import read_summary
 from fedmd.report.verdict_parts import FOLDER as PARTS
 from fedmd.report.verdict_parts import discard_parts
-from fedmd.rounds.session import is_checkpoint_due
+from fedmd.rounds.loop import is_checkpoint_due
 from fedmd.storage import CheckpointError, Saved, digest
 from fedmd.training.burn_in import BurnIn
 
 CONFIG = "config.json"  # there from a run's first moment on
 CHECKPOINT = "checkpoint.safetensors"  # there until the run has finished
 FORMAT = "3"
-
-
-@dataclass(frozen=True)
-class Start:
-    """Where a run begins: with round 0, or with `round` after what was `saved` (None: after burn-in).
-
-    `session` names the run to the clients, however often its server is started again.
-    """
-
-    session: str = field(default_factory=lambda: secrets.token_hex(8))
-    round: int = 0
-    saved: Saved | None = None
 
 
 class Checkpoints:

@@ -1,6 +1,7 @@
 """`fedmd calibrate`: a clean run on the operator's own data, in this process, and the thresholds that come of it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from fedmd.defense.calibration import Limit, Scores, limits
 from fedmd.defense.samples.detectors import pooled
 from fedmd.report.files import write_json
 from fedmd.rounds.calibration import calibration_text
-from fedmd.rounds.learner import Learned, OnlineLearner
+from fedmd.rounds.stream import JudgedSamples, StreamServer
 from fedmd.runs.federation import versions
 from fedmd.training.setup import set_up
 
@@ -32,11 +33,13 @@ def calibrate(
     """
     setup = set_up(config)
     data = setup.data
-    learner = OnlineLearner(_undefended(config), data.images, data.split, setup.trained, setup.placement)
+    server = StreamServer(replace(setup, data=replace(data, config=_undefended(config))))
     scores: list[Scores] = []
     for round in range(config.stream.rounds):
         batches = [data.streams.batch(client, round) for client in sample_clients(config, round)]
-        scores.append(_held_against_threshold(learner.learn(batches), config))
+        judged = server.judge(batches)
+        server.learn(judged)
+        scores.append(_held_against_threshold(judged, config))
         on_round(round, config.stream.rounds)
     try:
         found = limits(scores, fpr=config.threshold.fpr, confidence=confidence, window=window)
@@ -46,17 +49,15 @@ def calibrate(
     return found
 
 
-def _held_against_threshold(learned: Learned, config: RunConfig) -> Scores:
+def _held_against_threshold(judged: JudgedSamples, config: RunConfig) -> Scores:
     """One score for each thing that is judged: a sample, a client's message, or the round."""
-    before = torch.from_numpy(learned.screened.verdicts.before)
-    clients = torch.from_numpy(learned.clients)
-    judged = pooled(before, config.defense.stopping, clients).numpy()
+    before, clients = torch.from_numpy(judged.verdicts.before), torch.from_numpy(judged.clients)
+    scores = pooled(before, config.defense.stopping, clients).numpy()
     if config.defense.stopping == "per_sample":
-        return judged
-    first = [0] if config.defense.stopping == "batch_mean" else [
-        int((learned.clients == client).argmax()) for client in sorted(set(learned.clients.tolist()))
-    ]  # fmt: skip
-    return judged[first]
+        return scores
+    senders = sorted(set(judged.clients.tolist()))
+    first = [0] if config.defense.stopping == "batch_mean" else [int((judged.clients == c).argmax()) for c in senders]
+    return scores[first]
 
 
 def _undefended(config: RunConfig) -> RunConfig:

@@ -1,25 +1,31 @@
 """One federation from start to summary, on whatever grid Flower provides: simulated nodes or real ones."""
 
 import json
+import logging
 import platform
+import secrets
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Self
 
+import torch
+from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 from flwr.superlink.grid import InMemoryGrid
 
 from fedmd.attacks.backdoor import require_fit
-from fedmd.attacks.coalition import Coalition
-from fedmd.attacks.update_coalition import UpdateCoalition
 from fedmd.config import ConfigError, RunConfig
-from fedmd.data.federated import FederatedData
-from fedmd.flower.server.stream_rounds import StreamRounds
-from fedmd.flower.server.update_rounds import UpdateRounds
-from fedmd.flower.wire.model_exchange import Exchange, InMessage, shared_memory
+from fedmd.defense.updates.from_config import build_screen
+from fedmd.flower.client.attack import coalition_of
+from fedmd.flower.server.collect import AskForSamples, AskForUpdates, Asking, Collector
+from fedmd.flower.server.nodes import Nodes
+from fedmd.flower.strategies.aggregator import StrategyAggregator
+from fedmd.flower.strategies.catalogue import build_strategy
+from fedmd.flower.wire.model_exchange import InMessage, shared_memory
 from fedmd.report.detector import detector_setting
 from fedmd.report.figures.run import write_figures
 from fedmd.report.monitoring.progress import round_line
@@ -28,54 +34,40 @@ from fedmd.report.recorder import Recorded, RunRecorder
 from fedmd.report.summary import summarise, write_summary
 from fedmd.report.truth import Truth
 from fedmd.report.verdict_parts import discard_parts
-from fedmd.rounds.checkpoint import Checkpoints, Start, discard_checkpoint, note_config, sole_server
+from fedmd.rounds.checkpoint import Checkpoints, discard_checkpoint, note_config, sole_server
+from fedmd.rounds.gate import open_gate
+from fedmd.rounds.loop import run_rounds
+from fedmd.rounds.model import ServerModel
+from fedmd.rounds.protocols import Server
+from fedmd.rounds.stream import StreamServer
+from fedmd.rounds.update import UpdateServer
+from fedmd.runs.examples import example_images
 from fedmd.storage import Saved
-from fedmd.training.burn_in import BurnIn
-from fedmd.training.device import Placement
-from fedmd.training.setup import set_up
+from fedmd.training.local import floating
+from fedmd.training.setup import Setup, set_up
 from fedmd.types import Json, RoundReport, Strip
 
 Observer = Callable[[RunConfig, RoundReport], None]
+Side = tuple[Server[Any], Asking[Any]]  # a mode's server, and how its clients are asked
 
 
-class Rounds(Protocol):
-    """What the two modes differ in, made from (grid, data, burn-in, placement, exchange, the colluders' folder).
-
-    `run` says when it is ready for its first round, tells every round's report to its first argument as the round ends,
-    and may leave records of its mode in the run's folder; `strip` is known after that. While either is told, `state` is
-    what another one, made in the same way, needs as `start.saved` to go on with the next round. `rivals` are the
-    detectors whose scores the verdicts will have besides.
-    """
-
-    @property
-    def coalition(self) -> Coalition | UpdateCoalition: ...
-
-    @property
-    def burn_in_accuracy(self) -> float: ...
-
-    @property
-    def burn_in_attack_success(self) -> float | None: ...
-
-    @property
-    def rivals(self) -> list[str]: ...
-
-    @property
-    def strip(self) -> Strip | None: ...
-
-    def run(
-        self, on_report: Callable[[RoundReport], None], folder: Path, start: Start, on_start: Callable[[], None]
-    ) -> None: ...
-
-    def state(self) -> Saved: ...
+def _stream_side(setup: Setup) -> Side:
+    config, images = setup.data.config, setup.data.images
+    return StreamServer(setup), AskForSamples(config, images)
 
 
-_ROUNDS: dict[str, Callable[[Grid, FederatedData, BurnIn, Placement, Exchange, Path], Rounds]] = {
-    "stream": StreamRounds,
-    "update": UpdateRounds,
-}
+def _update_side(setup: Setup) -> Side:
+    data, config = setup.data, setup.data.config
+    model = ServerModel(setup)
+    arrays = ArrayRecord({name: tensor.cpu() for name, tensor in floating(model.net.state_dict()).items()})
+    aggregator = StrategyAggregator(build_strategy(config, model), arrays)
+    screen = build_screen(config, model.net, model.trusted, setup.trained.snapshots)
+    most = config.local.samples or len(data.split.stream)
+    asking = AskForUpdates(config, aggregator, model.net, data.images.classes, most)
+    return UpdateServer(model, aggregator, screen), asking
 
 
-_FRESH: Saved = {"session": "", "rounds": None, "poisoned_rounds": [], "recorded": [0, 0], "seconds": 0.0}
+_SIDES: dict[str, Callable[[Setup], Side]] = {"stream": _stream_side, "update": _update_side}
 
 
 def serve(
@@ -109,62 +101,122 @@ def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, bega
     setup = set_up(config)
     require_fit(config.attack, setup.data.images)
     checkpoints = Checkpoints(folder, config, setup.trained)
-    done, saved = checkpoints.load() or (0, _FRESH)
-    start = Start(saved["session"], done, saved["rounds"]) if saved["session"] else Start()
+    done, saved = checkpoints.load() or (0, None)
     with ExitStack() as stack:
+        stack.enter_context(quiet_flower())
         shared = stack.enter_context(shared_memory())
         exchange = shared if isinstance(grid, InMemoryGrid) else InMessage()
-        rounds = _ROUNDS[config.mode](grid, setup.data, setup.trained, setup.placement, exchange, Path(shared.folder))
-        coalition = rounds.coalition  # as an observer: it knows when the colluders act
+        server, asking = _SIDES[config.mode](setup)
+        burn_in = {"accuracy": server.model.accuracy(), "attack_success": server.model.attack_success()}
+        nodes = Nodes(grid, config, exchange.folder)
+        nodes.connect()
+        coalition = coalition_of(setup.data, Path(shared.folder))  # as an observer: it knows when the colluders act
         startup_s = time.perf_counter() - began
-        poisoned_rounds: list[int] = list(saved["poisoned_rounds"])
+        progress = Progress.of(saved)
         try:
-            recorder = stack.enter_context(RunRecorder(folder, rounds.rivals, after=Recorded(*saved["recorded"])))
+            recorder = stack.enter_context(RunRecorder(folder, server.baselines, after=progress.recorded))
         except ValueError as error:
             raise ConfigError(f"resume: {error}.") from error
         events = stack.enter_context(EventWriter(folder)) if config.runtime.tensorboard else None
+        if saved is not None:
+            server.restore(saved["server"])
+            coalition.blackboard.restore(saved["cache"])
+        gate = stack.enter_context(open_gate(config, folder, server, saved and saved["gate"], done))
 
-        def finish(report: RoundReport) -> None:
+        def keep(done: int) -> None:
+            if checkpoints.is_due(done):
+                recorded = recorder.flush()
+                now = {"server": server.state(), "gate": gate.state(), "cache": coalition.blackboard.state()}
+                checkpoints.save(done, {**now, **progress.state(recorded, time.perf_counter() - began)})
+
+        keep(done)
+        collect = Collector(config, nodes, exchange, asking, progress.session)
+        for result in run_rounds(config, server, collect, gate, coalition.phase, first=done):
+            report = result.report
             if coalition.is_active(report.round):
-                poisoned_rounds.append(report.round)
+                progress.poisoned_rounds.append(report.round)
+                progress.examples = example_images(setup.data, coalition.members, result) or progress.examples
             report.wall_s["attack"] = coalition.blackboard.seconds(report.round)
             recorder.record(report)
             if events is not None:
                 events.record(report)
             on_round(config, report)
             keep(report.round + 1)
-
-        def keep(done: int) -> None:
-            if checkpoints.is_due(done):
-                recorded = recorder.settle()
-                now: Saved = {
-                    "session": start.session,
-                    "rounds": rounds.state(),
-                    "poisoned_rounds": poisoned_rounds,
-                    "recorded": [recorded.bytes, recorded.parts],
-                    "seconds": saved["seconds"] + time.perf_counter() - began,
-                }
-                checkpoints.save(done, now)
-
-        rounds.run(finish, folder, start, lambda: keep(start.round))
-    truth = Truth(coalition.members, tuple(poisoned_rounds), coalition.poisoned_samples)
+        if isinstance(server, StreamServer) and config.quarantine.name != "none":
+            server.save_models(folder)
+    truth = Truth(coalition.members, tuple(progress.poisoned_rounds), coalition.poisoned_samples)
     truth.write(folder)
     settings = json.loads(config.to_json())
-    write_figures(folder, rounds.strip, detector_setting(settings), config.defense.stopping)
+    write_figures(folder, progress.examples, detector_setting(settings), config.defense.stopping)
     summary = summarise(
         folder,
         truth=truth,
-        burn_in_accuracy=rounds.burn_in_accuracy,
-        burn_in_attack_success=rounds.burn_in_attack_success,
+        burn_in_accuracy=burn_in["accuracy"],
+        burn_in_attack_success=burn_in["attack_success"],
         defense_name=config.defense.name,
         n_clients=config.federation.clients,
-        wall_s={"startup": startup_s, "total": saved["seconds"] + time.perf_counter() - began},
+        wall_s={"startup": startup_s, "total": progress.seconds + time.perf_counter() - began},
         seed=config.seed,
         config=settings,
         versions=versions(),
     )
     write_summary(folder, summary)
     return summary
+
+
+@dataclass
+class Progress:
+    """What of a run is no part of server, gate or clients, and outlives a killed server all the same.
+
+    `session` names the run to the clients, however often its server is started again; `seconds` is what earlier
+    servers spent; `examples` are the latest images for the eye.
+    """
+
+    session: str = field(default_factory=lambda: secrets.token_hex(8))
+    poisoned_rounds: list[int] = field(default_factory=list)
+    recorded: Recorded = field(default_factory=Recorded)
+    seconds: float = 0.0
+    examples: Strip | None = None
+
+    @classmethod
+    def of(cls, saved: Saved | None) -> Self:
+        """From what a checkpoint holds; that of a run that has not begun is None."""
+        if saved is None:
+            return cls()
+        images = saved["examples"]
+        return cls(
+            saved["session"],
+            list(saved["poisoned_rounds"]),
+            Recorded(*saved["recorded"]),
+            saved["seconds"],
+            None if images is None else Strip(*(tensor.numpy() for tensor in images)),
+        )
+
+    def state(self, recorded: Recorded, seconds: float) -> Saved:
+        """For a checkpoint: with how far the record goes, and the seconds of this server."""
+        shown = self.examples
+        return {
+            "session": self.session,
+            "poisoned_rounds": self.poisoned_rounds,
+            "recorded": [recorded.bytes, recorded.parts],
+            "seconds": self.seconds + seconds,
+            "examples": shown and [torch.tensor(part) for part in (shown.clean, shown.poisoned, shown.corrected)],
+        }
+
+
+@contextmanager
+def quiet_flower() -> Iterator[None]:
+    """Without the log lines of Flower and its strategies, dozens a round: progress is the observer's.
+
+    Errors still come through.
+    """
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def print_round(config: RunConfig, report: RoundReport) -> None:

@@ -49,6 +49,6 @@ def federate(overrides: list[str], folder: Path, cache: Path, *, stop_after: int
             lambda config, report: None,
             resume=stop_after is not None,
         )
-    rounds = kept["saved"]["rounds"]
-    model: dict[str, Tensor] = rounds["arrays"] if config.mode == "update" else rounds["learner"]["model"]
+    server = kept["saved"]["server"]
+    model: dict[str, Tensor] = server["aggregator"]["arrays"] if config.mode == "update" else server["model"]
     return model

@@ -1,9 +1,10 @@
-"""Measuring and correcting a round's updates with one net: what `DiscrepancyScreening` does besides talking Flower."""
+"""Judging a round's updates with one net: measured, held against limits, then rejected, shortened or weighed less."""
 
 import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from fedmd.defense.history import History
 from fedmd.defense.updates.discrepancy import State, largest_scale, load_between, update_discrepancy
-from fedmd.defense.updates.limits import Limits
+from fedmd.defense.updates.limits import Limits, UpdateThreshold, as_threshold, robust_threshold
 from fedmd.types import Action
 
+ScreeningAction = Literal["reject", "correct", "weight"]
 Probe = Tensor | Iterable[Tensor] | Iterable[Sequence[Tensor]]
 
 
@@ -42,31 +44,55 @@ class UpdateVerdict:
 
 
 class UpdateScreen:
-    """One net that takes the shape of every candidate model in turn, and the round's historical answers.
+    """One net that takes the shape of every candidate model in turn, the round's historical outputs, and the limits.
 
-    `model` is copied, so the caller's stays as it is; `probe` is read once: batches of images, or of (images, labels),
-    or one tensor of images. Labels are for `measures_loss` only: then every candidate's mean cross-entropy on the probe
-    (nats) is measured behind its discrepancies. That looks at labels, which (10) does not: a second extension.
-    One forward pass of a candidate serves every history. Holds two states and one net, whatever the number of clients,
-    beside what the histories hold.
+    Args:
+        model: copied, so the caller's stays as it is.
+        probe: trusted images; read once: batches of images, or of (images, labels), or one tensor of images.
+        histories: the models to compare with; an update is suspicious if it is outside the limits of any. One forward
+            pass of a candidate serves them all.
+        threshold: the largest D in nats, or a function that gives the round's limits.
+        loss_threshold: limits of every candidate's mean cross-entropy on the probe (nats), which is then measured
+            behind its discrepancies. That looks at labels, which (10) does not: a second extension.
+        action: what becomes of an update outside the limits. "reject": nothing is learned from it. "correct": one above
+            an upper limit is shortened to the largest scale that is not, rejected if there is none, and so is one below
+            a lower limit. "weight": it counts by limit / D (or D / limit).
+
+    Holds two states and one net, whatever the number of clients, beside what the histories hold.
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
 
     def __init__(
-        self, model: nn.Module, probe: Probe, histories: Sequence[History], *, measures_loss: bool = False
+        self,
+        model: nn.Module,
+        probe: Probe,
+        histories: Sequence[History],
+        *,
+        threshold: float | UpdateThreshold = robust_threshold,
+        loss_threshold: UpdateThreshold | None = None,
+        action: ScreeningAction = "reject",
     ) -> None:
+        if action not in get_args(ScreeningAction):
+            raise ValueError(f"action must be one of {', '.join(get_args(ScreeningAction))}, got {action!r}")
         self._model = copy.deepcopy(model).requires_grad_(False).eval()
         self.own: State = self._model.state_dict()  # the net's own tensors: every candidate is copied into these
         device = next((tensor.device for tensor in self.own.values()), None)
         images, labels = _read(probe)
         self._probe = [x.to(device) for x in images]
-        self._labels = torch.cat(labels).to(device) if measures_loss and labels else None
-        if measures_loss and self._labels is None:
+        self._labels = torch.cat(labels).to(device) if loss_threshold is not None and labels else None
+        if loss_threshold is not None and self._labels is None:
             raise ValueError("probe must have labels, as batches of (images, labels), for its loss to be screened")
         if sum(len(x) for x in self._probe) == 0:
             raise ValueError("probe must have at least one sample")
         if not histories:
             raise ValueError("history must be at least one model to compare with")
-        self._histories = tuple(histories)
+        self.histories = tuple(histories)
+        self.action = action
+        self._thresholds = [as_threshold(threshold)] * len(self.histories)
+        if loss_threshold is not None:
+            self._thresholds.append(loss_threshold)
         self._current: State = {}
         self._historical_logits = torch.empty(0)
 
@@ -74,7 +100,7 @@ class UpdateScreen:
         """Remember θ_t and what the historical models say to the probe."""
         self._current = current
         answers = []
-        for history in self._histories:
+        for history in self.histories:
             history.observe(current)
             load_between(self.own, history.state, history.state, 1)
             answers.append(self._answers())
@@ -84,6 +110,48 @@ class UpdateScreen:
     def started(self) -> bool:
         """Whether there is a round to measure updates in."""
         return self._historical_logits.numel() > 0
+
+    def judge(self, received: Sequence[tuple[int, State | str]]) -> tuple[UpdateVerdict, ...]:
+        """A verdict on each of a round's updates, given as (client or node id, state or why there is none).
+
+        Raises RuntimeError before the first `start_round`.
+        """
+        if not self.started:
+            raise RuntimeError("start_round must come before judge")
+        measured = [state if isinstance(state, str) else self._measured(state) for _, state in received]
+        found = [values for values in measured if isinstance(values, tuple)]
+        limits = tuple(of([values[i] for values in found]) for i, of in enumerate(self._thresholds))
+        verdicts = []
+        for (node, state), values in zip(received, measured, strict=True):
+            if isinstance(values, str) or isinstance(state, str):
+                verdicts.append(UpdateVerdict(node, (), (), 0.0, Action.REJECTED, str(values), limits))
+            elif excess(values, limits) <= 0:
+                verdicts.append(UpdateVerdict(node, values, values, 1.0, Action.ACCEPTED, "", limits))
+            else:
+                verdicts.append(self._act(node, state, values, limits))
+        return tuple(verdicts)
+
+    def _measured(self, state: State) -> tuple[float, ...] | str:
+        values = self.measure(state)
+        return values if math.inf not in values else "its answers to the probe are not finite"
+
+    def _act(self, node: int, state: State, values: tuple[float, ...], limits: tuple[Limits, ...]) -> UpdateVerdict:
+        """What `action` asks for, on an update outside the limits."""
+        below = any(value < limit.lower for value, limit in zip(values, limits, strict=True))
+        reason = self.explain(values, limits)
+        if self.action == "weight" and (share := math.exp(-excess(values, limits))) > 0:
+            return UpdateVerdict(node, values, values, share, Action.CORRECTED, reason, limits)
+        if self.action == "correct" and not below:
+            scale, after = self.correct(state, limits)
+            if scale > 0:
+                return UpdateVerdict(node, values, after, scale, Action.CORRECTED, reason, limits)
+        return UpdateVerdict(node, values, (), 0.0, Action.REJECTED, reason, limits)
+
+    @torch.no_grad()
+    def shortened(self, received: State, scale: float) -> State:
+        """θ_t + scale · Δ, in the net's own tensors: to be copied before the next update is looked at."""
+        load_between(self.own, self._current, received, scale)
+        return self.own
 
     @torch.inference_mode()
     def measure(self, received: State, scale: float = 1.0) -> tuple[float, ...]:
@@ -104,7 +172,7 @@ class UpdateScreen:
     def explain(self, values: Sequence[float], limits: Sequence[Limits]) -> str:
         """Which of the measured values are outside their limits, in words."""
         outside = (
-            f"its {'discrepancy' if i < len(self._histories) else 'loss'} {value:.3g} is not within "
+            f"its {'discrepancy' if i < len(self.histories) else 'loss'} {value:.3g} is not within "
             f"{limit.lower:.3g} and {limit.upper:.3g} nats"
             for i, (value, limit) in enumerate(zip(values, limits, strict=True))
             if not limit.lower <= value <= limit.upper
@@ -112,7 +180,7 @@ class UpdateScreen:
         return "; ".join(dict.fromkeys(outside))  # two histories may still be one model
 
     def correct(self, received: State, limits: Sequence[Limits]) -> tuple[float, tuple[float, ...]]:
-        """The largest scale with no discrepancy above its upper limit, and the discrepancies; `own` holds it."""
+        """The largest scale with no value above its upper limit, and the values there."""
         scale, _ = largest_scale(lambda a: _ratio(self.measure(received, a), limits), 1.0)
         return scale, self.measure(received, scale)
 

@@ -6,95 +6,86 @@ part of a red team goes on to the attack. Samples are sent without PyTorch, beca
 every message.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
-from flwr.clientapp.typing import ClientAppCallable
+from flwr.app import Context
 
 from fedmd.config import NodeConfig, RunConfig
 from fedmd.data.node_stream import REMEMBERED, next_samples, read_samples
-from fedmd.flower.wire import Request, info_reply, read_request, stream_reply, update_reply
+from fedmd.flower.client.handlers import make_client_app
+from fedmd.flower.wire.header import Request
+from fedmd.flower.wire.updates import ClientUpdate
 from fedmd.types import StreamBatch
 
-app = ClientApp()
 
+class NodeClient:
+    """See `Client`. Raises ValueError for a request beyond the node's own limits or about somebody else's client."""
 
-@app.query("info")
-def info(message: Message, context: Context) -> Message:
-    """Say which client this node answers for."""
-    node, request = _node(context), read_request(message)
-    if node.client >= (clients := RunConfig.parse(request.run).federation.clients):
-        raise ValueError(f"this node's client {node.client} is not one of the server's {clients}")
-    return _attacked(node, Message(info_reply([node.client], wants_model=False), reply_to=message), message, context)
+    def __init__(self, request: Request, context: Context) -> None:
+        if "stream" not in context.node_config:
+            raise ValueError("this node's --node-config names no stream")
+        self._node = NodeConfig.parse(dict(context.node_config))
+        self._request = request
+        self._context = context
+        self._config = RunConfig.parse(request.run)
 
+    @property
+    def clients(self) -> Sequence[int]:
+        """The one that the node's owner named."""
+        if self._node.client >= (known := self._config.federation.clients):
+            raise ValueError(f"this node's client {self._node.client} is not one of the server's {known}")
+        return (self._node.client,)
 
-@app.train("stream")
-def stream(message: Message, context: Context) -> Message:
-    """Send the next samples of this node's stream."""
-    node, request = _node(context), read_request(message)
-    session = request.session or str(context.run_id)
-    batches = own_batches(node, request, RunConfig.parse(request.run).stream.batch_size, session)
-    return _attacked(node, Message(stream_reply(request.round, batches), reply_to=message), message, context)
+    @property
+    def wants_model(self) -> bool:
+        """Only to attack with it; for training it comes unasked."""
+        if not self._node.red_team or self._config.mode == "update":
+            return False
+        from fedmd.flower.client.attack import coalition_for
 
+        coalition = coalition_for(self._request, self._context)
+        return coalition.needs_model and self._node.client in coalition.members
 
-@app.train("update")
-def update(message: Message, context: Context) -> Message:
-    """Train on this node's own samples and send what was learned."""
-    if not _node(context).red_team:
-        return _trained(message, context)
-    from fedmd.flower.client.update_mod import update_collusion
+    def batches(self) -> list[StreamBatch]:
+        """The next samples of the node's stream; fewer batches where it ends."""
+        request, node, size = self._request, self._node, self._config.stream.batch_size
+        if request.clients != (node.client,):
+            raise ValueError(f"this node speaks for client {node.client} alone")
+        if (asked := size * request.batches) > node.max_samples:
+            raise ValueError(f"{asked} samples are more than this node's max-samples={node.max_samples}")
+        batch: Callable[[int, int], StreamBatch | None] = self._own_batch
+        if node.red_team:
+            from fedmd.flower.client.attack import attacked_batches, coalition_for
 
-    return update_collusion(message, context, _trained)
+            batch = attacked_batches(batch, request, coalition_for(request, self._context))
+        rounds = range(request.round, request.round + request.batches)
+        return [sent for round in rounds if (sent := batch(node.client, round)) is not None]
 
+    def updates(self) -> list[ClientUpdate]:
+        """What the node learns from its own samples, or nothing where it is not asked."""
+        from fedmd.flower.client.node_training import own_update  # PyTorch, where a node trains
 
-def bound_to_node(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-    """Flower mod: where the node's owner named a stream, this module's app answers and no other."""
-    return app(message, context) if "stream" in context.node_config else call_next(message, context)
+        update: Callable[[int], ClientUpdate] = partial(own_update, self._node, self._request, self._config)
+        if self._node.red_team:
+            from fedmd.flower.client.attack import attacked_updates, coalition_for
 
+            update = attacked_updates(update, self._request, coalition_for(self._request, self._context))
+        if foreign := set(self._request.clients) - {self._node.client}:
+            raise ValueError(f"this node speaks for client {self._node.client} alone, not for {sorted(foreign)}")
+        return [update(client) for client in self._request.clients]
 
-def own_batches(node: NodeConfig, request: Request, batch_size: int, run: str) -> list[StreamBatch]:
-    """What the node's client sends in the rounds of `request`; fewer where its stream ends.
-
-    Raises ValueError for a request beyond the node's own limit or for somebody else's samples.
-    """
-    if request.clients != (node.client,):
-        raise ValueError(f"this node speaks for client {node.client} alone")
-    if (asked := batch_size * request.batches) > node.max_samples:
-        raise ValueError(f"{asked} samples are more than this node's max-samples={node.max_samples}")
-    position, batches = Path(node.position).expanduser(), []
-    for round in range(request.round, request.round + request.batches):
+    def _own_batch(self, client: int, round: int) -> StreamBatch | None:
         samples = next_samples(
-            position,
-            run,
+            Path(self._node.position).expanduser(),
+            self._request.session or str(self._context.run_id),
             round,
-            batch_size,
-            lambda start, count: read_samples(node, start, count),
-            remembered=max(REMEMBERED, 2 * request.batches),
+            self._config.stream.batch_size,
+            lambda start, count: read_samples(self._node, start, count),
+            remembered=max(REMEMBERED, 2 * self._request.batches),
         )
-        if samples is not None:
-            batches.append(StreamBatch(node.client, round, *samples))
-    return batches
+        return None if samples is None else StreamBatch(client, round, *samples)
 
 
-def _trained(message: Message, context: Context) -> Message:
-    from fedmd.flower.client.node_training import own_updates
-
-    request = read_request(message)
-    updates = own_updates(_node(context), request, RunConfig.parse(request.run))
-    return Message(update_reply(request.round, updates), reply_to=message)
-
-
-def _node(context: Context) -> NodeConfig:
-    if "stream" not in context.node_config:
-        raise ValueError("this node's --node-config names no stream")
-    return NodeConfig.parse(dict(context.node_config))
-
-
-def _attacked(node: NodeConfig, honest: Message, message: Message, context: Context) -> Message:
-    """The honest reply, or what becomes of it on a node of the red team."""
-    if not node.red_team:
-        return honest
-    from fedmd.flower.client.attack_mod import collusion
-
-    return collusion(message, context, lambda message, context: honest)
+app = make_client_app(NodeClient)

@@ -10,35 +10,32 @@ from torch import Tensor, nn
 
 from fedmd.config import NodeConfig, RunConfig
 from fedmd.data.node_stream import read_samples
-from fedmd.flower.wire import ClientUpdate, Request
+from fedmd.flower.wire.header import Request
+from fedmd.flower.wire.updates import ClientUpdate
 from fedmd.models import model_for
 from fedmd.training.device import client_device
 from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet
 
 
-def own_updates(node: NodeConfig, request: Request, config: RunConfig) -> list[ClientUpdate]:
-    """The update of the node's client, or none where it is not asked for.
+def own_update(node: NodeConfig, request: Request, config: RunConfig, client: int) -> ClientUpdate:
+    """The update of the node's `client`.
 
     A function of the node's samples and the request: what a simulated client with the same samples would send, bit for
-    bit. Raises ValueError for another client's update, a request beyond the node's own limits, or a model that is not
-    what the server's configuration says, and ConfigError where the samples cannot be read.
+    bit. Raises ValueError for a request beyond the node's own limits, or a model that is not what the server's
+    configuration says, and ConfigError where the samples cannot be read.
     """
-    if foreign := set(request.clients) - {node.client}:
-        raise ValueError(f"this node speaks for client {node.client} alone, not for {sorted(foreign)}")
     if config.local.epochs > node.max_epochs:
         raise ValueError(f"{config.local.epochs} epochs are more than this node's max-epochs={node.max_epochs}")
     if request.model is None:  # never a file that the server names
         raise ValueError("the request carries no model")
-    if not request.clients:
-        return []
     began = time.perf_counter()
     own, start = _own_samples(node, request, config), request.model.to_torch_state_dict()
     torch.set_num_threads(max(1, min(int(config.runtime.client_cpus), os.cpu_count() or 1)))
     model = _model(node, config, own, start)
-    train_client(model, start, own, config, client=node.client, round=request.round, proximal_mu=request.proximal_mu)
+    train_client(model, start, own, config, client=client, round=request.round, proximal_mu=request.proximal_mu)
     arrays = ArrayRecord({name: tensor.cpu() for name, tensor in floating(model.state_dict()).items()})
-    return [ClientUpdate(node.client, arrays, len(own), time.perf_counter() - began)]
+    return ClientUpdate(client, arrays, len(own), time.perf_counter() - began)
 
 
 def _own_samples(node: NodeConfig, request: Request, config: RunConfig) -> ImageSet:

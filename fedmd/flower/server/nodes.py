@@ -13,8 +13,8 @@ from flwr.superlink.grid import HttpGrid
 from fedmd.config import ConfigError, RunConfig
 from fedmd.flower.server.identity import fingerprints, read_register
 from fedmd.flower.server.pull import Pulls
-from fedmd.flower.wire import INFO, info_request, read_info
-from fedmd.types import Stranger
+from fedmd.flower.wire.header import INFO, info_request, read_info
+from fedmd.types import RefusedNode
 
 log = getLogger(__name__)
 _POLL_S = 0.005  # Grid.send_and_receive sleeps 0.1 s in simulation and 3 s in deployment; its own polls need not
@@ -25,11 +25,11 @@ _KEPT_ROUNDS, _KEPT_S = 10, 3600.0  # long enough for nodes whose clocks are min
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A round's clients by the node that answers for them, and those for whom no node does."""
+class Assignment:
+    """A round's clients by the node that answers for them, and those that no node answers for."""
 
     by_node: dict[int, list[int]]
-    orphans: tuple[int, ...]
+    unassigned: tuple[int, ...]
 
 
 class Nodes:
@@ -49,7 +49,7 @@ class Nodes:
         self._answered: set[int] = set()
         self.fingerprint_of: dict[int, str] = {}  # by client, where a register of keys is kept
         self.subscribers: set[int] = set()
-        self._strangers: list[Stranger] = []
+        self._refused: list[RefusedNode] = []
 
     def connect(self) -> None:
         """Wait for the federation's nodes and learn which clients each of them answers for.
@@ -96,8 +96,8 @@ class Nodes:
             ):
                 raise ValueError(f"its key {key or '(none)'} may not speak for clients {foreign}")
         except ValueError as error:
-            self._strangers.append(Stranger(f"node {node} is not part of the federation: {error}", key or None))
-            log.warning("%s", self._strangers[-1].reason)
+            self._refused.append(RefusedNode(f"node {node} is not part of the federation: {error}", key or None))
+            log.warning("%s", self._refused[-1].reason)
             return
         self._node_of.update(dict.fromkeys(clients, node))
         if key:
@@ -105,18 +105,18 @@ class Nodes:
         if wants_model:
             self.subscribers.add(node)
 
-    def strangers(self) -> tuple[Stranger, ...]:
+    def refused_since_last_time(self) -> tuple[RefusedNode, ...]:
         """The nodes that were not let in since the last call."""
-        told, self._strangers = tuple(self._strangers), []
-        return told
+        refused, self._refused = tuple(self._refused), []
+        return refused
 
-    def of(self, clients: Sequence[int]) -> Asked:
+    def assign(self, clients: Sequence[int]) -> Assignment:
         """Whom to ask for `clients`."""
         by_node: dict[int, list[int]] = {}
         for client in clients:
             if client in self._node_of:
                 by_node.setdefault(self._node_of[client], []).append(client)
-        return Asked(by_node, tuple(client for client in clients if client not in self._node_of))
+        return Assignment(by_node, tuple(client for client in clients if client not in self._node_of))
 
     def ask(self, requests: Mapping[int, Message]) -> dict[int, Message]:
         """Replies by node; a node that stays silent is absent. Replies are matched by the request they answer.

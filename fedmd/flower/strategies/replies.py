@@ -5,17 +5,16 @@ their layout and end the run when one differs, so that is settled here.
 """
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 from torch import Tensor
 
-from fedmd.flower.wire.arrays import Slots, Values, read_array, read_tensors
+from fedmd.flower.wire.arrays import Slots, read_tensors
 from fedmd.flower.wire.reasons import error_of, shown
+from fedmd.flower.wire.updates import as_tensors
 
 Layout = tuple[str, str, tuple[tuple[str, int], ...]]
 
@@ -60,18 +59,7 @@ def read_state(record: ArrayRecord, slots: Slots) -> dict[str, Tensor]:
     Raises:
         ValueError: a key, shape, dtype or value is not what the model can load.
     """
-    return _tensors(read_tensors(record, slots))
-
-
-def read_global(record: ArrayRecord) -> dict[str, Tensor]:
-    """The server's own arrays as CPU tensors, whatever they are. Not to be written to."""
-    return _tensors({name: read_array(name, array) for name, array in record.items()})
-
-
-def _tensors(values: Mapping[str, Values]) -> dict[str, Tensor]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor does anybody write to it
-        return {name: torch.from_numpy(array) for name, array in values.items()}
+    return as_tensors(read_tensors(record, slots))
 
 
 def slots_of(model: Mapping[str, Tensor]) -> Slots:

@@ -9,7 +9,6 @@ Screening model updates by eq (10), and correcting them, is an extension of ours
 import math
 from collections.abc import Callable, Iterable, Sequence
 from logging import INFO, WARNING
-from typing import Literal, get_args
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
@@ -18,8 +17,9 @@ from flwr.serverapp.strategy import Strategy
 from torch import nn
 
 from fedmd.defense.history import History, Lag, Snapshot
-from fedmd.defense.updates.limits import Limits, UpdateThreshold, as_threshold, robust_threshold
-from fedmd.defense.updates.screen import Probe, UpdateScreen, UpdateVerdict, excess
+from fedmd.defense.updates.discrepancy import State
+from fedmd.defense.updates.limits import UpdateThreshold, robust_threshold
+from fedmd.defense.updates.screen import Probe, ScreeningAction, UpdateScreen, UpdateVerdict
 from fedmd.flower.strategies.delegating import Wrapped
 from fedmd.flower.strategies.replies import (
     Layout,
@@ -28,13 +28,12 @@ from fedmd.flower.strategies.replies import (
     in_order,
     layout,
     metric_record,
-    read_global,
     read_state,
     slots_of,
 )
+from fedmd.flower.wire.updates import read_record
 from fedmd.types import Action
 
-ScreeningAction = Literal["reject", "correct", "weight"]
 OnVerdicts = Callable[[int, tuple[UpdateVerdict, ...]], None]
 
 
@@ -85,22 +84,27 @@ class DiscrepancyScreening(Wrapped):
         on_verdicts: OnVerdicts | None = None,
         max_examples: float = math.inf,
     ) -> None:
-        if action not in get_args(ScreeningAction):
-            raise ValueError(f"action must be one of {', '.join(get_args(ScreeningAction))}, got {action!r}")
         super().__init__(strategy)
         self.verdicts: tuple[UpdateVerdict, ...] = ()
         if history is None:
             history = (Lag(3), Snapshot())
-        self.histories = tuple(history) if isinstance(history, Sequence) else (history,)
-        self._screen = UpdateScreen(model, probe, self.histories, measures_loss=loss_threshold is not None)
+        self._screen = UpdateScreen(
+            model,
+            probe,
+            tuple(history) if isinstance(history, Sequence) else (history,),
+            threshold=threshold,
+            loss_threshold=loss_threshold,
+            action=action,
+        )
         self._slots = slots_of(self._screen.own)
-        self._thresholds = [as_threshold(threshold)] * len(self.histories)
-        if loss_threshold is not None:
-            self._thresholds.append(loss_threshold)
-        self._action = action
         self._on_verdicts = on_verdicts
         self._weight_key = str(getattr(strategy, "weighted_by_key", "num-examples"))
         self._max_examples = max_examples
+
+    @property
+    def histories(self) -> tuple[History, ...]:
+        """The models that updates are compared with."""
+        return self._screen.histories
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -109,7 +113,7 @@ class DiscrepancyScreening(Wrapped):
         shapes = {name: tuple(array.shape) for name, array in arrays.items()}
         if shapes != {name: shape for name, (shape, _) in self._slots.items()}:
             raise ValueError("model must have the keys and shapes of the arrays to train: pass the net they come from")
-        self._screen.start_round(read_global(arrays))
+        self._screen.start_round(read_record(arrays))
         self._names = list(arrays)
         return super().configure_train(server_round, arrays, config, grid)
 
@@ -120,29 +124,22 @@ class DiscrepancyScreening(Wrapped):
         replies = list(replies)
         if not self._screen.started:
             raise RuntimeError("configure_train must come before aggregate_train")
-        measured = self._measure(replies)
-        found = [value for value in measured if isinstance(value, tuple)]
-        limits = tuple(of([values[i] for values in found]) for i, of in enumerate(self._thresholds))
+        states = self._read(replies)
+        received = [(reply.metadata.src_node_id, state) for reply, state in zip(replies, states, strict=True)]
+        self.verdicts = self._screen.judge(received)
         kept: list[Message] = []
-        verdicts: list[UpdateVerdict] = []
-        for reply, value in zip(replies, measured, strict=True):
-            node = reply.metadata.src_node_id
-            if isinstance(value, str):
-                verdict = UpdateVerdict(node, (), (), 0.0, Action.REJECTED, value, limits)
-            elif excess(value, limits) <= 0:
-                verdict = UpdateVerdict(node, value, value, 1.0, Action.ACCEPTED, "", limits)
-            else:
-                verdict = self._act(reply, value, limits)
-            verdicts.append(verdict)
-            if verdict.action != Action.REJECTED:
-                in_order(array_record(reply), self._names)
-                kept.append(reply)
-        self.verdicts = tuple(verdicts)
+        for reply, state, verdict in zip(replies, states, self.verdicts, strict=True):
+            if verdict.action == Action.REJECTED or isinstance(state, str):
+                continue
+            if verdict.action == Action.CORRECTED:
+                self._correct(reply, state, verdict)
+            in_order(array_record(reply), self._names)
+            kept.append(reply)
         self._report(server_round)
         return super().aggregate_train(server_round, kept)
 
-    def _measure(self, replies: list[Message]) -> list[tuple[float, ...] | str]:
-        """For every reply its discrepancies, or the reason why it has none."""
+    def _read(self, replies: list[Message]) -> list[State | str]:
+        """For every reply the model in it, or the reason why it cannot be used."""
         layouts: list[Layout | str] = []
         for reply in replies:
             try:
@@ -151,36 +148,28 @@ class DiscrepancyScreening(Wrapped):
                 layouts.append(str(error))
         usual = [each for each in layouts if not isinstance(each, str)]
         expected = commonest(usual) if usual else None
-        measured: list[tuple[float, ...] | str] = []
+        states: list[State | str] = []
         for reply, found in zip(replies, layouts, strict=True):
             if isinstance(found, str):
-                measured.append(found)
+                states.append(found)
             elif found != expected:
-                measured.append("its records have other names or lengths than most replies'")
+                states.append("its records have other names or lengths than most replies'")
             else:
                 try:
-                    values = self._screen.measure(read_state(array_record(reply), self._slots))
-                    measured.append(values if math.inf not in values else "its answers to the probe are not finite")
+                    states.append(read_state(array_record(reply), self._slots))
                 except ValueError as error:
-                    measured.append(str(error))
-        return measured
+                    states.append(str(error))
+        return states
 
-    def _act(self, reply: Message, values: tuple[float, ...], limits: tuple[Limits, ...]) -> UpdateVerdict:
-        """What `action` asks for, on an update outside the limits."""
-        node, action, record = reply.metadata.src_node_id, Action.CORRECTED, array_record(reply)
-        below = any(value < limit.lower for value, limit in zip(values, limits, strict=True))
-        reason = self._screen.explain(values, limits)
-        if self._action == "weight" and (share := math.exp(-excess(values, limits))) > 0:
+    def _correct(self, reply: Message, state: State, verdict: UpdateVerdict) -> None:
+        """Make of the reply, in place, what the verdict leaves of it."""
+        if self._screen.action == "weight":
             metrics = metric_record(reply)
-            metrics[self._weight_key] = float(metrics[self._weight_key]) * share  # type: ignore[arg-type]
-            return UpdateVerdict(node, values, values, share, action, reason, limits)
-        if self._action == "correct" and not below:
-            scale, after = self._screen.correct(read_state(record, self._slots), limits)
-            if scale > 0:
-                for name, tensor in self._screen.own.items():
-                    record[name] = Array(tensor.cpu().numpy())
-                return UpdateVerdict(node, values, after, scale, action, reason, limits)
-        return UpdateVerdict(node, values, (), 0.0, Action.REJECTED, reason, limits)
+            metrics[self._weight_key] = float(metrics[self._weight_key]) * verdict.scale  # type: ignore[arg-type]
+            return
+        record = array_record(reply)
+        for name, tensor in self._screen.shortened(state, verdict.scale).items():
+            record[name] = Array(tensor.cpu().numpy())
 
     def _report(self, server_round: int) -> None:
         for verdict in self.verdicts:
@@ -191,5 +180,5 @@ class DiscrepancyScreening(Wrapped):
 
     def summary(self) -> None:
         """Log what is screened, then the inner strategy's summary."""
-        log(INFO, "\t├──> Discrepancy screening: action %s", self._action)
+        log(INFO, "\t├──> Discrepancy screening: action %s", self._screen.action)
         super().summary()

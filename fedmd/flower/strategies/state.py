@@ -27,10 +27,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmd.config import ConfigError
-from fedmd.flower.server.guarded import Guarded
 from fedmd.flower.strategies.byzfl import ByzFL
 from fedmd.flower.strategies.flat import CenteredClipping, FLTrust, NormClipping
-from fedmd.flower.strategies.screening import DiscrepancyScreening
 from fedmd.storage import Saved
 
 
@@ -87,27 +85,6 @@ def _moments_back(strategy: FedAdam, saved: Saved) -> None:
     strategy.m_t, strategy.v_t = _arrays(saved["m"]), _arrays(saved["v"])
 
 
-def _screening(strategy: DiscrepancyScreening) -> Saved | None:
-    inner = strategy_state(strategy.strategy)
-    return None if inner is None else {"inner": inner, "histories": [each.save() for each in strategy.histories]}
-
-
-def _screening_back(strategy: DiscrepancyScreening, saved: Saved) -> None:
-    restore_strategy(strategy.strategy, saved["inner"])
-    for history, state in zip(strategy.histories, saved["histories"], strict=True):
-        history.restore(state)
-
-
-def _guarded(strategy: Guarded) -> Saved | None:
-    inner = strategy_state(strategy.strategy)
-    return None if inner is None else {"inner": inner, "moves": strategy.moves}
-
-
-def _guarded_back(strategy: Guarded, saved: Saved) -> None:
-    restore_strategy(strategy.strategy, saved["inner"])
-    strategy.moves = saved["moves"]
-
-
 _STATELESS = (FedAvg, FedProx, FedMedian, FedTrimmedAvg, Krum, MultiKrum, Bulyan, NormClipping, FLTrust)
 _KNOWN: dict[type[Strategy], tuple[Callable[[Any], Saved | None], Callable[[Any, Saved], None]]] = {
     **dict.fromkeys(_STATELESS, (_nothing, _nothing_back)),
@@ -115,6 +92,4 @@ _KNOWN: dict[type[Strategy], tuple[Callable[[Any], Saved | None], Callable[[Any,
     FedAvgM: (_momentum, _momentum_back),
     CenteredClipping: (CenteredClipping.state, CenteredClipping.restore),
     ByzFL: (ByzFL.state, ByzFL.restore),
-    Guarded: (_guarded, _guarded_back),
-    DiscrepancyScreening: (_screening, _screening_back),
 }

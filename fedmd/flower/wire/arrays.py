@@ -29,18 +29,6 @@ _SHORT = 256  # bytes; every header that NumPy writes of a tensor without fields
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-class CheckedArrays(ArrayRecord):
-    """A record that `read_tensors` found to be what was wanted, with what it read: nobody need check it again."""
-
-    def __init__(self, record: ArrayRecord, slots: Slots, read: dict[str, Values]) -> None:
-        super().__init__({name: record[name] for name in slots})
-        self.__dict__["slots"], self.__dict__["read"] = slots, read
-
-    def __setitem__(self, name: str, array: Array) -> None:
-        super().__setitem__(name, array)
-        self.__dict__.pop("read", None)  # no longer what was read
-
-
 def read_array(name: str, array: Array) -> Values:
     """A read-only view of the array in .npy form that `array` holds. Raises ValueError with a reason, and no other."""
     if array.stype != "numpy.ndarray":
@@ -87,9 +75,6 @@ def read_tensors(record: ArrayRecord | None, slots: Slots) -> dict[str, Values]:
 
     Raises ValueError with a reason.
     """
-    if isinstance(record, CheckedArrays) and "read" in record.__dict__ and record.__dict__["slots"] == slots:
-        read: dict[str, Values] = record.__dict__["read"]
-        return read
     if record is None:
         raise ValueError("there is no update")
     if set(record) != set(slots):

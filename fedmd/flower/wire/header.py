@@ -17,18 +17,46 @@ HEADER, MODEL = "fedmd", "model"
 
 @dataclass(frozen=True)
 class Request:
-    """A server's request as a client reads it. `model` is None for a node that did not subscribe to it."""
+    """What the server asks of a node in a round: what `clients` have for it.
+
+    run: the whole configuration, as JSON.
+    session: the run's name, the same when its server is started again.
+    exchange: the folder that a simulation's processes share; "" where there is none.
+    model_file, model: the server's model by file name or in the message; "" and None for a node without a wish for it.
+    batches: of mode=stream: those of so many rounds, from `round` on, in one reply.
+    proximal_mu: of mode=update, for FedProx.
+    classes: of mode=update: what the model tells apart, for nodes with data of their own.
+    """
 
     run: str
     round: int
     clients: tuple[int, ...]
-    exchange: str
-    model_file: str
-    model: ArrayRecord | None
-    proximal_mu: float = 0.0  # of mode=update, for FedProx
-    batches: int = 1  # of mode=stream: those of so many rounds, from `round` on
-    classes: int = 0  # of mode=update: what the model tells apart, for nodes with data of their own
-    session: str = ""  # of mode=stream: the run's name, whatever Flower calls it after the server was started again
+    session: str = ""
+    exchange: str = ""
+    model_file: str = ""
+    model: ArrayRecord | None = None
+    batches: int = 1
+    proximal_mu: float = 0.0
+    classes: int = 0
+
+
+def request_content(request: Request) -> RecordDict:
+    """`request` as it travels."""
+    header = ConfigRecord(
+        {
+            "protocol": PROTOCOL,
+            "run": request.run,
+            "round": request.round,
+            "clients": list(request.clients),
+            "session": request.session,
+            "exchange": request.exchange,
+            "model_file": request.model_file,
+            "batches": request.batches,
+            "proximal_mu": request.proximal_mu,
+            "classes": request.classes,
+        }
+    )
+    return RecordDict({HEADER: header} if request.model is None else {HEADER: header, MODEL: request.model})
 
 
 def info_request(run: str, exchange: str = "") -> RecordDict:
@@ -54,20 +82,6 @@ def read_info(message: Message, clients: int) -> tuple[tuple[int, ...], bool]:
     if not isinstance(wants_model, bool):
         raise ValueError("wants_model must be a boolean")
     return tuple(cast(list[int], claimed)), wants_model
-
-
-def round_header(run: str, round: int, clients: Sequence[int], exchange: str, model_file: str) -> ConfigRecord:
-    """The head of a round's request, of either mode."""
-    return ConfigRecord(
-        {
-            "protocol": PROTOCOL,
-            "run": run,
-            "round": round,
-            "clients": list(clients),
-            "exchange": exchange,
-            "model_file": model_file,
-        }
-    )
 
 
 def read_request(message: Message) -> Request:

@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
 from fedmd import storage
-from fedmd.flower.wire import Request
+from fedmd.flower.wire.header import Request
 
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 2**30
@@ -77,11 +77,6 @@ def _sweep() -> None:
         owner = folder.name.split("-")[1]
         if owner.isdigit() and not Path("/proc", owner).exists() and Path("/proc/self").exists():
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def fetch_model(request: Request, model: nn.Module) -> None:
-    """Load the published model into `model`. Raises ValueError when the request carries none."""
-    model.load_state_dict(fetch_state(request))
 
 
 def fetch_state(request: Request) -> dict[str, Tensor]:

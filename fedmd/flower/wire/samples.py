@@ -11,13 +11,10 @@ from numpy.typing import NDArray
 from fedmd.flower.wire.arrays import Values, read_array
 from fedmd.flower.wire.header import (
     HEADER,
-    MODEL,
     PROTOCOL,
     check_header,
     content_hash,
-    header_of,
     note_unasked,
-    round_header,
 )
 from fedmd.flower.wire.reasons import shown
 from fedmd.types import Rejection, StreamBatch
@@ -26,7 +23,7 @@ STREAM = "train.stream"
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedBatch:
     """What a valid batch looks like: sample shape (C, H, W), number of classes, most samples a client may send."""
 
     shape: tuple[int, int, int]
@@ -34,29 +31,8 @@ class Expected:
     max_samples: int
 
 
-def stream_request(
-    run: str,
-    round: int,
-    clients: Sequence[int],
-    exchange: str,
-    model_file: str = "",
-    model: ArrayRecord | None = None,
-    *,
-    batches: int = 1,
-    session: str = "",
-) -> RecordDict:
-    """Ask a node for `clients`' batches of `round` and the next `batches - 1` rounds, in one reply.
-
-    The model by file name or in the message, for subscribers only. `session` is the run's name, the same when its
-    server is started again.
-    """
-    header = round_header(run, round, clients, exchange, model_file)
-    header["batches"], header["session"] = batches, session
-    return RecordDict({HEADER: header} if model is None else {HEADER: header, MODEL: model})
-
-
-def stream_reply(round: int, batches: Sequence[StreamBatch]) -> RecordDict:
-    """A node's answer to `stream_request`: batches of `round` and perhaps of the rounds after it."""
+def batches_reply(round: int, batches: Sequence[StreamBatch]) -> RecordDict:
+    """A node's answer to a request for samples: batches of `round` and perhaps of the rounds after it."""
     clients = list(dict.fromkeys(batch.client for batch in batches))
     records = RecordDict({HEADER: ConfigRecord({"protocol": PROTOCOL, "round": round, "clients": clients})})
     for batch in batches:
@@ -65,22 +41,10 @@ def stream_reply(round: int, batches: Sequence[StreamBatch]) -> RecordDict:
     return records
 
 
-def read_own_batches(message: Message) -> list[StreamBatch]:
-    """The batches of a reply this process has just made itself (the attack mod's view; not validated)."""
-    header = header_of(message)
-    first, clients = cast(int, header["round"]), cast(list[int], header["clients"])
-    return [
-        StreamBatch(client, first + offset, record["images"].numpy(), record["labels"].numpy())
-        for offset in range(len(message.content.array_records))
-        for client in clients
-        if (record := message.content.array_records.get(_batch_key(client, offset))) is not None
-    ]
-
-
-def read_rounds(
-    message: Message, first: int, rounds: int, clients: Sequence[int], expected: Expected
+def read_batches(
+    message: Message, first: int, rounds: int, clients: Sequence[int], expected: ExpectedBatch
 ) -> list[tuple[list[StreamBatch], list[Rejection]]]:
-    """What is valid in each of the `rounds` rounds from `first` on that one reply answers for, and why the rest is not.
+    """Everything valid in a node's reply, round by round from `first` on, and the reason for all that is not.
 
     Never raises. One client's bad batch does not cost the other clients of its node theirs.
     """
@@ -109,7 +73,7 @@ def _batch_key(client: int, offset: int) -> str:
     return f"batch.{client}" if offset == 0 else f"batch.{client}.{offset}"
 
 
-def _read(record: ArrayRecord | None, expected: Expected) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _read(record: ArrayRecord | None, expected: ExpectedBatch) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images and labels as they were really sent. Bytes cannot be out of range, infinite or NaN."""
     if record is None or set(record) != {"images", "labels"}:
         raise ValueError("there is no batch with images and labels")

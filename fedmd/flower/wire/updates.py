@@ -1,22 +1,20 @@
 """Trained models on their way up, in mode=update, and how the server checks them."""
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fedmd.flower.wire.arrays import CheckedArrays, Slots, read_tensors
+from fedmd.flower.wire.arrays import Slots, Values, read_array, read_tensors
 from fedmd.flower.wire.header import (
     HEADER,
-    MODEL,
     PROTOCOL,
     check_header,
     content_hash,
-    header_of,
     note_unasked,
-    round_header,
 )
 from fedmd.flower.wire.reasons import shown
 from fedmd.types import Rejection
@@ -41,8 +39,8 @@ class ClientUpdate:
     content: str | None = None
 
     def tensors(self) -> "dict[str, Tensor]":
-        """The trained model's tensors by name."""
-        return dict(self.arrays.to_torch_state_dict())
+        """The trained model's tensors by name, where they lie: not to be written to."""
+        return read_record(self.arrays)
 
 
 @dataclass(frozen=True)
@@ -53,34 +51,22 @@ class ExpectedUpdate:
     max_examples: int
 
 
-def update_request(
-    run: str,
-    round: int,
-    clients: Sequence[int],
-    exchange: str,
-    proximal_mu: float,
-    model_file: str = "",
-    model: ArrayRecord | None = None,
-    *,
-    classes: int = 0,
-) -> RecordDict:
-    """Ask a node to train the models of `clients`; the server's model by file name or in the message.
-
-    `classes` is what nodes need to know of the server's data, to build the model for theirs.
-    """
-    header = round_header(run, round, clients, exchange, model_file)
-    header["proximal_mu"] = proximal_mu
-    header["classes"] = classes
-    return RecordDict({HEADER: header} if model is None else {HEADER: header, MODEL: model})
+def read_record(record: ArrayRecord) -> "dict[str, Tensor]":
+    """The arrays of `record` as CPU tensors, whatever they are. Not to be written to."""
+    return as_tensors({name: read_array(name, array) for name, array in record.items()})
 
 
-def narrow(message: Message, clients: Sequence[int]) -> None:
-    """Make a request, in place, one for `clients` only (the attack mod's way to speak for the others)."""
-    header_of(message)["clients"] = list(clients)
+def as_tensors(values: Mapping[str, Values]) -> "dict[str, Tensor]":
+    """CPU tensors that share the memory of `values`. Not to be written to."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor does anybody write to it
+        return {name: torch.from_numpy(array) for name, array in values.items()}
 
 
-def update_reply(round: int, updates: Sequence[ClientUpdate]) -> RecordDict:
-    """A node's answer to `update_request`."""
+def updates_reply(round: int, updates: Sequence[ClientUpdate]) -> RecordDict:
+    """A node's answer to a request for updates."""
     header = ConfigRecord(
         {
             "protocol": PROTOCOL,
@@ -94,16 +80,6 @@ def update_reply(round: int, updates: Sequence[ClientUpdate]) -> RecordDict:
     for update in updates:
         records[_key(update.client)] = update.arrays
     return records
-
-
-def read_own_updates(message: Message) -> list[ClientUpdate]:
-    """The updates of a reply this process has just made itself (the attack mod's view; not validated)."""
-    header = header_of(message)
-    columns = (cast(list[float], header[name]) for name in ("clients", "examples", "seconds"))
-    return [
-        ClientUpdate(int(client), message.content.array_records[_key(int(client))], int(examples), seconds)
-        for client, examples, seconds in zip(*columns, strict=True)
-    ]
 
 
 def read_updates(
@@ -127,7 +103,8 @@ def read_updates(
                 raise ValueError("the reply does not list it")
             examples, seconds = _plausible(*claims[client], expected)
             record = message.content.array_records.get(_key(client))
-            arrays = CheckedArrays(cast(ArrayRecord, record), expected.tensors, read_tensors(record, expected.tensors))
+            read_tensors(record, expected.tensors)
+            arrays = ArrayRecord({name: cast(ArrayRecord, record)[name] for name in expected.tensors})
             updates.append(ClientUpdate(client, arrays, examples, seconds, content))
         except ValueError as error:
             rejections.append(Rejection(client, str(error), content))

@@ -1,0 +1,209 @@
+"""A round's transport: ask the nodes for their clients' messages, validate what comes, sort it by client.
+
+Samples and updates differ in how they are asked for and read (`AskForSamples`, `AskForUpdates`), and in nothing else.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Generic, Protocol
+
+import numpy as np
+from flwr.app import Message
+from torch import nn
+
+from fedmd.config import RunConfig
+from fedmd.flower.server.nodes import Nodes, size_of
+from fedmd.flower.strategies.aggregator import StrategyAggregator
+from fedmd.flower.wire.header import Request, request_content
+from fedmd.flower.wire.model_exchange import Exchange, Published
+from fedmd.flower.wire.samples import STREAM, ExpectedBatch, read_batches
+from fedmd.flower.wire.updates import UPDATE, ClientUpdate, ExpectedUpdate, read_updates
+from fedmd.rounds.records import Collected, M
+from fedmd.training.local import floating
+from fedmd.types import ImageSet, Rejection, StreamBatch
+
+_MESSAGE_BYTES = 2**26  # the most samples in one reply, unless limits.max_message_bytes says otherwise
+_ARRAY_HEADER_BYTES = 1024  # an array's own description, with room to spare
+
+Read = list[tuple[list[M], list[Rejection]]]  # by round of a reply: what is valid, and why the rest is not
+
+
+class Asking(Protocol[M]):
+    """What is asked of clients, and how their node's reply is read.
+
+    `noun` is what a message is called; `everybody_wants_model`: the model goes to every node, asked for or not.
+    """
+
+    message_type: str
+    noun: str
+    everybody_wants_model: bool
+    rounds_per_reply: int
+
+    def begin(self, round: int, clients: Sequence[int]) -> tuple[Sequence[int], Request]:
+        """Whom of `clients` to ask, and what every request of the round has in common."""
+
+    def bound(self, clients: int) -> tuple[int, str]:
+        """The most bytes of arrays in a reply for so many clients, and where that bound is from."""
+
+    def read(self, reply: Message, first: int, rounds: int, clients: Sequence[int]) -> Read[M]: ...
+
+    def seconds(self, messages: Sequence[M]) -> dict[str, float]:
+        """What clients say that they spent, by stage."""
+
+
+class AskForSamples:
+    """The batches of mode=stream."""
+
+    message_type, noun, everybody_wants_model = STREAM, "batch", False
+
+    def __init__(self, config: RunConfig, images: ImageSet) -> None:
+        channels, height, width = images.images.shape[1:]
+        most = config.limits.max_samples or config.stream.batch_size
+        self.expected = ExpectedBatch((channels, height, width), images.classes, most)
+        self.rounds_per_reply = config.federation.batches_per_reply
+        self._most = config.limits.max_message_bytes or _MESSAGE_BYTES
+        self._run = config.to_json()
+
+    def begin(self, round: int, clients: Sequence[int]) -> tuple[Sequence[int], Request]:
+        """All of them."""
+        return clients, Request(self._run, round, ())
+
+    def bound(self, clients: int) -> tuple[int, str]:
+        """limits.max_message_bytes."""
+        return self._most, f"limits.max_message_bytes={self._most}"
+
+    def read(self, reply: Message, first: int, rounds: int, clients: Sequence[int]) -> Read[StreamBatch]:
+        """See `read_batches`."""
+        return read_batches(reply, first, rounds, clients, self.expected)
+
+    def seconds(self, messages: Sequence[StreamBatch]) -> dict[str, float]:
+        """Nothing."""
+        return {}
+
+
+class AskForUpdates:
+    """The trained models of mode=update. Which clients train, and how, is the strategy's word."""
+
+    message_type, noun, everybody_wants_model, rounds_per_reply = UPDATE, "update", True, 1
+
+    def __init__(
+        self, config: RunConfig, aggregator: StrategyAggregator, net: nn.Module, classes: int, max_examples: int
+    ) -> None:
+        tensors = floating(net.state_dict())
+        slots = {name: (tuple(tensor.shape), np.dtype(np.float32)) for name, tensor in tensors.items()}
+        self.expected = ExpectedUpdate(slots, config.limits.max_samples or max_examples)
+        self._aggregator = aggregator
+        self._classes = classes
+        self._most = config.limits.max_message_bytes
+        self._run = config.to_json()
+
+    def begin(self, round: int, clients: Sequence[int]) -> tuple[Sequence[int], Request]:
+        """Those that the strategy picks."""
+        asked, proximal_mu = self._aggregator.configure(round, clients)
+        return asked, Request(self._run, round, (), proximal_mu=proximal_mu, classes=self._classes)
+
+    def bound(self, clients: int) -> tuple[int, str]:
+        """limits.max_message_bytes, or what so many updates take."""
+        if self._most is not None:
+            return self._most, f"limits.max_message_bytes={self._most}"
+        one = sum(math.prod(shape) * 4 + _ARRAY_HEADER_BYTES for shape, _ in self.expected.tensors.values())
+        return clients * one, f"the {clients * one} that the asked updates take"
+
+    def read(self, reply: Message, first: int, rounds: int, clients: Sequence[int]) -> Read[ClientUpdate]:
+        """See `read_updates`; a reply has the updates of one round."""
+        updates, rejections = read_updates(reply, first, clients, self.expected)
+        return [(updates, rejections)]
+
+    def seconds(self, messages: Sequence[ClientUpdate]) -> dict[str, float]:
+        """Their training."""
+        return {"local_training": sum(update.seconds for update in messages)}
+
+
+class Collector(Generic[M]):
+    """Asks the nodes of a grid for their clients' messages; see `fedmd.rounds.protocols.Collect`.
+
+    One round trip may fetch the messages of several rounds; the later ones wait here for their turn. `session` is what
+    clients are told that the run is called.
+    """
+
+    def __init__(self, config: RunConfig, nodes: Nodes, exchange: Exchange, asking: Asking[M], session: str) -> None:
+        self._rounds = config.stream.rounds
+        self._least = config.limits.min_clients
+        self._nodes = nodes
+        self._exchange = exchange
+        self._asking = asking
+        self._session = session
+        self._ahead: dict[int, Collected[M]] = {}
+
+    def __call__(self, round: int, clients: Sequence[int], net: nn.Module) -> Collected[M]:
+        """One round: ask the nodes of `clients`, keep what is valid, note the reason for what is not."""
+        if round not in self._ahead:
+            self._ahead = dict(enumerate(self._fetch(round, clients, net), start=round))
+        return self._ahead.pop(round)
+
+    def _fetch(self, round: int, clients: Sequence[int], net: nn.Module) -> list[Collected[M]]:
+        """The rounds of one reply, beginning with `round`."""
+        per_reply = self._asking.rounds_per_reply
+        rounds = min(per_reply - round % per_reply, self._rounds - round)
+        self._nodes.meet_new()
+        unassigned = self._nodes.assign(clients).unassigned
+        clients, common = self._asking.begin(round, [client for client in clients if client not in unassigned])
+        assigned = self._nodes.assign(clients).by_node
+        replies = self._nodes.ask(self._requests(common, rounds, assigned, net))
+        read = [self._read(replies.get(node), round, rounds, mine) for node, mine in assigned.items()]
+        nobody = [Rejection(client, "no node answers for it") for client in unassigned]
+        collected = []
+        for offset in range(rounds):
+            messages = [message for of_node in read for message in of_node[offset][0]]
+            refused = nobody + [rejection for of_node in read for rejection in of_node[offset][1]]
+            collected.append(self._closed(messages, refused))
+        received = sum(size_of(reply) for reply in replies.values())
+        refused_nodes = self._nodes.refused_since_last_time()
+        return [replace(collected[0], bytes_received=received, refused_nodes=refused_nodes), *collected[1:]]
+
+    def _requests(
+        self, common: Request, rounds: int, assigned: Mapping[int, Sequence[int]], net: nn.Module
+    ) -> dict[int, Message]:
+        """A request for each node; the model goes with those to nodes that want it."""
+        wanting = set(assigned) if self._asking.everybody_wants_model else self._nodes.subscribers & set(assigned)
+        published = self._exchange.publish(common.round, net) if wanting else Published()
+        without = replace(common, session=self._session, exchange=self._exchange.folder, batches=rounds)
+        with_model = replace(without, model_file=published.model_file, model=published.model)
+        return {
+            node: Message(
+                request_content(replace(with_model if node in wanting else without, clients=tuple(mine))),
+                node,
+                self._asking.message_type,
+                group_id=str(common.round),
+            )
+            for node, mine in assigned.items()
+        }
+
+    def _read(self, reply: Message | None, round: int, rounds: int, clients: Sequence[int]) -> Read[M]:
+        """What is valid in a node's reply, and why the rest is not; what is too large is not even read."""
+        if reply is None:
+            reason = "no answer before the deadline"
+        else:
+            most, source = self._asking.bound(len(clients))
+            if (size := size_of(reply)) <= most:
+                return self._asking.read(reply, round, rounds, clients)
+            reason = f"the message has {size} bytes of arrays, more than {source}"
+        return [([], [Rejection(client, reason) for client in clients])] * rounds
+
+    def _closed(self, messages: list[M], rejections: list[Rejection]) -> Collected[M]:
+        """The round with who is left, or without anybody where these are too few."""
+        if 0 < len(messages) < self._least:
+            reason = (
+                f"only {len(messages)} clients sent a valid {self._asking.noun}, "
+                f"fewer than limits.min_clients={self._least}"
+            )
+            rejections = rejections + [Rejection(message.client, reason, message.content) for message in messages]
+            messages = []
+        return Collected(
+            tuple(sorted(messages, key=lambda message: message.client)),
+            tuple(sorted(rejections, key=lambda rejection: rejection.client)),
+            0,
+            self._nodes.fingerprint_of,
+            wall_s=self._asking.seconds(messages),
+        )

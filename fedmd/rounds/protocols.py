@@ -1,0 +1,57 @@
+"""What a mode has to fill in, and where messages come from."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedmd.rounds.model import ServerModel
+from fedmd.rounds.records import Collected, Judged, Learned, M, Unit
+from fedmd.storage import Saved
+
+
+class Collect(Protocol[M]):
+    """Asks `clients` for their message of `round`; those that subscribe to the model are given `model`."""
+
+    def __call__(self, round: int, clients: Sequence[int], model: nn.Module) -> Collected[M]: ...
+
+
+class Server(Protocol[M]):
+    """One model that keeps learning, by samples (`stream.py`) or by model updates (`update.py`).
+
+    `version` counts how often it has moved since burn-in; `unit` is what verdicts are on; `baselines` are the detectors
+    whose scores the verdicts have besides.
+    """
+
+    @property
+    def model(self) -> ServerModel: ...
+
+    @property
+    def unit(self) -> Unit: ...
+
+    @property
+    def baselines(self) -> Sequence[str]: ...
+
+    @property
+    def version(self) -> int: ...
+
+    def judge(self, messages: tuple[M, ...]) -> Judged[M]:
+        """The defence's verdict on every unit of `messages`; the model stays as it is."""
+
+    def evidence(self, judged: Judged[M]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """The units' scores [N] and those of honest ones to rank them among [m]; None where nothing is measured."""
+
+    def without(self, judged: Judged[M], clients: frozenset[int]) -> Judged[M]:
+        """`judged` with everything of `clients` rejected."""
+
+    def tensors(self, message: M) -> dict[str, Tensor]:
+        """What is kept of a message of a client in quarantine."""
+
+    def learn(self, judged: Judged[M]) -> Learned:
+        """Move the model by what was not rejected."""
+
+    def state(self) -> Saved: ...
+
+    def restore(self, saved: Saved) -> None: ...

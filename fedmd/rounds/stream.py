@@ -1,0 +1,259 @@
+"""The server of mode=stream: clients send samples; they are screened, and one online step is made on what is left."""
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from logging import getLogger
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
+
+from fedmd import storage
+from fedmd.audit.entries import JudgedMessage, Score
+from fedmd.config import RunConfig
+from fedmd.defense.history import State, build_histories
+from fedmd.defense.samples.detectors import DETECTORS, Detector, check_detector
+from fedmd.defense.samples.drift import ROUNDS, DriftMonitor
+from fedmd.defense.samples.outputs import TrustedSet
+from fedmd.defense.samples.pipeline import Pipeline, build_response
+from fedmd.rounds.calibration import threshold_for
+from fedmd.rounds.model import ServerModel
+from fedmd.rounds.records import Judged, Learned, Unit
+from fedmd.seeding import seed_for
+from fedmd.storage import Saved
+from fedmd.training.online import make_optimizer, momentum_of, online_step, set_momentum
+from fedmd.training.setup import Setup
+from fedmd.types import Action, Drift, ImageSet, StreamBatch, Verdicts
+
+log = getLogger(__name__)
+MODELS = "models.safetensors"  # the run folder's file with the last current and historical model
+
+
+@dataclass(frozen=True)
+class JudgedSamples(Judged[StreamBatch]):
+    """With the samples to learn from: `x` [M, C, H, W] in [0, 1] and `y` [M], those of N that were not rejected."""
+
+    x: Tensor
+    y: Tensor
+
+
+class StreamServer:
+    """A model with its optimizer and its defence; see `fedmd.rounds.protocols.Server`."""
+
+    unit: Unit = "sample"
+
+    def __init__(self, setup: Setup) -> None:
+        config = self._config = setup.data.config
+        self._classes = setup.data.images.classes
+        self._placement = setup.placement
+        self.model = ServerModel(setup)
+        net = self.model.net
+        check_detector(config.defense.detector, net)
+        if (momentum := config.training.online.batchnorm_momentum) is not None:
+            for module in net.modules():
+                if isinstance(module, _BatchNorm):
+                    module.momentum = momentum
+        self._optimizer = make_optimizer(net, config.training.online)
+        torch.manual_seed(seed_for(config.seed, "start"))  # for models with dropout, as in `learn`
+        self._refit_batchnorm(net)
+        (history,) = build_histories(config.history, self._refitted(setup.trained.snapshots))
+        self.pipeline = Pipeline(
+            net,
+            history,
+            threshold_for(config, setup.trained),
+            build_response(config.defense),
+            trusted=self.model.trusted,
+            detector=DETECTORS[config.defense.detector],
+            stopping=config.defense.stopping,
+            rivals=rivals_of(config),
+            monitor=monitor_of(config, len(setup.data.split.trusted)),
+        )
+        self.baselines = tuple(self.pipeline.rivals)
+        self._warned = False
+
+    @property
+    def version(self) -> int:
+        """Online steps since burn-in."""
+        return self.pipeline.steps
+
+    def judge(self, messages: Sequence[StreamBatch]) -> JudgedSamples:
+        """Screen the union of the batches (in the given order); the model stays as it is."""
+        if not messages:
+            none = np.zeros(0, np.int64)
+            verdicts = Verdicts(np.zeros(0), np.zeros(0), none, none, None)
+            return JudgedSamples((), none, none, none, verdicts, (), {}, torch.empty(0), torch.empty(0))
+        union = ImageSet(
+            np.concatenate([batch.images for batch in messages]),
+            np.concatenate([batch.labels for batch in messages]),
+            self._classes,
+        )
+        x, y = union.tensors(self._placement.device)
+        clients = np.repeat([b.client for b in messages], [len(b) for b in messages]).astype(np.int64)
+        senders = torch.from_numpy(clients).to(self._placement.device)
+        with self._placement.autocast():
+            screened = self.pipeline.screen(self._placement.images(x), y, senders)
+        self._warn(screened.verdicts.drift)
+        return JudgedSamples(
+            tuple(messages),
+            clients,
+            np.concatenate([np.arange(len(batch)) for batch in messages]).astype(np.int64),
+            union.labels,
+            screened.verdicts,
+            for_audit(messages, screened.verdicts),
+            dict(self.pipeline.wall_s),
+            screened.x,
+            screened.y,
+        )
+
+    def evidence(self, judged: Judged[StreamBatch]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The detector's scores of the samples, and of the trusted set under the same models."""
+        return judged.verdicts.before, self.trusted_scores()
+
+    def without(self, judged: Judged[StreamBatch], clients: frozenset[int]) -> JudgedSamples:
+        """`judged` with every sample of `clients` rejected."""
+        assert isinstance(judged, JudgedSamples)
+        out = np.isin(judged.clients, sorted(clients))
+        staying = torch.from_numpy(~out[judged.verdicts.actions != Action.REJECTED]).to(judged.x.device)
+        verdicts = replace(judged.verdicts, actions=np.where(out, int(Action.REJECTED), judged.verdicts.actions))
+        return replace(judged, verdicts=verdicts, x=judged.x[staying], y=judged.y[staying])
+
+    def tensors(self, message: StreamBatch) -> dict[str, Tensor]:
+        """The batch, copied."""
+        return {"images": torch.from_numpy(message.images.copy()), "labels": torch.from_numpy(message.labels.copy())}
+
+    def learn(self, judged: Judged[StreamBatch]) -> Learned:
+        """One online step on what is left of a judged round; none where nothing is."""
+        assert isinstance(judged, JudgedSamples)
+        if not judged.messages:
+            return Learned()
+        started = time.perf_counter()
+        torch.manual_seed(seed_for(self._config.seed, "step", round=self.pipeline.steps))  # for models with dropout
+        loss = online_step(
+            self.model.net,
+            self._optimizer,
+            judged.x,
+            judged.y,
+            batchnorm="frozen" if self._config.training.online.batchnorm == "frozen" else "train",
+            clip_norm=self._config.defense.clip_norm if self._config.defense.name == "clip" else None,
+            placement=self._placement,
+        )
+        if loss is not None:
+            self._refit_batchnorm(self.model.net)
+            self.pipeline.observe()
+        return Learned(loss, {"step": time.perf_counter() - started})
+
+    def trusted_scores(self) -> NDArray[np.float64]:
+        """The detector's scores [m] of the trusted set under today's models; two forward passes."""
+        with self._placement.autocast():
+            pipeline = self.pipeline
+            scores = pipeline.detector(TrustedSet(pipeline.historical, pipeline.current, *pipeline.trusted).answers)
+        return scores.cpu().double().numpy()
+
+    def state(self) -> Saved:
+        """All that rounds have changed: model, momentum, history, steps, the threshold's monitor.
+
+        Randomness needs no state: before a step it is seeded with the number of steps.
+        """
+        return {
+            "model": self.model.net.state_dict(),
+            "momentum": momentum_of(self._optimizer),
+            "pipeline": self.pipeline.state(),
+            "warned": self._warned,
+        }
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what `state` of a server of the same configuration and burn-in returned."""
+        self.model.net.load_state_dict(saved["model"])
+        set_momentum(self._optimizer, saved["momentum"])
+        self.pipeline.restore(saved["pipeline"])
+        self._warned = saved["warned"]
+
+    def save_models(self, folder: Path) -> None:
+        """Keep the current and the historical model, so that stored messages can be judged later."""
+        named: dict[str, Tensor] = {}
+        for name, model in (("current", self.model.net), ("historical", self.pipeline.historical)):
+            named |= {f"{name}.{key}": tensor for key, tensor in model.state_dict().items()}
+        storage.save(folder / MODELS, named, {"steps": self.pipeline.steps})
+
+    def load_models(self, folder: Path) -> None:
+        """Put back what `save_models` saved. Raises FileNotFoundError or CheckpointError."""
+        tensors, metadata = storage.load(folder / MODELS)
+        for name, model in (("current", self.model.net), ("historical", self.pipeline.historical)):
+            prefix = f"{name}."
+            model.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
+        self.pipeline.steps = int(metadata["steps"])
+
+    def _warn(self, drift: Drift | None) -> None:
+        """Say so when drift starts; once a run, as `metrics.jsonl` has every round of it."""
+        if drift is not None and not self._warned:
+            self._warned = True
+            log.warning(
+                "threshold drift: over the last rounds (at most %d) %.1f %% of what was judged is above the threshold, "
+                "which promised %.1f %%; either somebody attacks, or the stream is no longer like the trusted set",
+                ROUNDS,
+                100 * drift.rate,
+                100 * drift.promised,
+            )
+
+    def _refit_batchnorm(self, model: nn.Module) -> None:
+        """With batchnorm=trusted, running statistics come from the trusted set: no client has a say in them."""
+        if self._config.training.online.batchnorm == "trusted":
+            with self._placement.autocast():
+                update_bn([self.model.trusted[0]], model)
+
+    def _refitted(self, snapshots: Sequence[State]) -> list[State]:
+        """Burn-in's snapshots, with the batch-norm statistics that the net has in online learning."""
+        if self._config.training.online.batchnorm != "trusted":
+            return list(snapshots)
+        refitted: list[State] = []
+        for snapshot in snapshots:
+            net = copy.deepcopy(self.model.net)
+            net.load_state_dict(snapshot)
+            self._refit_batchnorm(net)
+            refitted.append(net.state_dict())
+        return refitted
+
+
+def for_audit(batches: Sequence[StreamBatch], verdicts: Verdicts) -> tuple[JudgedMessage, ...]:
+    """`verdicts` [N] on the samples of `batches`, in their order, message by message."""
+    scores = None if verdicts.discrepancy is None else verdicts.before
+    discrepancies = verdicts.before if verdicts.discrepancy is None else verdicts.discrepancy
+    messages, start = [], 0
+    for batch in batches:
+        rows = slice(start, start := start + len(batch))
+        other = [None] * len(batch) if scores is None else [_finite(value) for value in scores[rows]]
+        each = [
+            Score(_finite(value), score, verdicts.threshold)
+            for value, score in zip(discrepancies[rows], other, strict=True)
+        ]
+        whole = Score(
+            _finite(discrepancies[rows].mean()),
+            None if scores is None else _finite(scores[rows].mean()),
+            verdicts.threshold,
+        )
+        actions = [Action(int(action)) for action in verdicts.actions[rows]]
+        refused = all(action == Action.REJECTED for action in actions)
+        reason = "every sample was rejected" if refused else None
+        messages.append(JudgedMessage(batch.client, batch.content, actions, each, whole, reason))
+    return tuple(messages)
+
+
+def _finite(value: np.float64) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def rivals_of(config: RunConfig) -> dict[str, Detector]:
+    """Every detector that stands beside the discrepancy in the report; none where defense.rivals is off."""
+    return {name: rival for name, rival in DETECTORS.items() if name != "discrepancy" and config.defense.rivals}
+
+
+def monitor_of(config: RunConfig, trusted: int) -> DriftMonitor | None:
+    """A monitor where a promise is made, and acted upon."""
+    promised = config.threshold.name == "quantile" and config.defense.name in ("dsc", "drop")
+    return DriftMonitor(config.threshold.fpr, trusted) if promised else None
