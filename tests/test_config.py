@@ -2,7 +2,11 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmd.config import ConfigError, RunConfig
+from fedmd.registry import load, resolving
 
 Make = Callable[..., RunConfig]
 
@@ -40,6 +45,9 @@ COMPLETE: dict[str, Any] = {
     "federation": {"clients": 5},
     "runtime": {"device": "cpu", "precision": "fp32", "channels_last": False, "threads": 1},
 }
+
+
+CUSTOM = "fedmd.attacks.catalogue.noise:Noise"
 
 
 def changed(dotted: str, value: Any) -> dict[str, Any]:
@@ -88,9 +96,31 @@ def test_trim_goes_by_the_loss_unless_told() -> None:
         ("data.splits.tst", 1, ["data.splits.tst", "burn_in", "trusted", "attacker", "test"]),
         ("training.burn_in.epoch", 1, ["training.burn_in.epoch", "epochs"]),
         ("sed", 1, ["sed:", "seed", "federation"]),
-        ("attack.name", "flip", ["attack.name", "'flip'", "trigger_only, label_flip, backdoor"]),
-        ("attack.patch_size", 0, ["attack.patch_size", "1", "not 0"]),
-        ("attack.target", -1, ["attack.target", "0", "not -1"]),
+        ("attack.name", "flip", ["attack.name", "'flip'", "accumulative, alie, backdoor", "trigger_only or custom"]),
+        ("attack", {"name": "backdoor", "patch_size": 0}, ["attack.patch_size", "1", "not 0"]),
+        ("attack", {"name": "backdoor", "target": -1}, ["attack.target", "0", "not -1"]),
+        ("attack.variant", "both", ["attack.variant", "'both'", "normal, second or reg"]),
+        # what the chosen attack does not have, and what it has in the other mode
+        (
+            "attack",
+            {"name": "noise", "steps": 3},
+            ["attack.steps: unknown key", "allowed here: name, fraction", "radius"],
+        ),
+        ("attack", {"name": "none", "radius": 0.3}, ["attack.radius: unknown key", "fraction"]),
+        ("attack.scale", 2, ["attack.scale: is for mode=update"]),
+        ("attack.knowledge", "all", ["attack.knowledge: is for mode=update"]),
+        ("attack.factory", "os:system", ["attack.factory: is for name=custom"]),
+        ("attack", {"name": "custom"}, ["attack.factory", "package.module:name"]),
+        ("attack", {"name": "custom", "factory": "no_such_module:X"}, ["attack.factory: cannot import no_such_module"]),
+        ("attack", {"name": "custom", "factory": "os:nothing"}, ["attack.factory: os has no nothing"]),
+        (
+            "attack",
+            {"name": "custom", "factory": "os:system"},
+            ["attack.factory: os:system", "fedmd.attacks.base.Attack"],
+        ),
+        ("attack", {"name": "custom", "factory": CUSTOM, "radius": 0.1}, ["attack.radius: unknown key", "params"]),
+        ("attack", {"name": "custom", "factory": CUSTOM, "params": {"radios": 1}}, ["attack.params.radios", "radius"]),
+        ("attack", {"name": "custom", "factory": CUSTOM, "params": {"radius": 2}}, ["attack.params.radius", "not 2"]),
         ("attack", {"name": "trigger_only", "stop_error_rise": 0.1}, ["attack.stop_error_rise", "null"]),
         ("defense.name", "dcs", ["defense.name", "'dcs'", "none, at, dsc, drop, clip, trim, frozen or md_screen"]),
         ("stream.source", None, ["stream.source", "fresh or published_replay"]),
@@ -189,7 +219,11 @@ def test_no_more_clients_a_round_than_there_are(clients: int, per_round: int) ->
             ["quarantine.name: evidence comes from the screening"],
         ),
         ({"mode": "update", "attack.name": "noise"}, ["attack.name: noise is for mode=stream"]),
-        ({"mode": "update", "attack.stop_error_rise": 0.1}, ["attack.stop_error_rise: is for mode=stream"]),
+        (
+            {"mode": "update", "attack": {"name": "accumulative", "stop_error_rise": 0.1}},
+            ["attack.stop_error_rise: is for mode=stream"],
+        ),
+        ({"mode": "update", "attack": {"name": "accumulative", "radius": 0.1}}, ["attack.radius: is for mode=stream"]),
         ({"mode": "update", "stream.source": "published_replay"}, ["stream.source: published_replay is for"]),
         (
             {"mode": "update", "strategy": {"name": "bulyan"}},
@@ -201,3 +235,47 @@ def test_what_belongs_to_the_other_mode_is_refused(make_config: Any, changes: di
     with pytest.raises(ConfigError) as caught:
         make_config(changes)
     assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_a_plugins_settings_are_its_own_and_stay_flat() -> None:
+    config = RunConfig.parse(changed("attack", {"name": "noise", "radius": 0.1}))
+    assert config.attack.params.model_dump() == {"radius": 0.1}
+    assert json.loads(config.to_json())["attack"] == {
+        "name": "noise",
+        "fraction": 0.2,
+        "stop_error_rise": None,
+        "radius": 0.1,
+    }
+    own = RunConfig.parse(changed("attack", {"name": "custom", "factory": CUSTOM, "params": {"radius": 0.1}}))
+    assert own.attack.params == config.attack.params and RunConfig.parse(own.to_json()) == own
+
+
+def test_without_looking_up_a_plugin_nothing_is_imported_and_what_came_stays(tmp_path: Path) -> None:
+    (tmp_path / "written_on_import.py").write_text("from pathlib import Path\nPath('touched').touch()\n")
+    attack = {"name": "custom", "factory": "written_on_import:Attack", "params": {"k": 3}}
+    program = (
+        "import sys; from fedmd.config import RunConfig\n"
+        "config = RunConfig.parse_unresolved(sys.argv[1])\n"
+        "assert 'torch' not in sys.modules and 'written_on_import' not in sys.modules\n"
+        "print(config.to_json())"
+    )
+    text = json.dumps(changed("attack", attack))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(tmp_path)])}
+    done = subprocess.run(
+        [sys.executable, "-c", program, text], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["attack"] == {**attack, "fraction": 0.2, "stop_error_rise": None}
+    assert not (tmp_path / "touched").exists()
+
+
+def test_a_factory_is_imported_only_where_that_is_allowed() -> None:
+    attack = {"name": "custom", "factory": "antigravity_of_the_server:make"}
+    with resolving("installed"):
+        config = RunConfig.parse(changed("attack", attack))  # a node may have no use for the attack
+        with pytest.raises(ConfigError, match=r"attack\.name: custom was not looked up"):
+            config.attack.make()
+        assert RunConfig.parse(COMPLETE).attack.make().name == "accumulative"
+        with pytest.raises(ConfigError, match="names code to import"):
+            load("os:system", "attack.factory")
+    assert "antigravity_of_the_server" not in sys.modules

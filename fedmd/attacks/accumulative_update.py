@@ -53,6 +53,19 @@ def trigger_push(model: nn.Module, x_tri: Tensor, y_tri: Tensor, *, rate: float 
     return rate * _flat(_gradient(model, detached_parameters(model), x_tri, y_tri, create_graph=False))
 
 
+def add_push(own: Tensor, push: Tensor, honest: Tensor, scale: float, norm_bound: float | None) -> Tensor:
+    """Δ + η · push [d], shortened to ``norm_bound`` median norms of the ``honest`` updates [n, d]; None: as it is.
+
+    Args:
+        own: Δ, the honest update [d].
+        scale: η.
+    """
+    update = own + scale * push
+    if norm_bound is None:
+        return update
+    return bounded(update, norm_bound * float(torch.linalg.vector_norm(honest, dim=1).median()))
+
+
 def bounded(update: Tensor, norm: float) -> Tensor:
     """``update`` if it is no longer than ``norm``, else shortened to that L2 norm, direction kept."""
     length = float(torch.linalg.vector_norm(update))

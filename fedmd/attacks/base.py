@@ -1,53 +1,145 @@
-"""What the members of one run know and share, and the shape every attack has."""
+"""What every attack is, and what its members know and share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from torch import nn
+import torch
+from pydantic import Field
+from torch import Tensor, nn
 
-from fedmd.attacks.shared_cache import Blackboard
-from fedmd.config import AttackConfig, RunConfig
-from fedmd.data.clients import ClientStreams
+from fedmd.attacks.shared_cache import SharedCache
+from fedmd.config import UPDATE_ONLY, RunConfig, Section
+from fedmd.data.clients import ClientStreams, LocalData
+from fedmd.registry import Plugin
 from fedmd.types import ImageSet, Phase, StreamBatch
+
+State = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Team:
-    """The malicious clients of one run.
+    """The malicious clients of one run, by id, and what they share.
 
-    `own_data` is the attackers' validation data, which no other part of the run sees.
+    `streams` are what clients send in mode=stream, `local` what they train on in mode=update. `own_data` is the
+    attackers' validation data, which no other part of the run sees. `cache` holds what is computed once for all.
     """
 
     config: RunConfig
     streams: ClientStreams
+    local: LocalData
     own_data: ImageSet
-    blackboard: Blackboard
+    cache: SharedCache
     members: tuple[int, ...]
 
 
-# What a member sends instead of its honest batch, knowing the server's current model (which it must not change).
-Move = Callable[[Team, StreamBatch, nn.Module], StreamBatch]
+@dataclass(frozen=True)
+class Situation:
+    """The round of mode=update a member is in: `model` to work with (any weights), and the server's state `start`."""
 
-
-def whole_batch(attack: AttackConfig, samples: int) -> int:
-    """Every one of a poisoned batch's `samples` is poisoned."""
-    return samples
+    round: int
+    model: nn.Module
+    start: State
+    proximal_mu: float = 0.0
 
 
 @dataclass(frozen=True)
-class Attack:
-    """`moves` by phase, members being honest in the others, and how many samples of a moved batch are `poisoned`.
+class Knowledge:
+    """What one malicious client knows when it makes its update, in `situation` and `phase`.
 
-    `looks_at_model`: whether the moves do, so that members must be sent it. The poisoned samples come first in the
-    batch. A client's stream is in a seeded random order, so the first ones are a random choice, and whoever knows
-    roster and schedule knows them.
+    An update Δ is a weight difference, to be added to the server's θ; a gradient of the papers is −Δ up to a factor.
+
+    own: Δ of its own training [d]: honest, or on data that `Attack.poison_data` changed.
+    honest: updates it can see [n, d], as they would be sent honestly: see `Attack.sees`.
+    clients, colluders: how many clients were sampled this round, and how many of them are malicious.
+    generator: the source of noise, a CPU generator of this client and round.
+
+    Raises:
+        ValueError: shapes or counts do not fit together.
     """
 
-    moves: Mapping[Phase, Move]
-    poisoned: Callable[[AttackConfig, int], int] = whole_batch
-    looks_at_model: bool = True
+    own: Tensor
+    honest: Tensor
+    clients: int
+    colluders: int
+    generator: torch.Generator
+    phase: Phase
+    situation: Situation
+
+    def __post_init__(self) -> None:
+        if self.honest.dim() != 2 or not len(self.honest) or self.honest.shape[1:] != self.own.shape:
+            raise ValueError(
+                f"honest must be [n, d] beside own [d], got {list(self.honest.shape)}, {list(self.own.shape)}"
+            )
+        if not 1 <= self.colluders <= self.clients:
+            raise ValueError(f"colluders must be between 1 and clients, got {self.colluders} of {self.clients}")
 
 
-def throughout(move: Move) -> dict[Phase, Move]:
-    """The same move in the accumulative and in the trigger phase."""
-    return {"accumulative": move, "trigger": move}
+class SeesUpdates(Section):
+    """Params of an attack that is made from the updates of others."""
+
+    knowledge: Annotated[Literal["own", "all"], UPDATE_ONLY] = Field(
+        "own", description="own: they see the colluders' updates; all: everybody's"
+    )
+
+
+class Attack(Plugin):
+    """What malicious clients do in the rounds of its `phases`; they are honest in the others.
+
+    An attack of mode=stream has `poison`, one of mode=update `update`. `needs_model`: whether `poison` looks at the
+    server's model, so that members must be sent it.
+    """
+
+    phases: ClassVar[tuple[Phase, ...]] = ("accumulative", "trigger")
+    needs_model: ClassVar[bool] = False
+
+    @classmethod
+    def check_run(cls, params: Any, run: Any) -> None:
+        """Only who accumulates can stop doing so; of somebody who never acts nothing is asked."""
+        if run.attack.stop_error_rise is not None and cls.phases and "accumulative" not in cls.phases:
+            raise ValueError(
+                f"attack.stop_error_rise must be null for name={run.attack.name}, which does not accumulate"
+            )
+
+    def poison(self, team: Team, batch: StreamBatch, phase: Phase, model: nn.Module) -> StreamBatch:
+        """What a member sends instead of its honest `batch`. The server's current `model` must not be changed.
+
+        Poisoned samples come first in the batch. A client's stream is in a seeded random order, so the first ones are a
+        random choice.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no poison for mode=stream")
+
+    def poisoned_samples(self, samples: int) -> int:
+        """How many of a poisoned batch's `samples` are poisoned."""
+        return samples
+
+    def poison_data(self, own: ImageSet) -> ImageSet:
+        """What a member does to its local data before it trains on it, in mode=update."""
+        return own
+
+    def update(self, team: Team, known: Knowledge) -> Tensor:
+        """What a member sends in place of its honest update: Δ [d]. What it is given must not be changed."""
+        raise NotImplementedError(f"{type(self).__name__} has no update for mode=update")
+
+    @property
+    def sees(self) -> Literal["self", "own", "all"]:
+        """Whose updates `Knowledge.honest` holds: the member's alone, all colluders' (own), all clients'.
+
+        It is the parameter `knowledge` where there is one, see `SeesUpdates`.
+        """
+        return getattr(self.params, "knowledge", "self")
+
+    def check(self, images: ImageSet) -> None:
+        """Raise ConfigError naming the setting that does not fit a run's `images`."""
+
+    def success_test(self, test: ImageSet) -> ImageSet | None:
+        """The test images, changed and labelled so that a model's accuracy on them is the attack's success rate.
+
+        None for an attack whose success is the accuracy lost.
+        """
+        return None
+
+
+def attack_of(config: RunConfig) -> Attack:
+    """The attack that a run's configuration chose."""
+    return cast(Attack, config.attack.make())

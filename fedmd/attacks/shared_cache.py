@@ -18,7 +18,7 @@ from fedmd.storage import Saved
 LASTING = "lasting"
 
 
-class Blackboard:
+class SharedCache:
     """A folder of memoised tensors, announced numbers and the seconds that crafting took."""
 
     def __init__(self, folder: Path) -> None:

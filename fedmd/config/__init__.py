@@ -5,39 +5,63 @@ complete, valid configuration or raises `ConfigError` with one sentence that nam
 """
 
 from fedmd.config.attack import AttackConfig
+from fedmd.config.base import (
+    STREAM_ONLY,
+    UPDATE_ONLY,
+    ConfigError,
+    Count,
+    CountOrZero,
+    Mode,
+    NonNegative,
+    Positive,
+    Section,
+    Share,
+)
 from fedmd.config.data import DataConfig, PartitionConfig, ShiftConfig, SplitConfig, StreamConfig
-from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
-from fedmd.config.federation import FederationConfig, RuntimeConfig
-from fedmd.config.limits import LimitsConfig
+from fedmd.config.defense import (
+    DefenseConfig,
+    HistoryConfig,
+    QuarantineConfig,
+    ScreeningConfig,
+    StrategyConfig,
+    ThresholdConfig,
+)
 from fedmd.config.node import NodeConfig
-from fedmd.config.observability import ObservabilityConfig
-from fedmd.config.quarantine import AuditConfig, QuarantineConfig
+from fedmd.config.plugin import PluginSection
 from fedmd.config.run import RunConfig
-from fedmd.config.section import ConfigError, Section
-from fedmd.config.training import BurnInConfig, ModelConfig, OnlineConfig, TrainingConfig
-from fedmd.config.update import LocalConfig, ScreeningConfig, StrategyConfig
+from fedmd.config.runtime import AuditConfig, FederationConfig, LimitsConfig, ObservabilityConfig, RuntimeConfig
+from fedmd.config.training import BurnInConfig, LocalConfig, ModelConfig, OnlineConfig, TrainingConfig
 
 __all__ = [
+    "STREAM_ONLY",
+    "UPDATE_ONLY",
     "AttackConfig",
     "AuditConfig",
     "BurnInConfig",
     "ConfigError",
+    "Count",
+    "CountOrZero",
     "DataConfig",
     "DefenseConfig",
     "FederationConfig",
     "HistoryConfig",
     "LimitsConfig",
     "LocalConfig",
+    "Mode",
     "ModelConfig",
     "NodeConfig",
+    "NonNegative",
     "ObservabilityConfig",
     "OnlineConfig",
     "PartitionConfig",
+    "PluginSection",
+    "Positive",
     "QuarantineConfig",
     "RunConfig",
     "RuntimeConfig",
     "ScreeningConfig",
     "Section",
+    "Share",
     "ShiftConfig",
     "SplitConfig",
     "StrategyConfig",

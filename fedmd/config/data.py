@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedmd.config.section import Count, CountOrZero, Positive, Section
+from fedmd.config.base import Count, CountOrZero, Positive, Section
 
 
 class SplitConfig(Section):

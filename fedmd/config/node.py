@@ -4,7 +4,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 
-from fedmd.config.section import ConfigError, Count, CountOrZero, Section
+from fedmd.config.base import ConfigError, Count, CountOrZero, Section
 
 
 def _height_width(text: object) -> object:

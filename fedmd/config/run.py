@@ -7,17 +7,31 @@ from typing import Any, Self, get_args
 
 from pydantic import BaseModel, ValidationError, model_validator
 
+from fedmd import registry
 from fedmd.config.attack import AttackConfig
+from fedmd.config.base import ConfigError, CountOrZero, Mode, Section
 from fedmd.config.data import DataConfig, StreamConfig
-from fedmd.config.defense import DefenseConfig, HistoryConfig, ThresholdConfig
-from fedmd.config.federation import FederationConfig, RuntimeConfig
-from fedmd.config.limits import LimitsConfig
-from fedmd.config.mode import Mode, check_mode
-from fedmd.config.observability import ObservabilityConfig
-from fedmd.config.quarantine import AuditConfig, QuarantineConfig
-from fedmd.config.section import ConfigError, CountOrZero, Section
-from fedmd.config.training import ModelConfig, TrainingConfig
-from fedmd.config.update import LocalConfig, ScreeningConfig, StrategyConfig
+from fedmd.config.defense import (
+    DefenseConfig,
+    HistoryConfig,
+    QuarantineConfig,
+    ScreeningConfig,
+    StrategyConfig,
+    ThresholdConfig,
+)
+from fedmd.config.plugin import PluginSection, Unresolved
+from fedmd.config.runtime import AuditConfig, FederationConfig, LimitsConfig, ObservabilityConfig, RuntimeConfig
+from fedmd.config.training import LocalConfig, ModelConfig, TrainingConfig
+
+# Values that belong to the other mode, of settings that are no plug-ins (yet).
+_FOREIGN: dict[Mode, dict[str, tuple[str, ...]]] = {
+    "stream": {"defense.name": ("md_screen",), "history.name": ("lag_and_start",)},
+    "update": {
+        "defense.name": ("at", "dsc", "drop", "clip", "trim", "frozen"),
+        "threshold.name": ("calibrated",),
+        "stream.source": ("published_replay",),
+    },
+}
 
 
 class RunConfig(Section):
@@ -58,18 +72,20 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _belongs_to_the_mode(self) -> Self:
-        check_mode(
-            self.mode,
-            {
-                "attack.name": self.attack.name,
-                "attack.stop_error_rise": self.attack.stop_error_rise,
-                "defense.name": self.defense.name,
-                "history.name": self.history.name,
-                "quarantine.name": self.quarantine.name,
-                "threshold.name": self.threshold.name,
-                "stream.source": self.stream.source,
-            },
-        )
+        """Every plug-in, and every setting of one, is for the run's mode; and the plug-ins agree with the rest."""
+        plugins = [section for _, section in self if isinstance(section, PluginSection)]
+        for section in plugins:
+            section.check_mode(self.mode)
+        other = "update" if self.mode == "stream" else "stream"
+        for key, foreign in _FOREIGN[self.mode].items():
+            section_name, field = key.split(".")
+            if (value := getattr(getattr(self, section_name), field)) in foreign:
+                raise ValueError(f"{key}: {value} is for mode={other}, not for mode={self.mode}")
+        if self.mode == "update" and self.quarantine.name == "evidence" and self.defense.name != "md_screen":
+            raise ValueError("quarantine.name: evidence comes from the screening in mode=update; set defense=md_screen")
+        for section in plugins:
+            if not isinstance(section.params, Unresolved):
+                section.plugin.check_run(section.params, self)
         return self
 
     @model_validator(mode="after")
@@ -93,6 +109,15 @@ class RunConfig(Section):
             raise ConfigError(f"the configuration is not valid JSON: {error}.") from error
         except ValidationError as error:
             raise ConfigError(_sentence(error)) from error
+
+    @classmethod
+    def parse_unresolved(cls, source: str) -> Self:
+        """As `parse`, but no plug-in is looked up, nor its settings judged: for a process that needs none of them.
+
+        PyTorch is not imported. `make` of a plug-in's section raises ConfigError.
+        """
+        with registry.resolving("nothing"):
+            return cls.parse(source)
 
     def to_json(self) -> str:
         """The text that `parse` reads back to an equal configuration."""

@@ -1,10 +1,10 @@
-"""Settings of the model and of training it, before the stream and during it."""
+"""Settings of the model and of training it: before the stream, during it, and at home in mode=update."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fedmd.config.section import Count, NonNegative, Positive, Section, Share
+from fedmd.config.base import Count, NonNegative, Positive, Section, Share
 
 
 class ModelConfig(Section):
@@ -45,3 +45,16 @@ class TrainingConfig(Section):
 
     burn_in: BurnInConfig
     online: OnlineConfig
+
+
+class LocalConfig(Section):
+    """A client's own training in a round: epochs of SGD over its fixed local data.
+
+    `samples` caps that data, null leaves a client all of its partition.
+    """
+
+    epochs: Count = 1
+    batch_size: Count = 32
+    lr: Positive = 0.05
+    momentum: Share = 0.0
+    samples: Count | None = None

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fedmd.attacks.backdoor import triggered_test
+from fedmd.attacks.coalition import success_test
 from fedmd.models import model_for
 from fedmd.training.evaluate import accuracy
 from fedmd.training.setup import Setup
@@ -25,7 +25,7 @@ class ServerModel:
         self.trusted: tuple[Tensor, Tensor] = (placement.images(x), y)  # [n, C, H, W] and [n]
         test = data.images.take(data.split.test)
         self._test = test.tensors(placement.device)
-        stamped = triggered_test(data.config, test)
+        stamped = success_test(data.config, test)
         self._triggered = None if stamped is None else stamped.tensors(placement.device)
 
     @torch.no_grad()

@@ -17,10 +17,10 @@ from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
 from flwr.superlink.grid import InMemoryGrid
 
-from fedmd.attacks.backdoor import require_fit
+from fedmd.attacks.base import attack_of
+from fedmd.attacks.coalition import coalition_of
 from fedmd.config import ConfigError, RunConfig
 from fedmd.defense.updates.from_config import build_screen
-from fedmd.flower.client.attack import coalition_of
 from fedmd.flower.server.collect import AskForSamples, AskForUpdates, Asking, Collector
 from fedmd.flower.server.nodes import Nodes
 from fedmd.flower.strategies.aggregator import StrategyAggregator
@@ -99,7 +99,7 @@ def serve(
 
 def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, began: float) -> Json:
     setup = set_up(config)
-    require_fit(config.attack, setup.data.images)
+    attack_of(config).check(setup.data.images)
     checkpoints = Checkpoints(folder, config, setup.trained)
     done, saved = checkpoints.load() or (0, None)
     with ExitStack() as stack:
@@ -120,13 +120,13 @@ def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, bega
         events = stack.enter_context(EventWriter(folder)) if config.runtime.tensorboard else None
         if saved is not None:
             server.restore(saved["server"])
-            coalition.blackboard.restore(saved["cache"])
+            coalition.cache.restore(saved["cache"])
         gate = stack.enter_context(open_gate(config, folder, server, saved and saved["gate"], done))
 
         def keep(done: int) -> None:
             if checkpoints.is_due(done):
                 recorded = recorder.flush()
-                now = {"server": server.state(), "gate": gate.state(), "cache": coalition.blackboard.state()}
+                now = {"server": server.state(), "gate": gate.state(), "cache": coalition.cache.state()}
                 checkpoints.save(done, {**now, **progress.state(recorded, time.perf_counter() - began)})
 
         keep(done)
@@ -136,7 +136,7 @@ def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, bega
             if coalition.is_active(report.round):
                 progress.poisoned_rounds.append(report.round)
                 progress.examples = example_images(setup.data, coalition.members, result) or progress.examples
-            report.wall_s["attack"] = coalition.blackboard.seconds(report.round)
+            report.wall_s["attack"] = coalition.cache.seconds(report.round)
             recorder.record(report)
             if events is not None:
                 events.record(report)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmd.attacks.backdoor import require_fit
+from fedmd.attacks.base import attack_of
 from fedmd.config import ConfigError, RunConfig, RuntimeConfig
 from fedmd.runs.compose import make_folder
 from fedmd.types import Json
@@ -93,7 +93,7 @@ def _check(config: RunConfig) -> None:
     if config.runtime.tensorboard and not tensorboard_is_installed():
         raise ConfigError("runtime.tensorboard: needs the package tensorboard; pip install tensorboard.")
     data = load_federated_data(config)
-    require_fit(config.attack, data.images)
+    attack_of(config).check(data.images)
     check_detector(config.defense.detector, model_for(config.model, data.images, config.seed))
     data.streams.batch(0, 0)
 

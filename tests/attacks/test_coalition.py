@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedmd.attacks import coalition as module
-from fedmd.attacks import steering
-from fedmd.attacks.coalition import Coalition
+from fedmd.attacks import trigger_batch
+from fedmd.attacks.catalogue import accumulative
+from fedmd.attacks.coalition import Coalition, coalition_of
 from fedmd.attacks.pixels import quantised
-from fedmd.attacks.shared_cache import LASTING, Blackboard
+from fedmd.attacks.shared_cache import LASTING
 from fedmd.config import RunConfig
 from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.models import model_for
@@ -34,8 +35,7 @@ CLEAN, FIRST, TRIGGER, RECOVERY = 1, 2, 4, 5  # rounds of conftest's 2 clean, 2 
 def build(make_config: Make, tmp_path: Path) -> Callable[..., tuple[Coalition, FederatedData, nn.Module]]:
     def made(changes: dict[str, Any] | None = None, board: str = "board") -> tuple[Coalition, FederatedData, nn.Module]:
         data = load_federated_data(make_config({**ATTACK, **(changes or {})}))
-        own = data.images.take(data.split.attacker)
-        team = Coalition(data.config, data.streams, own, Blackboard(tmp_path / board))
+        team = coalition_of(data, tmp_path / board)
         return team, data, model_for(data.config.model, data.images, 0)
 
     return made
@@ -103,7 +103,7 @@ def test_slices_tile_one_trigger_batch(build: Build) -> None:
     team, data, model = build()
     sent = [team.poison(data.streams.batch(client, TRIGGER), model) for client in team.members]
     clean = [data.streams.batch(client, TRIGGER) for client in team.members]
-    whole = team.blackboard.once("trigger", LASTING, lambda: pytest.fail("not shared"))["x"]
+    whole = team.cache.once("trigger", LASTING, lambda: pytest.fail("not shared"))["x"]
     levels = np.concatenate([batch.images for batch in sent]).astype(int)
     assert np.abs(levels / 255 - whole.numpy()).max() <= 1 / 255 + 1e-6
     for mine, honest in zip(sent, clean, strict=True):
@@ -124,9 +124,9 @@ def test_expensive_things_are_computed_once_and_agreed_on(build: Build, monkeypa
 
         return wrapper
 
-    monkeypatch.setattr(steering, "steering_direction", counted("steer", steering.steering_direction))
-    monkeypatch.setattr(steering, "craft_trigger", counted("trigger", steering.craft_trigger))
-    monkeypatch.setattr(steering, "craft_accumulative", counted("craft", steering.craft_accumulative))
+    monkeypatch.setattr(accumulative, "steering_direction", counted("steer", accumulative.steering_direction))
+    monkeypatch.setattr(trigger_batch, "craft_trigger", counted("trigger", trigger_batch.craft_trigger))
+    monkeypatch.setattr(accumulative, "craft_accumulative", counted("craft", accumulative.craft_accumulative))
     first, data, model = build()
     second, _, _ = build()  # another process of the same federation: it has but the folder in common
     for round in (FIRST, FIRST + 1):

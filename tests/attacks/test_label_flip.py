@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmd.attacks.label_flip import flip_labels
+from fedmd.attacks.catalogue.label_flip import flip_labels
 
 
 def test_by_hand() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from fedmd.attacks.noise import add_noise
+from fedmd.attacks.catalogue.noise import add_noise
 from fedmd.seeding import generator
 
 

@@ -8,18 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmd.attacks.shared_cache import Blackboard
-from fedmd.attacks.update_attacks import UPDATE_ATTACKS
-from fedmd.attacks.update_coalition import Situation, UpdateCoalition
+from fedmd.attacks.base import Situation
+from fedmd.attacks.coalition import coalition_of
 from fedmd.attacks.vectors import flatten, parameters_only
 from fedmd.config import RunConfig
 from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.models import model_for
+from fedmd.registry import ATTACKS
 from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet
 
 Make = Callable[..., RunConfig]
 ACCUMULATIVE, TRIGGER = 2, 4
+UPDATES = [plugin.name for plugin in ATTACKS.own() if "update" in plugin.modes and plugin.name != "none"]
 
 
 class Setting:
@@ -33,8 +34,7 @@ class Setting:
         }
         self.config = make_config({**changes, "local": {"batch_size": 8, "lr": 0.1, "samples": 24}})
         self.data: FederatedData = load_federated_data(self.config)
-        own_data = self.data.images.take(self.data.split.attacker)
-        self.coalition = UpdateCoalition(self.config, self.data.local, own_data, Blackboard(folder))
+        self.coalition = coalition_of(self.data, folder)
         self.model = model_for(self.config.model, self.data.images, 3)
         self.start = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
@@ -110,9 +110,9 @@ def test_accumulative_adds_one_push_of_everybodys(make_config: Make, tmp_path: P
     assert not torch.allclose(pushes[ACCUMULATIVE, first], pushes[TRIGGER, first])
 
 
-@pytest.mark.parametrize("name", sorted(UPDATE_ATTACKS))
+@pytest.mark.parametrize("name", UPDATES)
 def test_whoever_asks_first_changes_nothing(make_config: Make, tmp_path: Path, name: str) -> None:
-    """Members on one blackboard in either order, and each on its own, send the same bits."""
+    """Members on one cache in either order, and each on its own, send the same bits."""
     sent: dict[str, dict[int, dict[str, Tensor]]] = {}
     for place, order in (("a", (0, 1)), ("b", (1, 0)), ("c0", (0,)), ("c1", (1,))):
         setting = Setting(make_config, tmp_path / place, name=name)

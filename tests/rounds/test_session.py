@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedmd.attacks.coalition import Coalition
-from fedmd.attacks.shared_cache import Blackboard
+from fedmd.attacks.coalition import coalition_of
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.clients import sample_clients
@@ -30,8 +29,7 @@ class Federation:
 
     def __init__(self, config: RunConfig, folder: Path, lost: dict[int, tuple[int, ...]] | None = None) -> None:
         self.data: FederatedData = load_federated_data(config)
-        own = self.data.images.take(self.data.split.attacker)
-        self.coalition = Coalition(config, self.data.streams, own, Blackboard(folder))
+        self.coalition = coalition_of(self.data, folder)
         self.lost = lost or {}
         self.asked: list[tuple[int, ...]] = []
         self.sent: list[StreamBatch] = []

@@ -35,7 +35,10 @@ def test_every_option_of_a_group_composes(group: str) -> None:
     """Each in the mode it is for; those that both know, in both."""
     for option in choices(group):
         valid, refusals = [], []
-        needed = ["threshold.path=some.json"] if option == "calibrated" else []
+        needed = {
+            "calibrated": ["threshold.path=some.json"],
+            "custom": [f"{group}.factory=fedmd.attacks.catalogue.noise:Noise"],
+        }.get(option, [])
         for mode in ("stream", "update"):
             chosen = [f"mode={option}"] if group == "mode" else [f"mode={mode}", f"{group}={option}"]
             try:

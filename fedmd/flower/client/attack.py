@@ -8,15 +8,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flwr.app import ArrayRecord, Context
 from torch import nn
 
-from fedmd.attacks.coalition import Coalition
-from fedmd.attacks.shared_cache import Blackboard
-from fedmd.attacks.update_coalition import Situation, UpdateCoalition
-from fedmd.data.federated import FederatedData, federated_data_of
+from fedmd.attacks.base import Situation
+from fedmd.attacks.coalition import Coalition, coalition_of
+from fedmd.data.federated import federated_data_of
 from fedmd.flower.wire.header import Request
 from fedmd.flower.wire.model_exchange import fetch_state
 from fedmd.flower.wire.updates import ClientUpdate
@@ -37,14 +36,14 @@ def attacked_batches(
             return own
         started = time.perf_counter()
         poisoned = coalition.poison(own, _net(request, fetch=coalition.needs_model))
-        coalition.blackboard.add_seconds(request.round, time.perf_counter() - started)
+        coalition.cache.add_seconds(request.round, time.perf_counter() - started)
         return poisoned
 
     return batch
 
 
 def attacked_updates(
-    honest: Callable[[int], ClientUpdate], request: Request, coalition: UpdateCoalition
+    honest: Callable[[int], ClientUpdate], request: Request, coalition: Coalition
 ) -> Callable[[int], ClientUpdate]:
     """`honest(client)`, but for the coalition's members while it is active: they do not train by themselves."""
 
@@ -55,24 +54,16 @@ def attacked_updates(
         net = _net(request, fetch=False)
         situation = Situation(request.round, net, fetch_state(request), request.proximal_mu)
         arrays = ArrayRecord(coalition.update(client, situation))
-        coalition.blackboard.add_seconds(request.round, time.perf_counter() - started)
+        coalition.cache.add_seconds(request.round, time.perf_counter() - started)
         examples = len(federated_data_of(request.run).local.indices(client))
         return ClientUpdate(client, arrays, examples, 0.0)
 
     return update
 
 
-def coalition_for(request: Request, context: Context) -> Any:
+def coalition_for(request: Request, context: Context) -> Coalition:
     """The coalition of the request's run, as this node sees it."""
     return coalition_of(federated_data_of(request.run), shared_folder(request, context))
-
-
-def coalition_of(data: FederatedData, folder: Path) -> Any:
-    """The coalition of a run; what its members share is in `folder`."""
-    own, cache = data.images.take(data.split.attacker), Blackboard(folder)
-    if data.config.mode == "update":
-        return UpdateCoalition(data.config, data.local, own, cache)
-    return Coalition(data.config, data.streams, own, cache)
 
 
 def shared_folder(request: Request, context: Context) -> Path:

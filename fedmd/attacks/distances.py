@@ -12,10 +12,13 @@ Federated Learning, NDSS 2021.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from fedmd.attacks.base import SeesUpdates
 from fedmd.attacks.gradients import normalised
 
 BLOCK = 1 << 16  # coordinates that are held in float64 at a time
@@ -33,6 +36,14 @@ PERTURBATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "inverse_unit": lambda honest: -normalised((honest.mean(dim=0),))[0],
     "inverse_sign": lambda honest: -honest.mean(dim=0).sign(),
 }
+
+
+class DistanceParams(SeesUpdates):
+    """p."""
+
+    perturbation: Literal["inverse_std", "inverse_unit", "inverse_sign"] = Field(
+        "inverse_std", description="inverse_std | inverse_unit | inverse_sign"
+    )
 
 
 def min_max(honest: Tensor, perturbation: str = "inverse_std") -> Tensor:

@@ -1,10 +1,12 @@
-"""Settings of who takes part, and on what machine."""
+"""Settings of who takes part, how much of their behaviour is put up with, on what machine, and how it is watched."""
 
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedmd.config.section import Count, NonNegative, Positive, Section
+from fedmd.config.base import Count, NonNegative, Positive, Section
+
+_MIB = 2**20
 
 
 class FederationConfig(Section):
@@ -63,3 +65,37 @@ class RuntimeConfig(Section):
     progress: bool = True
     tensorboard: bool = False
     checkpoint_every: Annotated[int, Field(ge=0, le=50)] = 1  # deployed nodes remember 64 rounds
+
+
+class LimitsConfig(Section):
+    """Bounds on what clients send; beyond them a message is refused, with the reason on record.
+
+    `max_samples` of one batch (null: stream.batch_size), or that an update claims to come from (null: local.samples,
+    or as many as all clients have in a simulation); `max_message_bytes` of array data in one node's reply (null: 64 MiB
+    of samples; of updates, what those asked for take); with valid messages of fewer than `min_clients` clients a round
+    learns nothing. How long a round waits is federation.round_timeout_s.
+    """
+
+    max_samples: Count | None = None
+    max_message_bytes: Count | None = None
+    min_clients: Count = 1
+
+
+class AuditConfig(Section):
+    """The trail of every message and verdict. A file that grew beyond `rotate_bytes` is followed by a new one."""
+
+    rotate_bytes: Annotated[int, Field(ge=2**16)] = 256 * _MIB
+
+
+class ObservabilityConfig(Section):
+    """`prometheus_port` (0: any free one) serves /metrics and /health on `host`; `json_logs` turns every line of the
+    server's log into a JSON object. Neither changes a result."""
+
+    prometheus_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    host: str = "127.0.0.1"
+    json_logs: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether somebody may be watching the server's numbers."""
+        return self.prometheus_port is not None

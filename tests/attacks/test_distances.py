@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedmd.attacks import distance_attacks
-from fedmd.attacks.distance_attacks import PERTURBATIONS, min_max, min_sum, spread
+from fedmd.attacks import distances
+from fedmd.attacks.distances import PERTURBATIONS, min_max, min_sum, spread
 
 NAMES = list(PERTURBATIONS)
 Attack = Callable[[Tensor, str], Tensor]
@@ -107,7 +107,7 @@ def test_block_by_block_is_the_same_and_float32_is_precise(monkeypatch: pytest.M
     wide = updates(6, 50, seed=4) * 1e-3 + 5.0  # close together, far from 0
     whole = min_max(wide)
     assert torch.allclose(min_max(wide.float()).double(), whole, rtol=0, atol=3e-6)
-    monkeypatch.setattr(distance_attacks, "BLOCK", 7)
+    monkeypatch.setattr(distances, "BLOCK", 7)
     assert torch.allclose(min_max(wide), whole, rtol=1e-12)
 
 

@@ -9,13 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedmd.attacks.backdoor import require_fit, stamp, stamped_count, triggered, triggered_test
+from fedmd.attacks.coalition import success_test
+from fedmd.attacks.patch import PatchAttack, stamp, triggered
 from fedmd.config import AttackConfig, ConfigError, RunConfig
 from fedmd.training.evaluate import accuracy
 from fedmd.types import ImageSet
 
 Make = Callable[..., RunConfig]
 BACKDOOR = {"name": "backdoor", "fraction": 0.4, "patch_size": 2, "target": 1}
+
+
+def attack(**params: object) -> PatchAttack:
+    made: PatchAttack = AttackConfig.model_validate({"name": "backdoor", **params}).make()
+    return made
 
 
 @settings(deadline=None, derandomize=True)
@@ -59,24 +65,23 @@ def test_attack_success_is_the_share_of_other_classes_taken_for_the_target() -> 
 
 
 def test_success_is_measured_where_somebody_plants_a_backdoor(make_config: Make, images: ImageSet) -> None:
-    planted = triggered_test(make_config({"attack": BACKDOOR}), images)
+    planted = success_test(make_config({"attack": BACKDOOR}), images)
     assert planted is not None and len(planted) == 140  # 60 of the 200 images are of class 1
     nobody = ({"name": "none"}, {**BACKDOOR, "fraction": 0.0}, {**BACKDOOR, "fraction": 0.05}, {"name": "label_flip"})
     for attack in nobody:
-        assert triggered_test(make_config({"attack": attack}), images) is None
+        assert success_test(make_config({"attack": attack}), images) is None
     only_the_target = images.take(np.flatnonzero(images.labels == 1))
-    assert triggered_test(make_config({"attack": BACKDOOR}), only_the_target) is None
+    assert success_test(make_config({"attack": BACKDOOR}), only_the_target) is None
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.0, 0), (0.5, 5), (0.25, 2), (0.26, 3), (1.0, 10)])
 def test_how_many_are_stamped(share: float, count: int) -> None:
-    assert stamped_count(AttackConfig(name="backdoor", poisoned_share=share), 10) == count
+    assert attack(poisoned_share=share).poisoned_samples(10) == count
 
 
 def test_a_backdoor_fits_the_data(images: ImageSet) -> None:
-    require_fit(AttackConfig(name="backdoor", target=3, patch_size=8), images)
-    require_fit(AttackConfig(name="noise", target=4, patch_size=9), images)  # not its settings
+    attack(target=3, patch_size=8).check(images)
     with pytest.raises(ConfigError, match=r"^attack\.target: must be a class of the data, 0 to 3, not 4\.$"):
-        require_fit(AttackConfig(name="backdoor", target=4), images)
+        attack(target=4).check(images)
     with pytest.raises(ConfigError, match=r"^attack\.patch_size: must be at most 8, .* not 9\.$"):
-        require_fit(AttackConfig(name="backdoor", patch_size=9), images)
+        attack(patch_size=9).check(images)

@@ -1,8 +1,11 @@
 """What every group of settings is made of."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Mode = Literal["stream", "update"]
 
 
 class ConfigError(ValueError):
@@ -14,6 +17,19 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+
+@dataclass(frozen=True)
+class OnlyIn:
+    """Marks a setting that has a meaning in one mode: `radius: Annotated[Share, STREAM_ONLY] = 0.3`.
+
+    In the other mode it must have its default value.
+    """
+
+    mode: Mode
+
+
+STREAM_ONLY = OnlyIn("stream")
+UPDATE_ONLY = OnlyIn("update")
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fedmd import storage
-from fedmd.attacks.shared_cache import LASTING, Blackboard
+from fedmd.attacks.shared_cache import LASTING, SharedCache
 
 
 def once_in_a_process(folder: str, gate: "multiprocessing.synchronize.Barrier", results: str) -> None:  # type: ignore[name-defined]
@@ -22,7 +22,7 @@ def once_in_a_process(folder: str, gate: "multiprocessing.synchronize.Barrier", 
         return {"x": torch.full((3,), float(os.getpid()))}
 
     gate.wait()
-    got = Blackboard(Path(folder)).once("trigger", 0, compute)
+    got = SharedCache(Path(folder)).once("trigger", 0, compute)
     Path(results, f"got-{os.getpid()}").write_text(str(got["x"].tolist()))
 
 
@@ -44,7 +44,7 @@ def test_two_processes_compute_once_and_agree(tmp_path: Path) -> None:
 
 
 def test_once_per_kind_and_version(tmp_path: Path) -> None:
-    board = Blackboard(tmp_path / "new")
+    board = SharedCache(tmp_path / "new")
     calls: list[str] = []
 
     def value(name: str) -> dict[str, torch.Tensor]:
@@ -61,7 +61,7 @@ def test_once_per_kind_and_version(tmp_path: Path) -> None:
 
 
 def test_only_the_newest_version_is_kept(tmp_path: Path) -> None:
-    board = Blackboard(tmp_path)
+    board = SharedCache(tmp_path)
     for version in range(5):
         board.once("direction", version, lambda: {"h": torch.zeros(1000)})
     board.once("direction-like", 0, lambda: {"h": torch.zeros(1)})
@@ -71,25 +71,25 @@ def test_only_the_newest_version_is_kept(tmp_path: Path) -> None:
 
 def test_tensors_come_back_as_they_were(tmp_path: Path) -> None:
     tensors = {f"{i:04d}": torch.randn(i, 3, generator=torch.Generator().manual_seed(i)) for i in range(12)}
-    board = Blackboard(tmp_path)
+    board = SharedCache(tmp_path)
     board.once("direction", 0, lambda: tensors)
-    read = Blackboard(tmp_path).once("direction", 0, lambda: pytest.fail("computed again"))
+    read = SharedCache(tmp_path).once("direction", 0, lambda: pytest.fail("computed again"))
     assert list(read) == list(tensors)
     assert all(torch.equal(read[name], tensors[name]) for name in tensors)
 
 
 def test_a_failed_computation_leaves_nothing_and_no_lock(tmp_path: Path) -> None:
-    board = Blackboard(tmp_path)
+    board = SharedCache(tmp_path)
     with pytest.raises(ZeroDivisionError):
         board.once("trigger", 0, lambda: {"x": torch.zeros(1 // 0)})
     assert board.once("trigger", 0, lambda: {"x": torch.ones(1)})["x"].item() == 1
 
 
 def test_the_first_announcement_stands(tmp_path: Path) -> None:
-    board = Blackboard(tmp_path)
+    board = SharedCache(tmp_path)
     assert board.announced("trigger_round") is None
     board.announce("trigger_round", 7)
-    Blackboard(tmp_path).announce("trigger_round", 9)
+    SharedCache(tmp_path).announce("trigger_round", 9)
     assert board.announced("trigger_round") == 7
     assert board.announced("error_at_start") is None
     board.announce("error_at_start", 0.1 + 0.2)
@@ -97,16 +97,16 @@ def test_the_first_announcement_stands(tmp_path: Path) -> None:
 
 
 def test_seconds_are_summed_by_round(tmp_path: Path) -> None:
-    board = Blackboard(tmp_path)
+    board = SharedCache(tmp_path)
     assert board.seconds(1) == 0
     for round, seconds in ((1, 0.25), (2, 10.0), (1, 0.5), (11, 3.0)):
-        Blackboard(tmp_path).add_seconds(round, seconds)
+        SharedCache(tmp_path).add_seconds(round, seconds)
     assert [board.seconds(round) for round in (0, 1, 2, 11)] == [0, 0.75, 10, 3]
 
 
 def test_what_colluders_agreed_on_survives_them(tmp_path: Path) -> None:
     """Lasting tensors and announced numbers go into a checkpoint; a round's own tensors and the server's do not."""
-    board, other = Blackboard(tmp_path / "old"), Blackboard(tmp_path / "new")
+    board, other = SharedCache(tmp_path / "old"), SharedCache(tmp_path / "new")
     assert board.state() == {"numbers": {}, "lasting": {}}
     board.once("trigger", LASTING, lambda: {"x": torch.tensor([0.1, 0.2])})
     board.once("direction", 0, lambda: {"h": torch.zeros(2)})
