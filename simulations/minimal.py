@@ -5,7 +5,6 @@ A small net learns online from a stream of real digits. Its second half is poiso
 
 import copy
 import statistics
-from functools import partial
 
 import torch
 from sklearn.datasets import load_digits
@@ -13,10 +12,7 @@ from torch import Tensor, nn
 
 from fedmd.attacks.accumulative import craft_accumulative, steering_direction
 from fedmd.attacks.trigger import craft_trigger
-from fedmd.config import DefenseConfig
-from fedmd.defense.history import Snapshot
-from fedmd.defense.samples.pipeline import Pipeline, build_response
-from fedmd.defense.samples.thresholds import quantile_threshold
+from fedmd.defense.samples.pipeline import Pipeline
 from fedmd.training.evaluate import accuracy
 from fedmd.training.online import online_step
 
@@ -63,9 +59,13 @@ def learn(defense: str, attacked: bool, seed: int) -> float:
     trigger = craft_trigger(model, x_last, y_last, x_own, y_own, radius=RADIUS, steps=2)
 
     # The defence, from here to the end of the function.
-    threshold = partial(quantile_threshold, fpr=0.2)
-    response = build_response(DefenseConfig(name=defense, step_size=0.05, radius=RADIUS))
-    pipeline = Pipeline(model, Snapshot(early.state_dict()), threshold, response, trusted=(x_trusted, y_trusted))
+    pipeline = Pipeline.from_config(
+        model,
+        defense={"name": defense, "step_size": 0.05, "radius": RADIUS},
+        threshold={"name": "quantile", "fpr": 0.2},
+        snapshots=[early],
+        trusted=(x_trusted, y_trusted),
+    )
     for number, (x, y) in enumerate(batches):
         if attacked and number == len(batches) - 1:
             x = trigger

@@ -17,12 +17,10 @@ from torch.optim.swa_utils import update_bn
 from fedmd import storage
 from fedmd.audit.entries import JudgedMessage, Score
 from fedmd.config import RunConfig
-from fedmd.defense.history import State, build_histories
-from fedmd.defense.samples.detectors import DETECTORS, Detector, check_detector
-from fedmd.defense.samples.drift import ROUNDS, DriftMonitor
-from fedmd.defense.samples.outputs import TrustedSet
-from fedmd.defense.samples.pipeline import Pipeline, build_response
-from fedmd.rounds.calibration import threshold_for
+from fedmd.defense.calibration_file import threshold_for
+from fedmd.defense.history import State
+from fedmd.defense.samples.drift import ROUNDS
+from fedmd.defense.samples.pipeline import Pipeline
 from fedmd.rounds.model import ServerModel
 from fedmd.rounds.records import Judged, Learned, Unit
 from fedmd.seeding import seed_for
@@ -54,7 +52,6 @@ class StreamServer:
         self._placement = setup.placement
         self.model = ServerModel(setup)
         net = self.model.net
-        check_detector(config.defense.detector, net)
         if (momentum := config.training.online.batchnorm_momentum) is not None:
             for module in net.modules():
                 if isinstance(module, _BatchNorm):
@@ -62,19 +59,15 @@ class StreamServer:
         self._optimizer = make_optimizer(net, config.training.online)
         torch.manual_seed(seed_for(config.seed, "start"))  # for models with dropout, as in `learn`
         self._refit_batchnorm(net)
-        (history,) = build_histories(config.history, self._refitted(setup.trained.snapshots))
-        self.pipeline = Pipeline(
+        self.pipeline = Pipeline.from_config(
             net,
-            history,
-            threshold_for(config, setup.trained),
-            build_response(config.defense),
             trusted=self.model.trusted,
-            detector=DETECTORS[config.defense.detector],
-            stopping=config.defense.stopping,
-            rivals=rivals_of(config),
-            monitor=monitor_of(config, len(setup.data.split.trusted)),
+            snapshots=self._refitted(setup.trained.snapshots),
+            defense=config.defense,
+            threshold=threshold_for(config, setup.trained),
+            history=config.history,
         )
-        self.baselines = tuple(self.pipeline.rivals)
+        self.baselines = tuple(self.pipeline.baselines)
         self._warned = False
 
     @property
@@ -140,7 +133,7 @@ class StreamServer:
             judged.x,
             judged.y,
             batchnorm="frozen" if self._config.training.online.batchnorm == "frozen" else "train",
-            clip_norm=self._config.defense.clip_norm if self._config.defense.name == "clip" else None,
+            clip_norm=self.pipeline.response.clip_norm,
             placement=self._placement,
         )
         if loss is not None:
@@ -151,8 +144,7 @@ class StreamServer:
     def trusted_scores(self) -> NDArray[np.float64]:
         """The detector's scores [m] of the trusted set under today's models; two forward passes."""
         with self._placement.autocast():
-            pipeline = self.pipeline
-            scores = pipeline.detector(TrustedSet(pipeline.historical, pipeline.current, *pipeline.trusted).answers)
+            scores = self.pipeline.detector(self.pipeline.trusted_set().outputs)
         return scores.cpu().double().numpy()
 
     def state(self) -> Saved:
@@ -246,14 +238,3 @@ def for_audit(batches: Sequence[StreamBatch], verdicts: Verdicts) -> tuple[Judge
 
 def _finite(value: np.float64) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def rivals_of(config: RunConfig) -> dict[str, Detector]:
-    """Every detector that stands beside the discrepancy in the report; none where defense.rivals is off."""
-    return {name: rival for name, rival in DETECTORS.items() if name != "discrepancy" and config.defense.rivals}
-
-
-def monitor_of(config: RunConfig, trusted: int) -> DriftMonitor | None:
-    """A monitor where a promise is made, and acted upon."""
-    promised = config.threshold.name == "quantile" and config.defense.name in ("dsc", "drop")
-    return DriftMonitor(config.threshold.fpr, trusted) if promised else None

@@ -9,9 +9,9 @@ import torch
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.clients import sample_clients
 from fedmd.defense.calibration import Limit, Scores, limits
-from fedmd.defense.samples.detectors import pooled
+from fedmd.defense.calibration_file import calibration_text
+from fedmd.defense.samples.pooling import pooled
 from fedmd.report.files import write_json
-from fedmd.rounds.calibration import calibration_text
 from fedmd.rounds.stream import JudgedSamples, StreamServer
 from fedmd.runs.federation import versions
 from fedmd.training.setup import set_up

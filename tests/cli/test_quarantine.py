@@ -15,7 +15,7 @@ from fedmd.cli.quarantine import inmates
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.federated import load_federated_data
-from fedmd.defense.samples.detectors import Answers
+from fedmd.defense.samples.outputs import ModelOutputs
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.rounds.services import guarding, save_models
 from fedmd.training.burn_in import burn_in
@@ -25,7 +25,7 @@ from fedmd.types import StreamBatch
 ROUNDS, BATCH = 3, 8
 
 
-def label(answers: Answers) -> torch.Tensor:
+def label(answers: ModelOutputs) -> torch.Tensor:
     """A detector whose scores are known in advance."""
     return answers.labels.float()
 

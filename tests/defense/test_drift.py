@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import beta, binom, norm
 
-from fedmd.defense.samples.detectors import pooled_reference
 from fedmd.defense.samples.drift import ALPHA, DriftMonitor, drift, pooled_calibration
+from fedmd.defense.samples.pooling import pooled_trusted
 from fedmd.defense.samples.thresholds import conformal_quantile
 
 
@@ -46,7 +46,7 @@ def warned_runs(stopping: str, scale: float, runs: int) -> float:
         rng = np.random.default_rng(seed)
         trusted = torch.from_numpy(rng.exponential(1, 200))
         clients = torch.arange(10).repeat_interleave(10)
-        reference = pooled_reference(trusted, stopping, clients, 100)  # type: ignore[arg-type]
+        reference = pooled_trusted(trusted, stopping, clients, 100)  # type: ignore[arg-type]
         threshold = conformal_quantile(reference, 0.1)
         monitor = DriftMonitor(0.1, 200)
         seen = []

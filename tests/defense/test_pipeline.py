@@ -13,8 +13,9 @@ from fedmd.config import DefenseConfig
 from fedmd.defense.history import Lag, Snapshot
 from fedmd.defense.samples.detectors import DETECTORS, Detector
 from fedmd.defense.samples.drift import DriftMonitor
-from fedmd.defense.samples.outputs import Reference, ask
-from fedmd.defense.samples.pipeline import Pipeline, build_response
+from fedmd.defense.samples.outputs import TrustedSamples, compute_outputs
+from fedmd.defense.samples.pipeline import Pipeline
+from fedmd.defense.samples.responses import RESPONSES, Accept, Drop
 from fedmd.types import Action, Screened
 
 N = 24
@@ -49,7 +50,7 @@ def pipeline(name: str, threshold: float | Callable[..., float], **settings: obj
         net(0),
         Snapshot(net(7).state_dict()),
         rule,
-        build_response(config),
+        RESPONSES[config.name](config),
         trusted=(torch.rand(9, 1, 8, 8), torch.arange(9) % 5),
         detector=DETECTORS[config.detector],
         stopping=config.stopping,
@@ -219,7 +220,7 @@ def test_a_plain_pytorch_loop(batch: tuple[Tensor, Tensor]) -> None:
     x, y = batch
     model = net(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    response = build_response(DefenseConfig(name="drop"))
+    response = Drop(DefenseConfig(name="drop"))
     guard = Pipeline(model, Lag(1), lambda step, trusted: math.inf, response, trusted=batch)
     measured = []
     for _ in range(3):
@@ -259,7 +260,7 @@ def test_trim_by_another_detector_and_of_samples_without_a_score(batch: tuple[Te
 
 
 @pytest.mark.parametrize("name", ["pixel_distance", "kernel_density", "lid", "mahalanobis", "confidence"])
-def test_a_rival_as_the_detector(batch: tuple[Tensor, Tensor], name: str) -> None:
+def test_a_baseline_as_the_detector(batch: tuple[Tensor, Tensor], name: str) -> None:
     """Its threshold comes from trusted scores with each sample left out, and DSC follows it in its own passes."""
     x, y = batch
     seen: list[Tensor] = []
@@ -271,16 +272,18 @@ def test_a_rival_as_the_detector(batch: tuple[Tensor, Tensor], name: str) -> Non
     guard = pipeline("dsc", rule, detector=name, step_size=0.05)
     guard.trusted = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(5)), torch.arange(40) % 5
     verdicts = (screened := guard.screen(x.clone(), y)).verdicts
-    first = ask(net(7), net(0), *guard.trusted)
+    first = compute_outputs(net(7), net(0), *guard.trusted)
     assert first.x is not None
-    reference = Reference(first.x, first.labels, first.features)
-    fresh = ask(net(7), net(0), x, y, lambda: reference)
+    samples = TrustedSamples(first.x, first.labels, first.features)
+    fresh = compute_outputs(net(7), net(0), x, y, lambda: samples)
     assert np.allclose(verdicts.before, DETECTORS[name](fresh), rtol=1e-4)
     if name == "pixel_distance":  # a sample that is part of its own mean is nearer to it by (n - 1) / n, n = 8
-        assert torch.allclose(seen[0] * 7 / 8, DETECTORS[name](ask(net(7), net(0), *guard.trusted, lambda: reference)))
+        assert torch.allclose(
+            seen[0] * 7 / 8, DETECTORS[name](compute_outputs(net(7), net(0), *guard.trusted, lambda: samples))
+        )
     assert verdicts.threshold is not None
     assert ((verdicts.before > verdicts.threshold) == (verdicts.steps > 0)).all()
-    after = DETECTORS[name](ask(net(7), net(0), screened.x, y, lambda: reference))
+    after = DETECTORS[name](compute_outputs(net(7), net(0), screened.x, y, lambda: samples))
     assert np.allclose(verdicts.after, after, rtol=1e-3, atol=1e-4)
 
 
@@ -292,7 +295,7 @@ def counted(calls: dict[str, int], name: str) -> Callable[[nn.Module, object], N
 
 
 @pytest.mark.parametrize(
-    ("rule", "rivals", "passes"),
+    ("rule", "baselines", "passes"),
     [
         (lambda step, trusted: 1.0, {}, {"current": 1, "historical": 1}),
         (lambda step, trusted: 1.0, DETECTORS, {"current": 2, "historical": 1}),
@@ -303,12 +306,12 @@ def counted(calls: dict[str, int], name: str) -> Callable[[nn.Module, object], N
 def test_forward_passes(
     batch: tuple[Tensor, Tensor],
     rule: Callable[..., float],
-    rivals: dict[str, Detector],
+    baselines: dict[str, Detector],
     passes: dict[str, int],
 ) -> None:
     """The trusted set is asked only where somebody wants it, and once however many detectors do."""
     guard, calls = pipeline("none", rule), dict[str, int]()
-    guard.rivals = rivals
+    guard.baselines = baselines
     guard.current.register_forward_pre_hook(counted(calls, "current"))
     guard.historical.register_forward_pre_hook(counted(calls, "historical"))
     guard.screen(*batch)
@@ -316,24 +319,24 @@ def test_forward_passes(
 
 
 @pytest.mark.parametrize("name", ["none", "drop", "dsc"])
-def test_rivals_watch_and_change_nothing(batch: tuple[Tensor, Tensor], name: str) -> None:
+def test_baselines_watch_and_change_nothing(batch: tuple[Tensor, Tensor], name: str) -> None:
     x, y = batch
     alone, watched = (pipeline(name, lambda step, trusted: float(trusted().median())) for _ in range(2))
-    watched.rivals = {key: rival for key, rival in DETECTORS.items() if key != "discrepancy"}
+    watched.baselines = {key: each for key, each in DETECTORS.items() if key != "discrepancy"}
     plain, scored = alone.screen(x.clone(), y), watched.screen(x.clone(), y)
     assert torch.equal(plain.x, scored.x) and plain.verdicts.threshold == scored.verdicts.threshold
     for part in ("before", "after", "steps", "actions"):
         assert np.array_equal(getattr(plain.verdicts, part), getattr(scored.verdicts, part))
-    assert plain.verdicts.rivals == {} and set(scored.verdicts.rivals) == set(watched.rivals)
+    assert plain.verdicts.rivals == {} and set(scored.verdicts.rivals) == set(watched.baselines)
     assert all(scores.shape == (N,) and np.isfinite(scores).all() for scores in scored.verdicts.rivals.values())
     assert set(watched.wall_s) == {"screening", "rivals", "correction"} and "rivals" not in alone.wall_s
 
 
-def test_feature_rivals_of_a_model_without_a_linear_layer_measure_nothing(batch: tuple[Tensor, Tensor]) -> None:
+def test_feature_baselines_of_a_model_without_a_linear_layer_measure_nothing(batch: tuple[Tensor, Tensor]) -> None:
     model = nn.Sequential(nn.Conv2d(1, 5, 8), nn.Flatten())
     guard = Pipeline(
-        model, Snapshot(), lambda step, trusted: 1.0, build_response(DefenseConfig(name="none")),
-        trusted=batch, rivals=DETECTORS,
+        model, Snapshot(), lambda step, trusted: 1.0, Accept(DefenseConfig(name="none")),
+        trusted=batch, baselines=DETECTORS,
     )  # fmt: skip
     rivals = guard.screen(*batch).verdicts.rivals
     unmeasured = {name for name, scores in rivals.items() if np.isnan(scores).all()}

@@ -16,7 +16,7 @@ from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.federated import load_federated_data
-from fedmd.defense.samples.detectors import Answers
+from fedmd.defense.samples.outputs import ModelOutputs
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.rounds.services import guarding, load_models, save_models
 from fedmd.rounds.session import Collected, RoundResult, run_session
@@ -29,9 +29,9 @@ BAD = 2  # in its noisy rounds this client calls every sample a 9
 EVIDENCE = {"name": "evidence", "shift": 0.2, "limit": 5.0}
 
 
-def label(answers: Answers) -> torch.Tensor:
+def label(outputs: ModelOutputs) -> torch.Tensor:
     """A detector whose scores are known in advance: no net has to learn anything for these tests."""
-    return answers.labels.float()
+    return outputs.labels.float()
 
 
 class Run:

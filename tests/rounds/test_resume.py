@@ -17,7 +17,7 @@ from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.federated import load_federated_data
-from fedmd.defense.samples.detectors import Answers
+from fedmd.defense.samples.outputs import ModelOutputs
 from fedmd.rounds.gate import Guard
 from fedmd.rounds.learner import OnlineLearner
 from fedmd.rounds.services import guarding
@@ -39,9 +39,9 @@ CHANGES: dict[str, Any] = {
 HISTORIES = [{"name": "snapshot"}, {"name": "lag", "lag": 2}, {"name": "ema", "decay": 0.5}]
 
 
-def label(answers: Answers) -> torch.Tensor:
+def label(outputs: ModelOutputs) -> torch.Tensor:
     """Scores that are known in advance, so that client 2, who calls everything a 9, is caught."""
-    return answers.labels.float()
+    return outputs.labels.float()
 
 
 class Crash(Exception):

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedmd.defense.samples.detectors import Detector, Stopping, discrepancy, pooled
-from fedmd.defense.samples.outputs import Answers, Reference, ask, penultimate
+from fedmd.defense.samples.detectors import Detector, discrepancy
+from fedmd.defense.samples.outputs import ModelOutputs, TrustedSamples, compute_outputs, penultimate_features
+from fedmd.defense.samples.pooling import Stopping, pooled
 from fedmd.training.evaluate import evaluating
 
 # logits [n, K] of the samples numbered [n] -> scalar, summed over them
@@ -58,7 +59,7 @@ def correct(
     before: Tensor | None = None,
     clients: Tensor | None = None,
     detector: Detector = discrepancy,
-    reference: Callable[[], Reference] | None = None,
+    trusted: Callable[[], TrustedSamples] | None = None,
 ) -> Correction:
     """Eq (6): pull samples back until their discrepancy is at or below ``threshold``.
 
@@ -76,7 +77,7 @@ def correct(
         before: the score of ``x`` [N] where the caller has measured it already; measured here if None.
         clients: client ids [N], for "per_client".
         detector: what is held against the threshold; anything but the discrepancy is an extension of ours.
-        reference: the trusted set, for detectors that compare with it.
+        trusted: the trusted set, for detectors that compare with it.
 
     The paper's idea is per sample, its code stops on the batch mean; hence the two names. We take the
     gradient of the summed loss, the code that of the mean: same sign. A sample whose discrepancy is NaN is
@@ -94,18 +95,18 @@ def correct(
     _check(x, y, step_size=step_size, radius=radius, max_steps=max_steps)
     x, y = x.detach(), y.long()
     if before is None:
-        before = detector(ask(historical, current, x, y, reference))
+        before = detector(compute_outputs(historical, current, x, y, trusted))
     after = before.clone()
 
     def go_on(moved: Tensor, logits: Tensor, index: Tensor) -> Tensor:
-        caught = features(len(moved))  # of the pass that made these logits
-        after[index] = detector(Answers(historical(moved), logits, y[index], moved, caught, reference))
+        outputs = ModelOutputs(historical(moved), logits, y[index], moved, features(len(moved)), trusted)
+        after[index] = detector(outputs)  # with the features of the pass that made these logits
         return (pooled(after, stopping, clients) > threshold)[index]
 
     def loss(logits: Tensor, index: Tensor) -> Tensor:
         return F.cross_entropy(logits, y[index], reduction="sum")
 
-    with evaluating(current, historical), penultimate(current) as features:
+    with evaluating(current, historical), penultimate_features(current) as features:
         corrected, steps = _descend(
             current,
             x,

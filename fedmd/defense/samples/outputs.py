@@ -1,4 +1,4 @@
-"""What the two models say to a batch: the one record that every detector judges by."""
+"""What the two models make of a batch: the one record that every detector judges by."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from fedmd.training.evaluate import evaluating
 
 
 @dataclass(frozen=True)
-class Reference:
+class TrustedSamples:
     """The server's m trusted samples `x` [m, C, H, W], their `labels` [m] and `features` [m, d] under today's model."""
 
     x: Tensor
@@ -22,13 +22,13 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """N samples: `historical` and `current` logits [N, K], the claimed `labels` [N], and what rivals look at besides.
+class ModelOutputs:
+    """Of N samples `historical` and `current` logits [N, K], the claimed `labels` [N], and what baselines look at.
 
     x: the samples themselves [N, C, H, W].
     features: the current model's penultimate features [N, d]; None where it has no `nn.Linear`.
-    reference: what to compare with, only called, and paid for, by detectors that do.
-    own: these samples are the reference themselves, in its order; then each is judged by the others.
+    trusted: what to compare with, only called, and paid for, by detectors that do.
+    are_trusted: these samples are the trusted ones themselves, in their order; then each is judged by the others.
     """
 
     historical: Tensor
@@ -36,33 +36,33 @@ class Answers:
     labels: Tensor
     x: Tensor | None = None
     features: Tensor | None = None
-    reference: Callable[[], Reference] | None = None
-    own: bool = False
+    trusted: Callable[[], TrustedSamples] | None = None
+    are_trusted: bool = False
 
 
 @torch.no_grad()
-def ask(
+def compute_outputs(
     historical: nn.Module,
     current: nn.Module,
     x: Tensor,
     y: Tensor,
-    reference: Callable[[], Reference] | None = None,
-) -> Answers:
-    """Both models' answers to `x` [N, C, H, W], one forward pass each, in eval mode; their train/eval flags come back.
+    trusted: Callable[[], TrustedSamples] | None = None,
+) -> ModelOutputs:
+    """Both models' outputs for `x` [N, C, H, W], one forward pass each, in eval mode; their train/eval flags come back.
 
     N = 0 runs neither.
     """
     if len(x) == 0:
         nothing = torch.zeros(0, 1, device=x.device)
-        return Answers(nothing, nothing, y, x, None, reference)
+        return ModelOutputs(nothing, nothing, y, x, None, trusted)
     with evaluating(historical, current):
         earlier = historical(x)
-        logits, features = look(current, x)
-    return Answers(earlier, logits, y, x, features, reference)
+        logits, features = logits_and_features(current, x)
+    return ModelOutputs(earlier, logits, y, x, features, trusted)
 
 
 class TrustedSet:
-    """The trusted samples under today's two models; each is asked once, and only if somebody wants to know."""
+    """The trusted samples under today's two models; each model runs once, and only if somebody wants to know."""
 
     def __init__(self, historical: nn.Module, current: nn.Module, x: Tensor, y: Tensor) -> None:
         self._historical = historical
@@ -71,35 +71,35 @@ class TrustedSet:
         self._y = y
 
     @cached_property
-    def answers(self) -> Answers:
+    def outputs(self) -> ModelOutputs:
         """For the scores that a threshold is made of."""
         with torch.no_grad(), evaluating(self._historical):
             earlier = self._historical(self._x)
-        logits, features = self._looked
-        return Answers(earlier, logits, self._y, self._x, features, lambda: self.reference, own=True)
+        logits, features = self._current_outputs
+        return ModelOutputs(earlier, logits, self._y, self._x, features, lambda: self.samples, are_trusted=True)
 
     @cached_property
-    def reference(self) -> Reference:
-        """For detectors that compare samples with these; asks the current model only."""
-        return Reference(self._x, self._y, self._looked[1])
+    def samples(self) -> TrustedSamples:
+        """For detectors that compare samples with these; runs the current model only."""
+        return TrustedSamples(self._x, self._y, self._current_outputs[1])
 
     @cached_property
-    def _looked(self) -> tuple[Tensor, Tensor | None]:
+    def _current_outputs(self) -> tuple[Tensor, Tensor | None]:
         with torch.no_grad(), evaluating(self._current):
-            return look(self._current, self._x)
+            return logits_and_features(self._current, self._x)
 
 
-def look(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def logits_and_features(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Logits [N, K] and penultimate features [N, d] of `x`, of one forward pass in the mode `model` is in."""
-    with penultimate(model) as features:
+    with penultimate_features(model) as features:
         return model(x), features(len(x))
 
 
 @contextmanager
-def penultimate(model: nn.Module) -> Iterator[Callable[[int], Tensor | None]]:
+def penultimate_features(model: nn.Module) -> Iterator[Callable[[int], Tensor | None]]:
     """A function that gives the penultimate features [n, d] of the latest forward pass of `model`, detached.
 
-    They are the input of the last `nn.Linear` to run, caught on its way. The function is told n, the size of the
+    They are the input of the last `nn.Linear` to run, taken on its way in. The function is told n, the size of the
     batch, and gives None where no such layer has run or its input is not of n samples.
     """
     latest: Tensor | None = None
@@ -117,5 +117,5 @@ def penultimate(model: nn.Module) -> Iterator[Callable[[int], Tensor | None]]:
 
 
 def has_features(model: nn.Module) -> bool:
-    """Whether `penultimate` can find anything in `model`."""
+    """Whether `penultimate_features` can find anything in `model`."""
     return any(isinstance(layer, nn.Linear) for layer in model.modules())

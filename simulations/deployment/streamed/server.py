@@ -10,11 +10,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from fedmd.config import DefenseConfig
-from fedmd.defense.history import Snapshot
-from fedmd.defense.samples.detectors import historical_loss
-from fedmd.defense.samples.pipeline import Pipeline, build_response
-from fedmd.defense.samples.thresholds import quantile_threshold
+from fedmd.defense.samples.pipeline import Pipeline
 
 app = ServerApp()
 
@@ -32,13 +28,12 @@ def main(grid: Grid, context: Context) -> None:
         step(model, optimizer, x[:300], y[:300])
         if epoch == 9:
             early = copy.deepcopy(model)
-    pipeline = Pipeline(  # (1) the server's own 200 trusted digits say what is usual
+    pipeline = Pipeline.from_config(  # (1) the server's own 200 trusted digits say what is usual
         model,
-        Snapshot(early.state_dict()),
-        lambda step, trusted: quantile_threshold(step, trusted, fpr=fpr),
-        build_response(DefenseConfig(name="drop")),
         trusted=(x[300:500], y[300:500]),
-        detector=historical_loss,
+        snapshots=[early],
+        defense={"name": "drop", "detector": "historical_loss", "rivals": False},
+        threshold={"name": "quantile", "fpr": fpr},
     )
     for round in range(int(context.run_config["rounds"])):
         asked = RecordDict({"ask": ConfigRecord({"round": round})})

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from fedmd.config import ConfigError, RunConfig
+from fedmd.config import ConfigError, RunConfig, ThresholdConfig
 from fedmd.defense.calibration import Limit
-from fedmd.defense.samples.thresholds import Threshold, build_threshold
+from fedmd.defense.samples.thresholds import Threshold
 from fedmd.storage import digest
 from fedmd.training.burn_in import BurnIn
 from fedmd.types import Json
@@ -58,13 +58,13 @@ def calibration_text(
     }
 
 
-def threshold_for(config: RunConfig, burn_in: BurnIn) -> Threshold:
-    """`build_threshold`, or the calibrated one of threshold.path.
+def threshold_for(config: RunConfig, burn_in: BurnIn) -> Threshold | ThresholdConfig:
+    """The calibrated threshold of threshold.path where that is the one configured, else the configuration itself.
 
     Raises ConfigError when the file cannot be read or was made for another setting; the sentence names it.
     """
     if config.threshold.name != "calibrated":
-        return build_threshold(config.threshold)
+        return config.threshold
     path = Path(config.threshold.path or "").expanduser()
     try:
         stored = json.loads(path.read_text())

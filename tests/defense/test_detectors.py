@@ -9,25 +9,26 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedmd.config import ConfigError
-from fedmd.defense.samples.detectors import DETECTORS, alarms, check_detector, pooled, pooled_reference
-from fedmd.defense.samples.outputs import Answers, ask
+from fedmd.defense.samples.detectors import DETECTORS, check_detector
+from fedmd.defense.samples.outputs import ModelOutputs, compute_outputs
+from fedmd.defense.samples.pooling import count_alarms, pooled, pooled_trusted
 
 
-def answers() -> Answers:
+def outputs() -> ModelOutputs:
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64)
-    return Answers(logits[0], logits[1], torch.tensor([0, 1, 2, 3, 0, 1]))
+    return ModelOutputs(logits[0], logits[1], torch.tensor([0, 1, 2, 3, 0, 1]))
 
 
 @pytest.mark.parametrize(("name", "side"), [("historical_loss", "historical"), ("current_loss", "current")])
 def test_losses_are_minus_log_softmax_of_the_label(name: str, side: str) -> None:
-    given_answers = answers()
-    logits = getattr(given_answers, side)
+    given_outputs = outputs()
+    logits = getattr(given_outputs, side)
     expected = [
         -math.log(math.exp(row[label]) / sum(math.exp(value) for value in row))
-        for row, label in zip(logits.tolist(), given_answers.labels.tolist(), strict=True)
+        for row, label in zip(logits.tolist(), given_outputs.labels.tolist(), strict=True)
     ]
-    assert DETECTORS[name](given_answers).tolist() == pytest.approx(expected, rel=1e-5)
+    assert DETECTORS[name](given_outputs).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 100)), min_size=1, max_size=40))
@@ -44,25 +45,25 @@ def test_pooling_by_sample_and_by_batch() -> None:
     assert pooled(scores, "batch_mean").tolist() == [3.0, 3.0, 3.0]
 
 
-def test_the_reference_is_means_of_as_many_scores_as_a_message_has() -> None:
+def test_trusted_scores_are_means_of_as_many_scores_as_a_message_has() -> None:
     scores = torch.linspace(0, 1, 101, dtype=torch.float64) ** 2
     clients = torch.arange(8).repeat_interleave(10)
-    assert pooled_reference(scores, "per_sample", clients, 80) is scores
-    by_client = pooled_reference(scores, "per_client", clients, 80)
-    by_batch = pooled_reference(scores, "batch_mean", clients, 80)
+    assert pooled_trusted(scores, "per_sample", clients, 80) is scores
+    by_client = pooled_trusted(scores, "per_client", clients, 80)
+    by_batch = pooled_trusted(scores, "batch_mean", clients, 80)
     assert by_client.shape == by_batch.shape == (500,)
     # the standard deviation of a mean of k draws is sigma / sqrt(k); 500 draws tell it to about 3 %
     sigma = float(scores.std(correction=0))
     assert float(by_client.std()) == pytest.approx(sigma / math.sqrt(10), rel=0.15)
     assert float(by_batch.std()) == pytest.approx(sigma / math.sqrt(80), rel=0.15)
-    assert torch.equal(by_client, pooled_reference(scores, "per_client", clients, 80))
+    assert torch.equal(by_client, pooled_trusted(scores, "per_client", clients, 80))
 
 
-def test_asking_leaves_the_models_as_they_were() -> None:
+def test_computing_outputs_leaves_the_models_as_they_were() -> None:
     models = [nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(4, 3)).train() for _ in range(2)]
     before = [{name: tensor.clone() for name, tensor in model.state_dict().items()} for model in models]
-    given_answers = ask(models[0], models[1], torch.rand(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64))
-    assert given_answers.historical.shape == (5, 3) and not given_answers.historical.requires_grad
+    given_outputs = compute_outputs(models[0], models[1], torch.rand(5, 1, 2, 2), torch.zeros(5, dtype=torch.int64))
+    assert given_outputs.historical.shape == (5, 3) and not given_outputs.historical.requires_grad
     assert all(model.training for model in models)
     for model, state in zip(models, before, strict=True):
         assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in state.items())
@@ -78,9 +79,9 @@ def test_a_feature_detector_needs_a_linear_layer(name: str) -> None:
 
 def test_alarms_are_counted_by_what_is_judged() -> None:
     suspicious, clients = torch.tensor([True, True, False, False, True]), torch.tensor([4, 4, 7, 7, 9])
-    assert alarms(suspicious, "per_sample", clients) == (3, 5)
-    assert alarms(suspicious, "per_client", clients) == (2, 3)
-    assert alarms(torch.ones(5, dtype=torch.bool), "batch_mean") == (1, 1)
-    assert alarms(torch.zeros(0, dtype=torch.bool), "batch_mean") == (0, 0)
+    assert count_alarms(suspicious, "per_sample", clients) == (3, 5)
+    assert count_alarms(suspicious, "per_client", clients) == (2, 3)
+    assert count_alarms(torch.ones(5, dtype=torch.bool), "batch_mean") == (1, 1)
+    assert count_alarms(torch.zeros(0, dtype=torch.bool), "batch_mean") == (0, 0)
     with pytest.raises(ValueError, match="clients"):
-        alarms(suspicious, "per_client")
+        count_alarms(suspicious, "per_client")

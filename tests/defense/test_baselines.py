@@ -1,4 +1,4 @@
-"""Rivals against scikit-learn, SciPy, hand-computed numbers and loops that leave samples out one by one."""
+"""Baselines against scikit-learn, SciPy, hand-computed numbers and loops that leave samples out one by one."""
 
 import math
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from sklearn.neighbors import KernelDensity, NearestNeighbors
 from torch import Tensor
 
 from fedmd.defense.samples.detectors import DETECTORS, FEATURE_DETECTORS
-from fedmd.defense.samples.outputs import Answers, Reference
+from fedmd.defense.samples.outputs import ModelOutputs, TrustedSamples
 
 N, M, D, CLASSES = 30, 60, 6, 4
-RIVALS = ["pixel_distance", *FEATURE_DETECTORS]
+BASELINES = ["pixel_distance", *FEATURE_DETECTORS]
 
 
 def data(seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -28,171 +28,173 @@ def data(seed: int, n: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.rand(n, 1, 3, 2, generator=rng), labels, features
 
 
-def answers(
+def outputs(
     features: Tensor,
     labels: Tensor,
     reference: tuple[Tensor, Tensor, Tensor],
     x: Tensor | None = None,
-    own: bool = False,
-) -> Answers:
+    are_trusted: bool = False,
+) -> ModelOutputs:
     x_ref, y_ref, f_ref = reference
     logits = torch.zeros(len(labels), CLASSES)
     images = torch.zeros(len(labels), *x_ref.shape[1:]) if x is None else x
-    return Answers(logits, logits, labels, images, features, lambda: Reference(x_ref, y_ref, f_ref), own)
+    return ModelOutputs(
+        logits, logits, labels, images, features, lambda: TrustedSamples(x_ref, y_ref, f_ref), are_trusted
+    )
 
 
-def fresh() -> tuple[Answers, tuple[Tensor, Tensor, Tensor]]:
+def fresh() -> tuple[ModelOutputs, tuple[Tensor, Tensor, Tensor]]:
     reference = data(1, M)
     x, labels, features = data(2, N)
-    return answers(features, labels, reference, x), reference
+    return outputs(features, labels, reference, x), reference
 
 
-def own() -> tuple[Answers, tuple[Tensor, Tensor, Tensor]]:
+def trusted() -> tuple[ModelOutputs, tuple[Tensor, Tensor, Tensor]]:
     reference = x, labels, features = data(1, M)
-    return answers(features, labels, reference, x, own=True), reference
+    return outputs(features, labels, reference, x, are_trusted=True), reference
 
 
 def class_of(reference: tuple[Tensor, Tensor, Tensor], label: int, without: int | None = None) -> list[int]:
     return [i for i, y in enumerate(reference[1].tolist()) if y == label and i != without]
 
 
-CASES = pytest.mark.parametrize("case", [fresh, own])
-Case = Callable[[], tuple[Answers, tuple[Tensor, Tensor, Tensor]]]
+CASES = pytest.mark.parametrize("case", [fresh, trusted])
+Case = Callable[[], tuple[ModelOutputs, tuple[Tensor, Tensor, Tensor]]]
 
 
 @CASES
 def test_pixel_distance_is_a_loop_over_class_means(case: Case) -> None:
-    given_answers, reference = case()
+    given_outputs, reference = case()
     images = reference[0].flatten(1).double().numpy()
     expected = []
-    for i, label in enumerate(given_answers.labels.tolist()):
-        mean = images[class_of(reference, label, i if given_answers.own else None)].mean(axis=0)
-        assert given_answers.x is not None
-        expected.append(math.sqrt(((given_answers.x[i].flatten().double().numpy() - mean) ** 2).sum()))
-    assert DETECTORS["pixel_distance"](given_answers).tolist() == pytest.approx(expected, rel=1e-5)
+    for i, label in enumerate(given_outputs.labels.tolist()):
+        mean = images[class_of(reference, label, i if given_outputs.are_trusted else None)].mean(axis=0)
+        assert given_outputs.x is not None
+        expected.append(math.sqrt(((given_outputs.x[i].flatten().double().numpy() - mean) ** 2).sum()))
+    assert DETECTORS["pixel_distance"](given_outputs).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @CASES
 def test_kernel_density_is_scikit_learns_without_its_constant(case: Case) -> None:
-    given_answers, reference = case()
+    given_outputs, reference = case()
     features, labels = reference[2].double().numpy(), reference[1].numpy()
     within = np.mean([features[labels == k].var(axis=0) for k in range(CLASSES)])  # classes are of equal size
     h = math.sqrt(within) * (M / CLASSES) ** (-1 / (D + 4))
     constant = D / 2 * math.log(2 * math.pi * h**2)
     expected = []
-    assert given_answers.features is not None
-    for i, label in enumerate(given_answers.labels.tolist()):
-        peers = features[class_of(reference, label, i if given_answers.own else None)]
+    assert given_outputs.features is not None
+    for i, label in enumerate(given_outputs.labels.tolist()):
+        peers = features[class_of(reference, label, i if given_outputs.are_trusted else None)]
         density = KernelDensity(bandwidth=h).fit(peers)
-        expected.append(-density.score_samples(given_answers.features[i : i + 1].double().numpy())[0] - constant)
-    assert DETECTORS["kernel_density"](given_answers).tolist() == pytest.approx(expected, rel=1e-4)
+        expected.append(-density.score_samples(given_outputs.features[i : i + 1].double().numpy())[0] - constant)
+    assert DETECTORS["kernel_density"](given_outputs).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 @CASES
 def test_lid_is_the_formula_on_scikit_learns_neighbours(case: Case) -> None:
-    given_answers, reference = case()
-    assert given_answers.features is not None
+    given_outputs, reference = case()
+    assert given_outputs.features is not None
     trusted = reference[2].double().numpy()
-    distances, _ = NearestNeighbors(n_neighbors=21).fit(trusted).kneighbors(given_answers.features.double().numpy())
-    nearest = distances[:, 1:] if given_answers.own else distances[:, :20]  # a trusted sample's first is itself
+    distances, _ = NearestNeighbors(n_neighbors=21).fit(trusted).kneighbors(given_outputs.features.double().numpy())
+    nearest = distances[:, 1:] if given_outputs.are_trusted else distances[:, :20]  # a trusted sample's first is itself
     expected = [-1 / np.mean([math.log(r / row[-1]) for r in row]) for row in nearest]
-    assert DETECTORS["lid"](given_answers).tolist() == pytest.approx(expected, rel=1e-4)
+    assert DETECTORS["lid"](given_outputs).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_lid_by_hand() -> None:
     """Neighbours at 1, 2 and 4: logarithms -2 ln 2, -ln 2 and 0, hence 3 / (3 ln 2)."""
     reference = torch.zeros(3, 1, 1, 1), torch.tensor([0, 1, 2]), torch.tensor([[1.0], [-2.0], [4.0]])
-    scores = DETECTORS["lid"](answers(torch.tensor([[0.0]]), torch.tensor([3]), reference))
+    scores = DETECTORS["lid"](outputs(torch.tensor([[0.0]]), torch.tensor([3]), reference))
     assert scores.tolist() == pytest.approx([1 / math.log(2)])
 
 
 @CASES
 def test_mahalanobis_is_scipys_with_a_refit_for_every_trusted_sample(case: Case) -> None:
-    given_answers, reference = case()
+    given_outputs, reference = case()
     features, labels = reference[2].double().numpy(), reference[1].numpy()
     residuals = features - np.stack([features[labels == k].mean(axis=0) for k in labels])
     covariance, shrinkage = ledoit_wolf(residuals, assume_centered=True)
     target = shrinkage * np.trace(residuals.T @ residuals / M) / D * np.eye(D)
     assert np.allclose(covariance, (1 - shrinkage) * residuals.T @ residuals / M + target)
     expected = []
-    assert given_answers.features is not None
-    for i, label in enumerate(given_answers.labels.tolist()):
-        kept = np.array([j for j in range(M) if not (given_answers.own and j == i)])
+    assert given_outputs.features is not None
+    for i, label in enumerate(given_outputs.labels.tolist()):
+        kept = np.array([j for j in range(M) if not (given_outputs.are_trusted and j == i)])
         means = {k: features[kept][labels[kept] == k].mean(axis=0) for k in range(CLASSES)}
         scatter = sum(np.outer(features[j] - means[labels[j]], features[j] - means[labels[j]]) for j in kept)
         precision = np.linalg.inv((1 - shrinkage) * scatter / M + target)
-        expected.append(scipy_mahalanobis(given_answers.features[i].double().numpy(), means[label], precision))
-    assert DETECTORS["mahalanobis"](given_answers).tolist() == pytest.approx(expected, rel=1e-4)
+        expected.append(scipy_mahalanobis(given_outputs.features[i].double().numpy(), means[label], precision))
+    assert DETECTORS["mahalanobis"](given_outputs).tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_confidence_is_one_minus_the_largest_probability() -> None:
     logits = torch.tensor([[0.0, math.log(3.0)], [5.0, 5.0]])
-    given_answers = Answers(torch.zeros(2, 2), logits, torch.tensor([0, 1]))
-    assert DETECTORS["confidence"](given_answers).tolist() == pytest.approx([0.25, 0.5])
+    given_outputs = ModelOutputs(torch.zeros(2, 2), logits, torch.tensor([0, 1]))
+    assert DETECTORS["confidence"](given_outputs).tolist() == pytest.approx([0.25, 0.5])
 
 
 def test_a_class_without_trusted_samples_is_judged_by_all_of_them() -> None:
     reference = x_ref, _, f_ref = data(1, M)
     x, _, features = data(2, 3)
-    unknown = answers(features, torch.full((3,), 9), reference, x)
+    unknown = outputs(features, torch.full((3,), 9), reference, x)
     one_class = x_ref, torch.zeros(M, dtype=torch.int64), f_ref
-    known = answers(features, torch.zeros(3, dtype=torch.int64), one_class, x)
+    known = outputs(features, torch.zeros(3, dtype=torch.int64), one_class, x)
     assert torch.allclose(DETECTORS["pixel_distance"](unknown), DETECTORS["pixel_distance"](known))
-    for name in RIVALS:
+    for name in BASELINES:
         assert DETECTORS[name](unknown).isfinite().all(), name
 
 
 def test_an_only_trusted_sample_of_its_class_is_judged_by_the_others() -> None:
     x, labels, features = data(1, M)
     labels[7] = 9
-    given_answers = answers(features, labels, (x, labels, features), x, own=True)
+    given_outputs = outputs(features, labels, (x, labels, features), x, are_trusted=True)
     mean = x[[i for i in range(M) if i != 7]].mean(dim=0)
-    assert float(DETECTORS["pixel_distance"](given_answers)[7]) == pytest.approx(float((x[7] - mean).norm()), rel=1e-5)
-    for name in RIVALS:
-        assert DETECTORS[name](given_answers).isfinite().all(), name
+    assert float(DETECTORS["pixel_distance"](given_outputs)[7]) == pytest.approx(float((x[7] - mean).norm()), rel=1e-5)
+    for name in BASELINES:
+        assert DETECTORS[name](given_outputs).isfinite().all(), name
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_a_trusted_sample_scores_like_a_fresh_one(name: str) -> None:
     """Or a threshold of trusted scores would be too low: 300 trusted and 300 fresh samples of one distribution."""
     reference = x, labels, features = data(3, 300)
-    ours = DETECTORS[name](answers(features, labels, reference, x, own=True))
+    ours = DETECTORS[name](outputs(features, labels, reference, x, are_trusted=True))
     x_new, y_new, f_new = data(4, 300)
-    theirs = DETECTORS[name](answers(f_new, y_new, reference, x_new))
+    theirs = DETECTORS[name](outputs(f_new, y_new, reference, x_new))
     below = (ours[:, None] < theirs).double().mean()
     assert float(below) == pytest.approx(0.5, abs=0.08)  # sd of the Mann-Whitney statistic 0.024
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("value", [0.0, 1e-30, math.nan, math.inf])
 def test_collapsed_and_diverged_features_are_survived(name: str, value: float) -> None:
     x, labels, _ = data(1, M)
     features = torch.full((M, D), value)
     for mine in (True, False):
-        scores = DETECTORS[name](answers(features, labels, (x, labels, features), x, own=mine))
+        scores = DETECTORS[name](outputs(features, labels, (x, labels, features), x, are_trusted=mine))
         assert scores.shape == (M,)
         assert scores.isfinite().all() or (name != "pixel_distance" and not math.isfinite(value))
 
 
-@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_an_empty_batch_and_one_trusted_sample(name: str) -> None:
     x, labels, features = data(1, M)
-    empty = answers(features[:0], labels[:0], (x, labels, features), x[:0])
+    empty = outputs(features[:0], labels[:0], (x, labels, features), x[:0])
     assert DETECTORS[name](empty).shape == (0,)
     one = x[:1], labels[:1], features[:1]
-    assert DETECTORS[name](answers(features[:1], labels[:1], one, x[:1], own=True)).shape == (1,)
+    assert DETECTORS[name](outputs(features[:1], labels[:1], one, x[:1], are_trusted=True)).shape == (1,)
 
 
 @pytest.mark.parametrize("name", FEATURE_DETECTORS)
 def test_without_features_nothing_is_measured(name: str) -> None:
-    given_answers = Answers(torch.zeros(3, 2), torch.zeros(3, 2), torch.tensor([0, 1, 1]))
-    assert DETECTORS[name](given_answers).isnan().all()
+    given_outputs = ModelOutputs(torch.zeros(3, 2), torch.zeros(3, 2), torch.tensor([0, 1, 1]))
+    assert DETECTORS[name](given_outputs).isnan().all()
 
 
-def test_a_reference_that_is_missing_is_said() -> None:
-    given_answers = Answers(torch.zeros(3, 2), torch.zeros(3, 2), torch.tensor([0, 1, 1]), torch.zeros(3, 1, 2, 2))
-    with pytest.raises(ValueError, match="reference"):
-        DETECTORS["pixel_distance"](given_answers)
+def test_a_trusted_set_that_is_missing_is_said() -> None:
+    given_outputs = ModelOutputs(torch.zeros(3, 2), torch.zeros(3, 2), torch.tensor([0, 1, 1]), torch.zeros(3, 1, 2, 2))
+    with pytest.raises(ValueError, match="trusted"):
+        DETECTORS["pixel_distance"](given_outputs)
 
 
 @settings(max_examples=20)
@@ -201,8 +203,8 @@ def test_the_order_of_samples_does_not_matter(seed: int, order: list[int]) -> No
     x, labels, features = data(seed, 12)
     reference = data(seed + 1, 20)
     moved = [x[order], labels[order], features[order]]
-    for name in RIVALS:
-        scores = DETECTORS[name](answers(features, labels, reference, x))
-        again = DETECTORS[name](answers(moved[2], moved[1], reference, moved[0]))
+    for name in BASELINES:
+        scores = DETECTORS[name](outputs(features, labels, reference, x))
+        again = DETECTORS[name](outputs(moved[2], moved[1], reference, moved[0]))
         assert torch.allclose(scores[order], again, rtol=1e-4)
         assert bool((scores >= 0).all())
