@@ -16,7 +16,6 @@ from torch.optim.swa_utils import update_bn
 
 from fedmd import storage
 from fedmd.audit.entries import JudgedMessage, Score
-from fedmd.config import RunConfig
 from fedmd.defense.calibration_file import threshold_for
 from fedmd.defense.history import State
 from fedmd.defense.samples.drift import ROUNDS

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fedmd.rounds.learner import OnlineLearner
+from fedmd.rounds.services import guarding, save_models
 
 from fedmd.audit import release_requests as requests
 from fedmd.audit.reader import Intact, read_live, verify
@@ -16,8 +18,6 @@ from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.federated import load_federated_data
 from fedmd.defense.samples.outputs import ModelOutputs
-from fedmd.rounds.learner import OnlineLearner
-from fedmd.rounds.services import guarding, save_models
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Placement
 from fedmd.types import StreamBatch

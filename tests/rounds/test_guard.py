@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedmd.audit.entry import Entry
+from fedmd.rounds.learner import OnlineLearner
+from fedmd.rounds.services import guarding, load_models, save_models
+from fedmd.rounds.session import Collected, RoundResult, run_session
 from torch import nn
 
 from fedmd.audit import release_requests as requests
-from fedmd.audit.entry import Entry
 from fedmd.audit.quarantine_store import contents
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.federated import load_federated_data
 from fedmd.defense.samples.outputs import ModelOutputs
-from fedmd.rounds.learner import OnlineLearner
-from fedmd.rounds.services import guarding, load_models, save_models
-from fedmd.rounds.session import Collected, RoundResult, run_session
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Placement
 from fedmd.types import Action, Rejection, Stranger, StreamBatch

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedmd.audit.entry import Entry
+from fedmd.rounds.learner import OnlineLearner
+from fedmd.rounds.services import guarding
+from fedmd.rounds.session import Collected, is_checkpoint_due, run_session
 from torch import nn
 
 from fedmd.audit import release_requests as requests
-from fedmd.audit.entry import Entry
 from fedmd.audit.quarantine_store import contents
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.config import ConfigError, RunConfig
@@ -19,9 +22,6 @@ from fedmd.data.cache import default_cache_dir
 from fedmd.data.federated import load_federated_data
 from fedmd.defense.samples.outputs import ModelOutputs
 from fedmd.rounds.gate import Guard
-from fedmd.rounds.learner import OnlineLearner
-from fedmd.rounds.services import guarding
-from fedmd.rounds.session import Collected, is_checkpoint_due, run_session
 from fedmd.storage import Saved, load_tree, save_tree
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Placement
