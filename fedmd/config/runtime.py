@@ -51,12 +51,15 @@ class RuntimeConfig(Section):
     rounded up to whole replies. 0: none is made. A checkpoint holds the model, its momentum and all history keeps.
     """
 
-    NO_EFFECT_ON_RESULTS: ClassVar = frozenset({"workers", "cache_dir", "progress", "tensorboard", "checkpoint_every"})
+    NO_EFFECT_ON_RESULTS: ClassVar = frozenset(
+        {"engine", "workers", "cache_dir", "progress", "tensorboard", "checkpoint_every"}
+    )
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["fp32", "bf16"]
     channels_last: bool
     threads: Count
+    engine: Literal["auto", "inline", "ray"] = "auto"
     workers: Count | None = None
     client_cpus: Positive = 1
     client_gpus: NonNegative = 0

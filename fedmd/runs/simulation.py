@@ -1,12 +1,17 @@
-"""Many federations, one Ray: Flower's simulation engine is started once and serves cell after cell."""
+"""Simulated federations, cell after cell, on one of two engines that give the same numbers.
 
-import logging
+*inline* answers every message in this process (`inline.py`); *ray* starts Flower's simulation engine once for all cells
+and spreads a round's clients over processes, GPUs and machines.
+"""
+
 import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
+from typing import Literal
 
 from fedmd.attacks.base import attack_of
 from fedmd.config import ConfigError, RunConfig, RuntimeConfig
@@ -21,14 +26,14 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 from flwr.app import ConfigRecordValues, Context
 from flwr.serverapp import Grid, ServerApp
-from flwr.simulation import run_simulation
 
 from fedmd.data.federated import load_federated_data
 from fedmd.defense.samples.detectors import check_detector
 from fedmd.flower.client.app import app as client_app
 from fedmd.models import model_for
 from fedmd.report.monitoring.tensorboard import tensorboard_is_installed
-from fedmd.runs.federation import Observer, print_round, serve
+from fedmd.runs.federation import Observer, print_round, quiet_flower, serve
+from fedmd.runs.inline import InlineGrid, server_identity
 from fedmd.runs.observers import observing
 from fedmd.training.device import Placement
 
@@ -42,17 +47,21 @@ class Cell:
     resume: bool = False
 
 
+log = getLogger(__name__)
+_WORTH_SHIPPING = 200_000  # samples that clients train on or craft; fewer are done before Ray has started
+
+
 def simulate(
     cells: Sequence[Cell],
     *,
     on_round: Observer = print_round,
     on_finished: Callable[[Cell, Json], None] = lambda cell, summary: None,
 ) -> None:
-    """Run the cells one after another on one Ray instance. An exception in a cell ends the simulation.
+    """Run the cells one after another. An exception in a cell ends the simulation.
 
-    Start-up of Ray is booked on the first cell. Workers see `runtime.client_cpus` threads each, so their number
-    never changes a result. Raises ConfigError before anything is started when data cannot be had, or when the
-    cells want different workers.
+    Start-up is booked on the first cell. Workers see `runtime.client_cpus` threads each, so neither their number nor
+    the engine ever changes a result. Raises ConfigError before anything is started when data cannot be had, or when
+    the cells want different workers.
     """
     if not cells:
         return
@@ -62,19 +71,59 @@ def simulate(
         if _backend(cell.config.runtime) != _backend(cells[0].config.runtime):
             raise ConfigError("runtime: workers, client_cpus and client_gpus must be the same in all runs of a sweep.")
         make_folder(cell.folder)
+
+    def serve_on(grid: Callable[[RunConfig], Grid]) -> None:
+        began: float | None = started
+        for cell in cells:
+            with observing(cell.config, on_round) as observe:
+                summary = serve(grid(cell.config), cell.config, cell.folder, observe, began, resume=cell.resume)
+                on_finished(cell, summary)
+            began = None
+
+    engine, why = choose_engine([cell.config for cell in cells])
+    log.info("engine: %s, %s", engine, why)
+    if engine == "inline":
+        with server_identity():
+            serve_on(lambda config: InlineGrid(client_app, config.federation.node_count))
+    else:
+        _on_ray(cells, serve_on)
+
+
+def choose_engine(configs: Sequence[RunConfig]) -> tuple[Literal["inline", "ray"], str]:
+    """The engine for these runs, and why it is that one."""
+    runtime = configs[0].runtime
+    if runtime.engine != "auto":
+        return runtime.engine, "as runtime.engine says"
+    if runtime.workers is not None or runtime.client_gpus > 0:
+        return "ray", "as runtime.workers or runtime.client_gpus asks for it"
+    if (os.cpu_count() or 1) < 2:
+        return "inline", "this machine has one core"
+    if (work := sum(map(_client_work, configs))) > _WORTH_SHIPPING:
+        return "ray", f"the clients' {work} samples are worth spreading over processes"
+    return "inline", f"the clients' {work} samples are done before Ray would have started"
+
+
+def _client_work(config: RunConfig) -> int:
+    """Samples that clients train on or craft in the whole run, roughly."""
+    federation, stream = config.federation, config.stream
+    if config.mode == "update":
+        samples = config.local.samples or 500
+        return stream.rounds * federation.sampled_clients * samples * config.local.epochs
+    crafting = round(config.attack.fraction * federation.sampled_clients) * stream.batch_size * 50  # second order
+    return stream.rounds * federation.sampled_clients * stream.batch_size + stream.accumulative_rounds * crafting
+
+
+def _on_ray(cells: Sequence[Cell], serve_on: Callable[[Callable[[RunConfig], Grid]], None]) -> None:
+    """`serve_on` within Flower's simulation engine, whose one grid serves every cell."""
+    from flwr.simulation import run_simulation  # slow to import
+
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        began: float | None = started
-        for cell in cells:
-            with observing(cell.config, on_round) as observe:
-                summary = serve(grid, cell.config, cell.folder, observe, began, resume=cell.resume)
-                on_finished(cell, summary)
-            began = None
+        serve_on(lambda config: grid)
 
-    _quiet()
-    with warnings.catch_warnings():
+    with quiet_flower(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         run_simulation(
             server_app,
@@ -111,8 +160,3 @@ def _backend(runtime: RuntimeConfig) -> dict[str, dict[str, ConfigRecordValues]]
             "max_restarts": -1,
         },
     }
-
-
-def _quiet() -> None:
-    """Flower announces every start and stop; a run has its own progress, and failures still come through."""
-    logging.getLogger("flwr").setLevel(logging.ERROR)
