@@ -160,11 +160,11 @@ def test_past_the_limit_a_client_is_in_and_stays() -> None:
     assert free.since == {3: 2} and free.evidence.of(2) == 0 and free.evidence.of(3) > 0
 
 
-def test_time_served() -> None:
+def test_a_quarantine_ends_after_its_rounds() -> None:
     state = after(Quarantine(), 4, 1, HIGH)
     config = QuarantineConfig(name="evidence", rounds=3)
-    assert [sorted(state.served(round, config)) for round in range(5, 10)] == [[], [], [], [1], [1]]
-    assert not state.served(10**6, CONFIG)
+    assert [sorted(state.expired(round, config)) for round in range(5, 10)] == [[], [], [], [1], [1]]
+    assert not state.expired(10**6, CONFIG)
 
 
 @given(st.dictionaries(st.integers(0, 99), st.floats(0, 1e3)), st.dictionaries(st.integers(0, 99), st.integers(0, 99)))

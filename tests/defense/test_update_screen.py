@@ -7,6 +7,7 @@ from scipy.special import log_softmax
 from torch import nn
 
 from fedmd.defense.history import Snapshot
+from fedmd.defense.updates.limits import robust_threshold
 from fedmd.defense.updates.screen import UpdateScreen
 
 X = torch.rand(7, 1, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -30,7 +31,7 @@ def test_the_probe_is_answered_in_eval_mode_whatever_its_batches_and_the_callers
     model[2].eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     whole = UpdateScreen(model, X, [Snapshot()])
-    parts = UpdateScreen(model, [(X[:3], Y[:3]), (X[3:], Y[3:])], [Snapshot()], measures_loss=True)
+    parts = UpdateScreen(model, [(X[:3], Y[:3]), (X[3:], Y[3:])], [Snapshot()], loss_threshold=robust_threshold)
     for screen in (whole, parts):
         screen.start_round(net(1).state_dict())
     h, c = log_answers(net(1)), log_answers(net(2))

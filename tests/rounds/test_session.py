@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedmd.rounds.learner import OnlineLearner
+from fedmd.rounds.session import Collected, RoundResult, run_session
 from torch import nn
 
 from fedmd.attacks.coalition import coalition_of
@@ -14,8 +16,6 @@ from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.clients import sample_clients
 from fedmd.data.federated import FederatedData, load_federated_data
-from fedmd.rounds.learner import OnlineLearner
-from fedmd.rounds.session import Collected, RoundResult, run_session
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Placement
 from fedmd.types import Action, Rejection, StreamBatch

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedmd.config import DefenseConfig, HistoryConfig, ThresholdConfig
-from fedmd.config.section import Section
+from fedmd.config import DefenseConfig, HistoryConfig, Section, ThresholdConfig
 from fedmd.defense.history import History, State, build_histories
 from fedmd.defense.samples.detectors import DETECTORS, Detector, check_detector, discrepancy
 from fedmd.defense.samples.drift import DriftMonitor
