@@ -187,24 +187,29 @@ class Registry:
         self._import_catalogue()
         return [plugin for _, plugin in sorted(self._plugins.items()) if plugin.__module__.startswith("fedmd.")]
 
-    def resolve(self, name: str, factory: object = None) -> type[Plugin]:
+    def resolve(
+        self, name: str, factory: object = None, *, keys: tuple[str, str] = ("name", "factory")
+    ) -> type[Plugin]:
         """The class called `name`, or what `factory` names for name=custom.
 
-        Raises ValueError whose text begins with "name: " or "factory: ", without a full stop.
+        Raises ValueError whose text begins with the one of the two `keys` that is wrong, without a full stop.
         """
         if name == CUSTOM:
-            return self._named(load_or_say(factory), factory)
+            try:
+                return self._checked(load(factory, keys[1]), f"{keys[1]}: {factory}")
+            except ConfigError as error:
+                raise ValueError(str(error).removesuffix(".")) from error
         self._import_catalogue()
         canonical = self._aliases.get(name, name)
         if canonical in self._plugins:
             return self._plugins[canonical]
         if (point := self.installed().get(name)) is None:
             *most, last = [*self.names(), CUSTOM]
-            raise ValueError(f"name: {name!r} is not one of {', '.join(most)} or {last}")
+            raise ValueError(f"{keys[0]}: {name!r} is not one of {', '.join(most)} or {last}")
         try:
-            plugin = self._named(point.load(), point.value)
+            plugin = self._checked(point.load(), f"{keys[0]}: {name}, {point.value},")
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"name: {name}, of an installed package, cannot be imported ({error})") from error
+            raise ValueError(f"{keys[0]}: {name}, of an installed package, cannot be imported ({error})") from error
         return self.register(name)(plugin)
 
     def listed(self) -> list[Listed]:
@@ -232,7 +237,7 @@ class Registry:
             for module in pkgutil.iter_modules(package.__path__):
                 importlib.import_module(f"{name}.{module.name}")
 
-    def _named(self, found: Any, place: object) -> type[Plugin]:
+    def _checked(self, found: Any, said: str) -> type[Plugin]:
         """`found` as a plug-in of the kind: a subclass of the base, or what its `of_factory` makes of anything else."""
         module, _, name = self._base.partition(":")
         base = getattr(importlib.import_module(module), name)
@@ -243,20 +248,32 @@ class Registry:
         if hasattr(base, "of_factory"):
             made: type[Plugin] = base.of_factory(found)
             return made
-        raise ValueError(f"factory: {place} must be a subclass of {module}.{name}")
-
-
-def load_or_say(factory: object) -> Any:
-    """`load`, its sentence as `Registry.resolve` words them."""
-    try:
-        return load(factory, "factory")
-    except ConfigError as error:
-        raise ValueError(str(error).removesuffix(".")) from error
+        raise ValueError(f"{said} must be a subclass of {module}.{name}")
 
 
 ATTACKS = Registry("attack", "fedmd.attacks", "fedmd.attacks.base:Attack", "fedmd.attacks.catalogue")
 
-register_attack = ATTACKS.register
+# What follows has no catalogue yet: a kind's room adds the packages, and turns its section of the configuration into a
+# `PluginSection`, in the same commit.
+DEFENSES = Registry("defense", "fedmd.defenses", "fedmd.defense.base:Defense")
+DETECTORS = Registry("detector", "fedmd.detectors", "fedmd.defense.samples.detectors:Detector")
+THRESHOLDS = Registry("threshold", "fedmd.thresholds", "fedmd.defense.samples.thresholds:Threshold")
+HISTORIES = Registry("history", "fedmd.histories", "fedmd.defense.history:History")
+STRATEGIES = Registry("strategy", "fedmd.strategies", "fedmd.flower.strategies.catalogue:StrategyPlugin")
 
-# by the section of the configuration whose `name` chooses one
-REGISTRIES: dict[str, Registry] = {"attack": ATTACKS}
+register_attack = ATTACKS.register
+register_defense = DEFENSES.register
+register_detector = DETECTORS.register
+register_threshold = THRESHOLDS.register
+register_history = HISTORIES.register
+register_strategy = STRATEGIES.register
+
+# By the key of the configuration that chooses one; `PluginSection.section` or one of its `slots`.
+REGISTRIES: dict[str, Registry] = {
+    "attack": ATTACKS,
+    "defense": DEFENSES,
+    "detector": DETECTORS,
+    "threshold": THRESHOLDS,
+    "history": HISTORIES,
+    "strategy": STRATEGIES,
+}
