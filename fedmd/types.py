@@ -80,7 +80,7 @@ class Verdicts:
     `before` and `after` are the detector's score (nats) of the sample as it arrived and as it was learned from; NaN
     where a defence does not measure it. The score is the discrepancy, unless the defence uses another detector:
     then `discrepancy` holds that too. `steps` counts correction steps. `threshold` is the score's, as in force.
-    `rivals` are the scores [N] of other detectors by name, for the report only; NaN where one has nothing to look at.
+    `baselines` are the scores [N] of other detectors by name, for the report; NaN where one has nothing to look at.
     `drift` is set while the latest rounds break the threshold's promise.
     """
 
@@ -90,7 +90,7 @@ class Verdicts:
     actions: NDArray[np.int64]  # values of Action
     threshold: float | None
     discrepancy: NDArray[np.float64] | None = None
-    rivals: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    baselines: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     drift: Drift | None = None
 
     def share(self, action: Action) -> float:
@@ -154,7 +154,7 @@ class RoundReport:
 
 
 @dataclass(frozen=True)
-class Strip:
+class ExampleImages:
     """A few images for the eye, uint8 [n, C, H, W] each: as the client held them, as sent, as learned from."""
 
     clean: NDArray[np.uint8]

@@ -92,8 +92,8 @@ def _report(arguments: list[str]) -> int:
         raise ConfigError(f"{unknown[0]}: unknown option; fedmd report knows PATH and --output FILE.")
     if len(options.path) != 1:
         raise ConfigError("fedmd report: takes one PATH, the folder of a run, a sweep or a comparison.")
-    from fedmd.report.html.evidence import ReportError
     from fedmd.report.html.write import write_report
+    from fedmd.report.results import ReportError
 
     try:
         print(f"report: {write_report(options.path[0], options.output)}")

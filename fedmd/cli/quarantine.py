@@ -10,7 +10,7 @@ from fedmd.audit.tables import of_client
 from fedmd.cli.arguments import Arguments
 from fedmd.cli.audit import trail_of
 from fedmd.config import ConfigError
-from fedmd.report.summary import read_summary
+from fedmd.report.files import read_summary
 from fedmd.report.table import Row, terminal
 
 USAGE = "RUN_DIR list | show CLIENT | release CLIENT | replay CLIENT [--learn]"

@@ -6,7 +6,7 @@ from pathlib import Path
 from fedmd.audit import quarantine_store, trail
 from fedmd.audit.entries import Entry, JudgedMessage
 from fedmd.config import ConfigError, RunConfig
-from fedmd.report.summary import read_summary
+from fedmd.report.files import read_summary
 from fedmd.report.table import Row
 from fedmd.rounds.stream import StreamServer
 from fedmd.storage import CheckpointError

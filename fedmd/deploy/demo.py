@@ -15,8 +15,7 @@ from fedmd.data.tables import write_parquet
 from fedmd.deploy.federation import Deployment, environment, free_port
 from fedmd.deploy.folder import LOOPBACK, Plan, init_folder
 from fedmd.deploy.processes import ProcessError, Processes
-from fedmd.report.files import METRICS
-from fedmd.report.summary import read_summary
+from fedmd.report.files import METRICS, read_summary
 from fedmd.report.table import terminal
 from fedmd.runs.compose import Composed, compose
 from fedmd.types import Json

@@ -1,62 +1,100 @@
-"""The files of a run folder, and strict JSON: no NaN, no infinity, never a half-written file."""
+"""The files of a run's folder: their names, and reading and writing the small ones."""
 
 import json
-import math
-import os
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fedmd.storage import read_json, write_json
+from fedmd.types import ExampleImages, Json
 
 METRICS = "metrics.jsonl"  # one line a round
 VERDICTS = "verdicts.parquet"  # one row a sample, one row group a round
 TRUTH = "truth.json"  # who poisoned and when
-DERIVED = ("accuracy.png", "discrepancy.png", "strip.png", "strip.npz", "report.html")  # drawn from the others
 SUMMARY = "summary.json"  # written last: a folder that has it holds a finished run
 COMPARISON = "comparison.json"  # of a study, whose runs lie where `cell_folder` says
 REPORT = "report.html"
+ACCURACY_FIGURE, SCORE_FIGURE, EXAMPLES_FIGURE = "accuracy.png", "discrepancy.png", "example_images.png"
+EXAMPLES = "example_images.npz"  # uint8 arrays clean, poisoned and corrected, [n, C, H, W] each
+DERIVED = (ACCURACY_FIGURE, SCORE_FIGURE, EXAMPLES_FIGURE, EXAMPLES, REPORT)  # drawn from the others
 
 
 def cell_folder(study: Path, arm: str, seed: int) -> Path:
-    """Where the run of `arm` at `seed` lies in a study's folder."""
-    slug = "-".join("".join(c if c.isalnum() or c in ".=" else " " for c in arm).split()).lower()
-    return study / "cells" / slug / f"seed-{seed}"
+    """Where the run of the arm with the id `arm` at `seed` lies in a study's folder."""
+    return study / "cells" / arm / f"seed-{seed}"
 
 
-def strict(value: Any) -> Any:
-    """`value` as plain JSON types: NumPy scalars and arrays unwrapped, NaN and ±infinity become None."""
-    if isinstance(value, dict):
-        return {str(key): strict(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return strict(value.tolist())
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
+@dataclass(frozen=True)
+class Truth:
+    """Which samples were poisoned: recomputed from roster and schedule, never sent by a client.
+
+    The malicious clients' ids and the rounds in which they poison what they send. Of a poisoned batch the first
+    `poisoned_samples` are poisoned; None means all of them.
+    """
+
+    malicious_clients: tuple[int, ...] = ()
+    poisoned_rounds: tuple[int, ...] = ()
+    poisoned_samples: int | None = None
+
+    def mask(
+        self, rounds: NDArray[np.int64], clients: NDArray[np.int64], index: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Poisoned [N] of the samples (round, client, index): round and client are listed, `index` is low enough."""
+        malicious = np.isin(clients, np.array(self.malicious_clients, np.int64))
+        poisoned = malicious & np.isin(rounds, np.array(self.poisoned_rounds, np.int64))
+        return poisoned if self.poisoned_samples is None else poisoned & (index < self.poisoned_samples)
+
+    def of(self, verdicts: pd.DataFrame) -> NDArray[np.bool_]:
+        """`mask` of the rows of read_verdicts; needs the columns round, client and index."""
+        return self.mask(*(verdicts[name].to_numpy(np.int64) for name in ("round", "client", "index")))
+
+    def write(self, folder: Path) -> None:
+        """Write truth.json into the run's folder."""
+        write_json(folder / TRUTH, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read truth.json from the run's folder; without one nobody is malicious."""
+        if not (folder / TRUTH).exists():
+            return cls()
+        value = read_json(folder / TRUTH)
+        return cls(tuple(value["malicious_clients"]), tuple(value["poisoned_rounds"]), value.get("poisoned_samples"))
+
+
+def read_metrics(folder: Path) -> list[Json]:
+    """The lines of metrics.jsonl, one a round."""
+    with (folder / METRICS).open(encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def write_summary(folder: Path, summary: Json) -> None:
+    """Write summary.json atomically. It comes last: it marks the run as finished."""
+    write_json(folder / SUMMARY, summary)
+
+
+def read_summary(folder: Path) -> Json | None:
+    """summary.json of a finished run, one of schema 1 as of schema 2; None when the folder holds none."""
+    if not (folder / SUMMARY).exists():
         return None
-    return value
+    summary: Json = read_json(folder / SUMMARY)
+    for section in (summary["detection"], summary["wall_s"]):
+        if "rivals" in section:  # as schema 1 calls them
+            section["baselines"] = section.pop("rivals")
+    return summary
 
 
-def dumps(value: Any, *, indent: int | None = None) -> str:
-    """Strict JSON text of `value`; keys keep their order."""
-    return json.dumps(strict(value), allow_nan=False, ensure_ascii=False, indent=indent)
+def write_example_images(folder: Path, images: ExampleImages) -> None:
+    """Save the arrays in the run's folder, compressed, without pickle."""
+    np.savez_compressed(folder / EXAMPLES, clean=images.clean, poisoned=images.poisoned, corrected=images.corrected)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` to `path` as `write_text` does."""
-    write_text(path, dumps(value, indent=2) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically: readers see the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def read_json(path: Path) -> Any:
-    """The value in the JSON file at `path`."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_example_images(folder: Path) -> ExampleImages | None:
+    """The arrays saved in the run's folder; None when there are none."""
+    if not (folder / EXAMPLES).exists():
+        return None
+    with np.load(folder / EXAMPLES, allow_pickle=False) as arrays:
+        return ExampleImages(arrays["clean"], arrays["poisoned"], arrays["corrected"])

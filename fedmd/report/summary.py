@@ -1,21 +1,22 @@
-"""One run as one JSON object: `summary.json`, schema 1, worked out from what the recorder left on disk."""
+"""One run as one JSON object: `summary.json`, schema 2, worked out from what the recorder left on disk."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from fedmd.report.files import SUMMARY, read_json, strict, write_json
-from fedmd.report.recorder import mean_or_none, read_metrics, read_verdicts, recorded_rivals
+from fedmd.report.files import Truth, read_metrics
+from fedmd.report.recorder import mean_or_none
 from fedmd.report.statistics.detection import client_detection, flagged_rates, sample_detection
 from fedmd.report.statistics.intervals import difference
-from fedmd.report.truth import Truth
+from fedmd.report.verdicts import read_verdicts, recorded_baselines
+from fedmd.storage import strict
 from fedmd.types import Action, Json, Phase
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 called the baselines rivals
 STAGES = (
-    "total", "startup", "attack", "local_training", "screening", "rivals", "correction", "guard", "step", "evaluation",
-    "transport",
+    "total", "startup", "attack", "local_training", "screening", "baselines", "correction", "guard", "step",
+    "evaluation", "transport",
 )  # fmt: skip
 
 
@@ -32,19 +33,19 @@ def summarise(
     config: Json,
     versions: Mapping[str, str],
 ) -> Json:
-    """Schema 1 of the run in `folder`: accuracies and shares in [0, 1], times in seconds, undefined = None.
+    """Schema 2 of the run in `folder`: accuracies and shares in [0, 1], times in seconds, undefined = None.
 
     Args:
         burn_in_accuracy, burn_in_attack_success: before any online step.
         wall_s: seconds of stages that no round knows (total, startup); wins over the rounds' sum.
     """
     metrics = read_metrics(folder)
-    return strict_json(
+    summary: Json = strict(  # what is returned is what gets written: no NaN, no infinity
         {
             "schema": SCHEMA_VERSION,
             "seed": seed,
             **accuracy_section(metrics, burn_in_accuracy, attacked=bool(truth.malicious_clients)),
-            "attack_success": stations(metrics, "attack_success", burn_in_attack_success),
+            "attack_success": phase_ends(metrics, "attack_success", burn_in_attack_success),
             "rounds": len(metrics),
             "clients": n_clients,
             "malicious_clients": list(truth.malicious_clients),
@@ -55,16 +56,17 @@ def summarise(
             "config": config,
         }
     )
+    return summary
 
 
 def accuracy_section(metrics: list[Json], burn_in: float | None, *, attacked: bool) -> Json:
-    """{accuracy {...}, accumulation_loss, trigger_drop}, the accuracies at the `stations`.
+    """{accuracy {...}, accumulation_loss, trigger_drop}, the accuracies at the `phase_ends`.
 
         accumulation_loss = before_attack - before_trigger,   trigger_drop = before_trigger - after_trigger
 
     each None when its phase never came, and both when nobody is malicious.
     """
-    accuracy = stations(metrics, "accuracy", burn_in)
+    accuracy = phase_ends(metrics, "accuracy", burn_in)
     before_trigger = accuracy["before_trigger"]
     accumulated = attacked and any(row["phase"] == "accumulative" for row in metrics)
     return {
@@ -74,7 +76,7 @@ def accuracy_section(metrics: list[Json], burn_in: float | None, *, attacked: bo
     }
 
 
-def stations(metrics: list[Json], measure: str, burn_in: float | None) -> Json:
+def phase_ends(metrics: list[Json], measure: str, burn_in: float | None) -> Json:
     """`measure` at {burn_in, before_attack, before_trigger, after_trigger, final}.
 
     before_attack is its value after the last clean round, or burn_in; before_trigger that after the last
@@ -105,11 +107,11 @@ def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
 
     detection.sample and .client score the discrepancy, detection.detector what the defence held against its
     threshold; the two are the same unless the defence uses another detector. detection.flagged has the shares of the
-    poisoned (tpr) and of the clean (fpr) that the defence corrected or rejected. detection.rivals.NAME scores the
+    poisoned (tpr) and of the clean (fpr) that the defence corrected or rejected. detection.baselines.NAME scores the
     other detectors, sample by sample.
     """
-    rivals = recorded_rivals(folder)
-    columns = ["round", "client", "index", "discrepancy", "before", "steps", "action", *rivals]
+    baselines = recorded_baselines(folder)
+    columns = ["round", "client", "index", "discrepancy", "before", "steps", "action", *baselines]
     verdicts = read_verdicts(folder, columns)
     clients = verdicts["client"].to_numpy(np.int64)
     discrepancy, scores = (verdicts[column].to_numpy(np.float64) for column in ("discrepancy", "before"))
@@ -124,7 +126,7 @@ def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
                 "client": client_detection(scores, clients, truth.malicious_clients),
             },
             "flagged": flagged_rates(actions, scores, poisoned),
-            "rivals": {name: sample_detection(verdicts[name].to_numpy(np.float64), poisoned) for name in rivals},
+            "baselines": {name: sample_detection(verdicts[name].to_numpy(np.float64), poisoned) for name in baselines},
         },
         "defense": {
             "name": defense_name,
@@ -144,23 +146,3 @@ def sum_or_none(metrics: list[Json], stage: str) -> float | None:
     """Seconds that the rounds spent in `stage`; None when no round names it."""
     seconds = [row["wall_s"][stage] for row in metrics if row["wall_s"].get(stage) is not None]
     return sum(seconds) if seconds else None
-
-
-def strict_json(value: Json) -> Json:
-    """`value` with non-finite numbers replaced by None, so that what is returned is what gets written."""
-    plain: Json = strict(value)
-    return plain
-
-
-def write_summary(folder: Path, summary: Json) -> None:
-    """Write summary.json atomically. It comes last: it marks the run as finished."""
-    write_json(folder / SUMMARY, summary)
-
-
-def read_summary(folder: Path) -> Json | None:
-    """summary.json of a finished run; None when the folder holds none."""
-    path = folder / SUMMARY
-    if not path.exists():
-        return None
-    summary: Json = read_json(path)
-    return summary

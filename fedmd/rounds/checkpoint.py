@@ -9,10 +9,8 @@ from pathlib import Path
 
 from fedmd import storage
 from fedmd.config import ConfigError, RunConfig
-from fedmd.report.files import METRICS
-from fedmd.report.summary import read_summary
-from fedmd.report.verdict_parts import FOLDER as PARTS
-from fedmd.report.verdict_parts import discard_parts
+from fedmd.report.files import METRICS, read_summary
+from fedmd.report.verdicts import PARTS, discard_parts
 from fedmd.rounds.loop import is_checkpoint_due
 from fedmd.storage import CheckpointError, Saved, digest
 from fedmd.training.burn_in import BurnIn

@@ -11,9 +11,9 @@ from fedmd.data.clients import sample_clients
 from fedmd.defense.calibration import Limit, Scores, limits
 from fedmd.defense.calibration_file import calibration_text
 from fedmd.defense.samples.pooling import pooled
-from fedmd.report.files import write_json
 from fedmd.rounds.stream import JudgedSamples, StreamServer
 from fedmd.runs.federation import versions
+from fedmd.storage import write_json
 from fedmd.training.setup import set_up
 
 

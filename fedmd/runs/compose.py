@@ -21,7 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.runs.plan import read_plan
+from fedmd.runs.plan import Plan, read_plan
 
 _HERE = Path(__file__).resolve().parent.parent  # fedmd/
 _NOT_OF_A_RUN = ("experiment", "compare", "resume")  # they shape a study, or say where a run is, not what
@@ -46,15 +46,14 @@ class Composed:
 
 
 @dataclass(frozen=True)
-class Study:
-    """`runs[arm][seed]`, the folder for what comes of them, and the names of two arms the others are held against."""
+class StudyRuns:
+    """`runs[arm][seed]` of a plan, the folder for what comes of them, and the two arms the others are held against."""
 
     folder: Path
+    plan: Plan
     runs: dict[str, dict[int, Composed]]
     baseline: str
     frozen: str
-    rows: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
 
 
 def make_folder(folder: Path) -> None:
@@ -104,7 +103,7 @@ def compose(overrides: Sequence[str], *, sweep: bool = False) -> Composed:
     return _valid(_compose(overrides), overrides, sweep=sweep)
 
 
-def compose_study(overrides: Sequence[str]) -> Study:
+def compose_study(overrides: Sequence[str]) -> StudyRuns:
     """The study of `experiment=NAME`: every arm at every seed, in hydra.sweep.dir or else comparisons/NAME.
 
     Raises ConfigError with one sentence.
@@ -120,17 +119,17 @@ def compose_study(overrides: Sequence[str]) -> Study:
     if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise ConfigError("compare.seeds: must be a list of integers >= 0, for example compare.seeds=[0,1,2].")
     mine = {override.partition("=")[0] for override in overrides}
-    for arm, arm_overrides in plan.arms.items():
-        if taken := mine & {"seed", *(override.partition("=")[0] for override in arm_overrides)}:
+    for arm_id, arm in plan.arms.items():
+        if taken := mine & {"seed", *(override.partition("=")[0] for override in arm.overrides)}:
             key = sorted(taken)[0]
-            where = "compare.seeds" if key == "seed" else f"the arm {arm!r}"
+            where = "compare.seeds" if key == "seed" else f"the arm {arm_id!r}"
             raise ConfigError(f"{key}: {where} sets it in this study; change it there.")
-    runs = {arm: _at_seeds([*overrides, *arm_overrides], seeds) for arm, arm_overrides in plan.arms.items()}
+    runs = {arm_id: _at_seeds([*overrides, *arm.overrides], seeds) for arm_id, arm in plan.arms.items()}
     if "hydra.sweep.dir" in mine:
         folder = _folder(base, sweep=True, subdir=False)
     else:
         folder = Path("comparisons", str(base.hydra.runtime.choices.experiment)).absolute()
-    return Study(folder, runs, str(wanted.baseline), str(wanted.frozen), plan.rows, plan.columns)
+    return StudyRuns(folder, plan, runs, str(wanted.baseline), str(wanted.frozen))
 
 
 def _at_seeds(overrides: Sequence[str], seeds: Sequence[int]) -> dict[int, Composed]:

@@ -8,12 +8,12 @@ import numpy as np
 from fedmd.data.federated import FederatedData
 from fedmd.rounds.records import RoundResult
 from fedmd.rounds.stream import JudgedSamples
-from fedmd.types import Action, Strip
+from fedmd.types import Action, ExampleImages
 
 _IMAGES = 8
 
 
-def example_images(data: FederatedData, members: Collection[int], result: RoundResult[Any]) -> Strip | None:
+def example_images(data: FederatedData, members: Collection[int], result: RoundResult[Any]) -> ExampleImages | None:
     """Those of one of the `members` whose samples were judged in an accumulative round; None where there are none.
 
     Its own stream has the honest originals. A rejected sample is black.
@@ -30,4 +30,4 @@ def example_images(data: FederatedData, members: Collection[int], result: RoundR
     learned[kept] = np.rint(judged.x.float().cpu().numpy() * 255).astype(np.uint8)
     mine = np.flatnonzero(judged.clients == batch.client)
     shown = min(_IMAGES, len(clean), len(batch.images))  # a member may send fewer or more than its stream has
-    return Strip(clean[:shown], batch.images[:shown], learned[mine[:shown]])
+    return ExampleImages(clean[:shown], batch.images[:shown], learned[mine[:shown]])

@@ -26,14 +26,14 @@ from fedmd.flower.server.nodes import Nodes
 from fedmd.flower.strategies.aggregator import StrategyAggregator
 from fedmd.flower.strategies.catalogue import build_strategy
 from fedmd.flower.wire.model_exchange import InMessage, shared_memory
-from fedmd.report.detector import detector_setting
 from fedmd.report.figures.run import write_figures
-from fedmd.report.monitoring.progress import round_line
+from fedmd.report.files import Truth, write_summary
+from fedmd.report.monitoring.logs import round_line
 from fedmd.report.monitoring.tensorboard import EventWriter
-from fedmd.report.recorder import Recorded, RunRecorder
-from fedmd.report.summary import summarise, write_summary
-from fedmd.report.truth import Truth
-from fedmd.report.verdict_parts import discard_parts
+from fedmd.report.recorder import RecordPosition, RunRecorder
+from fedmd.report.scores import detector_setting
+from fedmd.report.summary import summarise
+from fedmd.report.verdicts import discard_parts
 from fedmd.rounds.checkpoint import Checkpoints, discard_checkpoint, note_config, sole_server
 from fedmd.rounds.gate import open_gate
 from fedmd.rounds.loop import run_rounds
@@ -45,7 +45,7 @@ from fedmd.runs.examples import example_images
 from fedmd.storage import Saved
 from fedmd.training.local import floating
 from fedmd.training.setup import Setup, set_up
-from fedmd.types import Json, RoundReport, Strip
+from fedmd.types import ExampleImages, Json, RoundReport
 
 Observer = Callable[[RunConfig, RoundReport], None]
 Side = tuple[Server[Any], Asking[Any]]  # a mode's server, and how its clients are asked
@@ -174,9 +174,9 @@ class Progress:
 
     session: str = field(default_factory=lambda: secrets.token_hex(8))
     poisoned_rounds: list[int] = field(default_factory=list)
-    recorded: Recorded = field(default_factory=Recorded)
+    recorded: RecordPosition = field(default_factory=RecordPosition)
     seconds: float = 0.0
-    examples: Strip | None = None
+    examples: ExampleImages | None = None
 
     @classmethod
     def of(cls, saved: Saved | None) -> Self:
@@ -187,12 +187,12 @@ class Progress:
         return cls(
             saved["session"],
             list(saved["poisoned_rounds"]),
-            Recorded(*saved["recorded"]),
+            RecordPosition(*saved["recorded"]),
             saved["seconds"],
-            None if images is None else Strip(*(tensor.numpy() for tensor in images)),
+            None if images is None else ExampleImages(*(tensor.numpy() for tensor in images)),
         )
 
-    def state(self, recorded: Recorded, seconds: float) -> Saved:
+    def state(self, recorded: RecordPosition, seconds: float) -> Saved:
         """For a checkpoint: with how far the record goes, and the seconds of this server."""
         shown = self.examples
         return {

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.report.detector import detector_name, detector_setting
-from fedmd.report.files import REPORT
+from fedmd.report.files import REPORT, read_summary
 from fedmd.report.html.write import write_report
-from fedmd.report.summary import read_summary
+from fedmd.report.scores import detector_name, detector_setting
 from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
 from fedmd.runs.compose import Composed, make_folder
 from fedmd.runs.simulation import Cell, simulate

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from logging import getLogger
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.report.monitoring.json_logs import json_logs, round_json
+from fedmd.report.monitoring.logs import json_logs, round_json
 from fedmd.report.monitoring.prometheus import LiveMetrics, prometheus_is_installed
 from fedmd.report.recorder import round_metrics
 from fedmd.runs.federation import Observer

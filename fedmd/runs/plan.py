@@ -1,25 +1,39 @@
 """What `fedmd compare` runs: the arms of a study, written out or as a table of rows times columns. Pure."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedmd.config import ConfigError
 
-Arms = dict[str, tuple[str, ...]]
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What people call an arm (or a row or column of arms), and the overrides that make it."""
+
+    label: str
+    overrides: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`arms` maps names to overrides; those that a table makes are called `arm_name(row, column)`."""
+    """The arms by id, which names a folder; those of a table are `cells[row][column]`."""
 
-    arms: Arms
-    rows: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
+    arms: dict[str, Arm]
+    rows: dict[str, Arm]
+    columns: dict[str, Arm]
+
+    @property
+    def cells(self) -> dict[str, dict[str, str]]:
+        """The id of the arm in each cell of the table."""
+        return {row: {column: cell_id(row, column) for column in self.columns} for row in self.rows}
 
 
-def arm_name(row: str, column: str) -> str:
-    """The arm in that cell of the table."""
-    return f"{column} · {row}"
+def cell_id(row: str, column: str) -> str:
+    """The id of the arm in that cell of the table."""
+    return f"{column}_{row}"
 
 
 def read_plan(arms: object, rows: object, columns: object) -> Plan:
@@ -28,20 +42,51 @@ def read_plan(arms: object, rows: object, columns: object) -> Plan:
     """
     written, across, down = _arms("arms", arms), _arms("columns", columns), _arms("rows", rows)
     if bool(across) != bool(down):
-        raise ConfigError("compare.rows and compare.columns: a table needs both, each at least one name.")
-    crossed = {arm_name(row, column): (*more, *own) for row, own in down.items() for column, more in across.items()}
-    if taken := sorted(set(written) & set(crossed)):
-        raise ConfigError(f"compare.arms: {taken[0]!r} is a cell of the table already.")
-    return Plan({**written, **crossed}, tuple(down), tuple(across))
+        raise ConfigError("compare.rows and compare.columns: a table needs both, each at least one id.")
+    cells = [
+        (cell_id(row, column), Arm(f"{defence.label} · {attack.label}", (*defence.overrides, *attack.overrides)))
+        for row, attack in down.items()
+        for column, defence in across.items()
+    ]
+    everything = [*written.items(), *cells]
+    _require_unique("arms", "id", (arm_id.lower() for arm_id, _ in everything))  # some disks do not tell A from a
+    _require_unique("arms", "label", (arm.label for _, arm in everything))
+    return Plan(dict(everything), down, across)
 
 
-def _arms(key: str, value: object) -> Arms:
+def _arms(key: str, value: object) -> dict[str, Arm]:
     if value is None:
         return {}
-    if not isinstance(value, Mapping) or not all(
-        isinstance(overrides, Sequence) and not isinstance(overrides, str) for overrides in value.values()
-    ):
+    if not isinstance(value, Mapping):
+        raise _misshapen(key)
+    arms = {str(arm_id): _arm(key, str(arm_id), entry) for arm_id, entry in value.items()}
+    _require_unique(key, "label", (arm.label for arm in arms.values()))
+    return arms
+
+
+def _arm(key: str, arm_id: str, entry: object) -> Arm:
+    if not _ID.fullmatch(arm_id):
         raise ConfigError(
-            f"compare.{key}: must map names to lists of overrides, for example {{plain: [defense=none]}}."
+            f"compare.{key}: {arm_id!r} names a folder, so it must consist of at most 100 ASCII letters, digits, _ and "
+            "-, and not begin with -; what people are to read is its label."
         )
-    return {str(name): tuple(map(str, overrides)) for name, overrides in value.items()}
+    fields = entry if isinstance(entry, Mapping) else {"overrides": entry}
+    overrides = fields.get("overrides")
+    if set(fields) - {"label", "overrides"} or not isinstance(overrides, Sequence) or isinstance(overrides, str):
+        raise _misshapen(key)
+    return Arm(str(fields.get("label", arm_id)), tuple(map(str, overrides)))
+
+
+def _misshapen(key: str) -> ConfigError:
+    return ConfigError(
+        f"compare.{key}: must map ids to lists of overrides, for example {{plain: [defense=none]}}, or to "
+        "{label: TEXT, overrides: [...]}."
+    )
+
+
+def _require_unique(key: str, what: str, values: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise ConfigError(f"compare.{key}: the {what} {value!r} is there twice.")
+        seen.add(value)

@@ -39,12 +39,12 @@ SETTINGS = [
 SEAMS = {
     "recorded, the model not moved": ("fedmd.rounds.learner:OnlineLearner.step", ROUNDS),
     "the model moved, no metrics": ("fedmd.report.recorder:RunRecorder.record", ROUNDS),
-    "half a round's verdicts": ("fedmd.report.verdict_parts:Path.replace#.arrow", ROUNDS),
+    "half a round's verdicts": ("fedmd.storage:os.replace#.arrow", ROUNDS),
     "metrics, no checkpoint": ("fedmd.rounds.checkpoint:Checkpoints.save", ROUNDS + 1),
     "half a checkpoint": ("fedmd.storage:os.replace#/checkpoint.safetensors", ROUNDS + 1),
     "half a batch on the shelf": ("fedmd.storage:os.replace#/round-", 4),
     "a checkpoint, old batches still kept": ("fedmd.rounds.gate:Guard.commit", ROUNDS),
-    "all rounds, verdicts in parts": ("fedmd.report.verdict_parts:join_parts", 1),
+    "all rounds, verdicts in parts": ("fedmd.report.verdicts:join_parts", 1),
     "no summary": ("fedmd.runs.federation:write_summary", 1),
     "a summary, parts left": ("fedmd.runs.federation:discard_parts", 1),
 }
@@ -191,7 +191,7 @@ WHAT: dict[str, Callable[[Path], Any]] = {
     "summary.json": lambda run: without_times(json.loads((run / "summary.json").read_text())),
     "verdicts.parquet": lambda run: (run / "verdicts.parquet").read_bytes(),
     "truth.json": lambda run: (run / "truth.json").read_bytes(),
-    "strip.npz": lambda run: (run / "strip.npz").read_bytes() if (run / "strip.npz").exists() else None,
+    "example_images.npz": lambda run: [path.read_bytes() for path in run.glob("example_images.npz")],
     "models.safetensors": lambda run: (run / "models.safetensors").read_bytes(),
     "the shelf": lambda run: files(run / "quarantine"),
     "the audit trail's records": lambda run: [record.entry for record in read_live(run / "audit")],

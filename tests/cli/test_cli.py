@@ -95,7 +95,7 @@ def test_cfg_of_a_sweep_prints_every_run(capsys: pytest.CaptureFixture[str]) -> 
         (("compare", "experiment=smoke", "-m"), ["-m", "KEY=VALUE"]),
         (
             ("compare", "experiment=smoke", "+compare.arms.again=['attack=none','defense=none']"),
-            ["compare.arms", "'no attack' and 'again'"],
+            ["compare.arms", "'no_attack' and 'again'"],
         ),
         (("compare", "experiment=smoke", "hydra.sweep.dir=/proc/no"), ["hydra.sweep.dir", "/proc/no"]),
     ],

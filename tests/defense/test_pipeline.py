@@ -327,9 +327,9 @@ def test_baselines_watch_and_change_nothing(batch: tuple[Tensor, Tensor], name: 
     assert torch.equal(plain.x, scored.x) and plain.verdicts.threshold == scored.verdicts.threshold
     for part in ("before", "after", "steps", "actions"):
         assert np.array_equal(getattr(plain.verdicts, part), getattr(scored.verdicts, part))
-    assert plain.verdicts.rivals == {} and set(scored.verdicts.rivals) == set(watched.baselines)
-    assert all(scores.shape == (N,) and np.isfinite(scores).all() for scores in scored.verdicts.rivals.values())
-    assert set(watched.wall_s) == {"screening", "rivals", "correction"} and "rivals" not in alone.wall_s
+    assert plain.verdicts.baselines == {} and set(scored.verdicts.baselines) == set(watched.baselines)
+    assert all(scores.shape == (N,) and np.isfinite(scores).all() for scores in scored.verdicts.baselines.values())
+    assert set(watched.wall_s) == {"screening", "baselines", "correction"} and "baselines" not in alone.wall_s
 
 
 def test_feature_baselines_of_a_model_without_a_linear_layer_measure_nothing(batch: tuple[Tensor, Tensor]) -> None:
@@ -338,7 +338,7 @@ def test_feature_baselines_of_a_model_without_a_linear_layer_measure_nothing(bat
         model, Snapshot(), lambda step, trusted: 1.0, Accept(DefenseConfig(name="none")),
         trusted=batch, baselines=DETECTORS,
     )  # fmt: skip
-    rivals = guard.screen(*batch).verdicts.rivals
+    rivals = guard.screen(*batch).verdicts.baselines
     unmeasured = {name for name, scores in rivals.items() if np.isnan(scores).all()}
     assert unmeasured == {"kernel_density", "lid", "mahalanobis"}
     assert all(np.isfinite(scores).all() for name, scores in rivals.items() if name not in unmeasured)

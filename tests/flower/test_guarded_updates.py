@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedmd.audit.entry import Entry
 from flwr.app import Array, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 from torch import Tensor
 
 from fedmd.audit import release_requests as requests
-from fedmd.audit.entry import Entry
 from fedmd.audit.quarantine_store import contents
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.cli import main as cli

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from fedmd.flower.server.streaming import FlowerCollector
+from fedmd.rounds.learner import OnlineLearner
+from fedmd.rounds.session import Collected, run_session
 from flwr.app import Context, Message, RecordDict
 from torch import nn
 
@@ -20,11 +23,8 @@ from fedmd.data.federated import load_federated_data
 from fedmd.data.tables import write_parquet
 from fedmd.flower.client import app as client_app
 from fedmd.flower.server.identity import fingerprint, read_register
-from fedmd.flower.server.streaming import FlowerCollector
 from fedmd.flower.wire import INFO, STREAM, Expected
 from fedmd.flower.wire.model_exchange import InMessage
-from fedmd.rounds.learner import OnlineLearner
-from fedmd.rounds.session import Collected, run_session
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Placement
 from fedmd.types import Action, Verdicts

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedmd.flower.server.continued import Continued
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp.strategy import (
     Bulyan,
@@ -27,7 +28,6 @@ from torch import nn
 
 from fedmd.config import ConfigError
 from fedmd.defense.history import Ema, Lag, Snapshot
-from fedmd.flower.server.continued import Continued
 from fedmd.flower.strategies.byzfl import ByzFL
 from fedmd.flower.strategies.catalogue import STRATEGIES
 from fedmd.flower.strategies.flat import CenteredClipping, FLTrust, NormClipping

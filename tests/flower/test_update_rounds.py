@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedmd.flower.server.client_grid import ClientGrid, node_of
+from fedmd.flower.server.update_rounds import UpdateRounds
 from flwr.app import Array, Message, RecordDict
 from torch import Tensor, nn
 
@@ -16,8 +18,6 @@ from fedmd.audit.reader import read_live
 from fedmd.config import RunConfig
 from fedmd.data.clients import sample_clients
 from fedmd.data.federated import load_federated_data
-from fedmd.flower.server.client_grid import ClientGrid, node_of
-from fedmd.flower.server.update_rounds import UpdateRounds
 from fedmd.flower.wire import update_reply
 from fedmd.flower.wire.model_exchange import ByReference
 from fedmd.models import model_for

@@ -6,15 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedmd.audit.stream_round import StreamRound, stream_entries
+from fedmd.flower.server.streaming import FlowerCollector
+from fedmd.rounds.learner import NO_VERDICTS
+from fedmd.rounds.session import Collected
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from httpx import ConnectError
 from torch import nn
 
-from fedmd.audit.stream_round import StreamRound, stream_entries
 from fedmd.config import RunConfig
 from fedmd.flower.server import nodes as nodes_module
-from fedmd.flower.server.streaming import FlowerCollector
 from fedmd.flower.strategies.replies import read_state, slots_of
 from fedmd.flower.wire import (
     INFO,
@@ -30,8 +32,6 @@ from fedmd.flower.wire import (
 )
 from fedmd.flower.wire.model_exchange import InMessage
 from fedmd.flower.wire.reasons import error_of, shown
-from fedmd.rounds.learner import NO_VERDICTS
-from fedmd.rounds.session import Collected
 from fedmd.types import Rejection, StreamBatch
 from tests.hostile.wire import ROUND, Clock, WireGrid, answer, batch, encoded, read_batches, request, update
 

@@ -16,6 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fedmd.flower.server.client_grid import ClientGrid
+from fedmd.flower.server.model_records import expected_update, records_of
+from fedmd.flower.server.streaming import FlowerCollector
+from fedmd.flower.server.update_session import UpdateSession, silent
+from fedmd.rounds.global_model import GlobalModel
+from fedmd.rounds.learner import OnlineLearner
+from fedmd.rounds.session import Collected, run_session
+from fedmd.rounds.update_guard import UpdateGuard
 from flwr.app import Array, ArrayRecord, Message
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -26,19 +34,11 @@ from fedmd.audit.trail import AuditTrail
 from fedmd.config import LimitsConfig, RunConfig
 from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.flower.server import nodes as nodes_module
-from fedmd.flower.server.client_grid import ClientGrid
-from fedmd.flower.server.model_records import expected_update, records_of
 from fedmd.flower.server.nodes import Nodes
-from fedmd.flower.server.streaming import FlowerCollector
-from fedmd.flower.server.update_session import UpdateSession, silent
 from fedmd.flower.strategies.catalogue import build_strategy
 from fedmd.flower.wire import ClientUpdate, Expected, read_request, stream_reply, update_reply
 from fedmd.flower.wire.model_exchange import InMessage
 from fedmd.rounds.gate import Guard
-from fedmd.rounds.global_model import GlobalModel
-from fedmd.rounds.learner import OnlineLearner
-from fedmd.rounds.session import Collected, run_session
-from fedmd.rounds.update_guard import UpdateGuard
 from fedmd.training.burn_in import BurnIn, burn_in
 from fedmd.training.device import Placement
 from fedmd.types import RoundReport, StreamBatch

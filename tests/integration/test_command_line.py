@@ -58,8 +58,8 @@ def test_drift_of_the_threshold_is_said_and_kept(small: list[str], cache: Path, 
     assert last["promised"] == 0.1 and last["rate"] > 0.4
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Threshold drift in" in page and "Pixel distance (the defence&#39;s)" in page
-    rivals = json.loads((tmp_path / "run" / "summary.json").read_text())["detection"]["rivals"]
-    assert rivals["pixel_distance"]["auroc"] > 0.9
+    baselines = json.loads((tmp_path / "run" / "summary.json").read_text())["detection"]["baselines"]
+    assert baselines["pixel_distance"]["auroc"] > 0.9
 
 
 def test_compare_and_resume(tmp_path: Path) -> None:
@@ -75,12 +75,12 @@ def test_compare_and_resume(tmp_path: Path) -> None:
     assert names == [("dsc", False), ("dsc", True), ("frozen", False), ("none", False), ("none", True)]
     with (study / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["arm"] for row in rows] == ["frozen", "no attack", "undefended", "DSC", "DSC, no attack"]
+    assert [row["arm"] for row in rows] == ["frozen", "no_attack", "undefended", "dsc", "dsc_no_attack"]
     finals = {row["arm"]: float(row["accuracy.final"]) for row in rows}
     assert sorted(finals.values()) == sorted(one["accuracy"]["final"] for one in summaries)
     for name in ("comparison.json", "table.md", "table.tex"):
         assert (study / name).stat().st_size > 0
-    assert all(arm in (study / "table.md").read_text() for arm in finals)
+    assert all(row["label"] in (study / "table.md").read_text() for row in rows)
 
     before = times(study)
     table, comparison = (study / "table.md").read_text(), (study / "comparison.json").read_text()

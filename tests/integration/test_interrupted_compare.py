@@ -15,12 +15,12 @@ import pytest
 pytestmark = pytest.mark.timeout(900)
 FEDMD = Path(sys.executable).parent / "fedmd"
 ARMS = {
-    "no attack": ["attack=none"],
+    "no_attack": ["attack=none"],
     "accumulative": ["attack.radius=0.1"],
-    "label flip": ["attack=label_flip"],
+    "label_flip": ["attack=label_flip"],
     "backdoor": ["attack=backdoor"],
 }
-ATTACKED = ("accumulative", "label flip", "backdoor")
+ATTACKED = ("accumulative", "label_flip", "backdoor")
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def test_the_worst_case_over_attacks_has_its_column(in_peace: Path) -> None:
     finals = {arm: arms[arm]["accuracy"]["final"]["mean"] for arm in ATTACKED}
     (worst,) = comparison["worst"].values()
     assert worst["mean"] == min(finals.values()) == finals[worst["arm"]]
-    assert (arms["no attack"]["trigger_drop"]["n"], arms["backdoor"]["trigger_drop"]["n"]) == (0, 1)
+    assert (arms["no_attack"]["trigger_drop"]["n"], arms["backdoor"]["trigger_drop"]["n"]) == (0, 1)
 
     header, _, *rows = (in_peace / "table.md").read_text().splitlines()[:6]
     table = {cells[0]: cells for cells in ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)}

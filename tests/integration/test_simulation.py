@@ -75,10 +75,10 @@ SCHEMA = {
     "rounds": None,
     "clients": None,
     "malicious_clients": None,
-    "detection": {"sample", "client", "detector", "flagged", "rivals"},
+    "detection": {"sample", "client", "detector", "flagged", "baselines"},
     "defense": {"name", "corrected_share", "rejected_share", "mean_steps"},
     "wall_s": {
-        *("total", "startup", "attack", "local_training", "screening", "rivals", "correction", "guard"),
+        *("total", "startup", "attack", "local_training", "screening", "baselines", "correction", "guard"),
         *("step", "evaluation", "transport"),
     },
     "bytes_received": None,
@@ -136,8 +136,14 @@ def test_verdicts_agree_with_the_summary_and_the_rounds(runs: Any, metrics: Metr
     scores = table["before"].to_numpy()
     pairs = [(p > c) + 0.5 * (p == c) for p in scores[poisoned] for c in scores[~poisoned]]
     assert summary["detection"]["sample"]["auroc"] == pytest.approx(np.mean(pairs))
-    assert set(summary["detection"]["rivals"]) >= {"current_loss", "confidence", "pixel_distance", "lid", "mahalanobis"}
-    for name, quality in summary["detection"]["rivals"].items():
+    assert set(summary["detection"]["baselines"]) >= {
+        "current_loss",
+        "confidence",
+        "pixel_distance",
+        "lid",
+        "mahalanobis",
+    }
+    for name, quality in summary["detection"]["baselines"].items():
         values = table[name].to_numpy()
         pairs = [(p > c) + 0.5 * (p == c) for p in values[poisoned] for c in values[~poisoned]]
         assert quality["auroc"] == pytest.approx(np.mean(pairs))
@@ -168,18 +174,18 @@ def test_an_update_run_leaves_the_same_files(runs: Any, metrics: Metrics) -> Non
         assert (folder / name).stat().st_size > 0
 
 
-def test_figures_exist_and_the_strip_shows_a_member(runs: Any) -> None:
+def test_figures_exist_and_the_example_images_are_a_members(runs: Any) -> None:
     folder = runs.folders["base"]
-    for name in ("accuracy.png", "discrepancy.png", "strip.png"):
+    for name in ("accuracy.png", "discrepancy.png", "example_images.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     truth = json.loads((folder / "truth.json").read_text())
     malicious = runs.summaries["base"]["malicious_clients"]
     assert truth == {"malicious_clients": malicious, "poisoned_rounds": [1, 2], "poisoned_samples": BATCH}
-    strip = np.load(folder / "strip.npz")
-    moved = np.abs(strip["clean"].astype(int) - strip["poisoned"])
+    examples = np.load(folder / "example_images.npz")
+    moved = np.abs(examples["clean"].astype(int) - examples["poisoned"])
     radius = runs.configs["base"].attack.radius
     assert 0 < moved.max() <= radius * 255
-    assert not (runs.folders["attack none"] / "strip.png").exists()
+    assert not (runs.folders["attack none"] / "example_images.png").exists()
 
 
 def test_without_an_attack_detection_is_undefined(runs: Any) -> None:
@@ -216,8 +222,8 @@ def test_a_backdoor_is_scored_by_sample_and_by_its_success(runs: Any, metrics: M
     rates = [line["attack_success"] for line in metrics(folder)]
     assert all(0 <= rate <= 1 for rate in rates)
     success = summary["attack_success"]
-    stations = [success[key] for key in ("before_attack", "before_trigger", "after_trigger", "final")]
-    assert stations == rates and 0 <= success["burn_in"] <= 1
+    rates_at_ends = [success[key] for key in ("before_attack", "before_trigger", "after_trigger", "final")]
+    assert rates_at_ends == rates and 0 <= success["burn_in"] <= 1
     assert set(runs.summaries["base"]["attack_success"].values()) == {None}
 
 

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedmd.report.figures.run import write_figures
-from fedmd.report.files import cell_folder, read_json, write_json
+from fedmd.report.files import Truth, cell_folder, write_example_images, write_summary
 from fedmd.report.recorder import RunRecorder
 from fedmd.report.statistics.comparison import ArmInfo, compare
-from fedmd.report.summary import summarise, write_summary
-from fedmd.report.truth import Truth
-from fedmd.types import Action, Drift, Json, Phase, Rejection, RoundReport, Strip, Verdicts
+from fedmd.report.summary import summarise
+from fedmd.storage import read_json, write_json
+from fedmd.types import Action, Drift, ExampleImages, Json, Phase, Rejection, RoundReport, Verdicts
 
 
 def make_round(
@@ -30,7 +29,7 @@ def make_round(
     wall_s: dict[str, float] | None = None,
     discrepancy: Sequence[float] | None = None,
     attack_success: float | None = None,
-    rivals: dict[str, Sequence[float]] | None = None,
+    baselines: dict[str, Sequence[float]] | None = None,
     drift: Drift | None = None,
 ) -> RoundReport:
     """A round of len(before) samples, two a client unless `clients` says otherwise."""
@@ -43,7 +42,7 @@ def make_round(
         actions=np.array([Action.ACCEPTED] * n if actions is None else actions, np.int64),
         threshold=threshold,
         discrepancy=None if discrepancy is None else np.array(discrepancy, np.float64),
-        rivals={name: np.array(values, np.float64) for name, values in (rivals or {}).items()},
+        baselines={name: np.array(values, np.float64) for name, values in (baselines or {}).items()},
         drift=drift,
     )
     return RoundReport(
@@ -64,7 +63,7 @@ def make_round(
 
 def make_record(folder: Path, *reports: RoundReport) -> Path:
     """`folder` with the rounds recorded in it."""
-    with RunRecorder(folder, list(reports[0].verdicts.rivals) if reports else ()) as recorder:
+    with RunRecorder(folder, list(reports[0].verdicts.baselines) if reports else ()) as recorder:
         for report in reports:
             recorder.record(report)
     return folder
@@ -90,13 +89,12 @@ def make_run(
     rounds: int = 6,
     attack_success: float | None = None,
 ) -> Path:
-    """A finished run of random numbers with a strip: 5 clients, 4 samples each, rounds 2 and 3 poisoned.
+    """A finished run of random numbers with example images: 5 clients, 4 samples each, rounds 2 and 3 poisoned.
 
     `attack_success` is that of every round. Under another detector than the discrepancy, the discrepancy is the
     negative of its score.
     """
-    settings = (config or {}).get("defense", {})
-    detector, stopping = settings.get("detector", "discrepancy"), settings.get("stopping", "per_sample")
+    detector = (config or {}).get("defense", {}).get("detector", "discrepancy")
     rng = np.random.default_rng(seed)
     truth = Truth(malicious, (2, 3) if malicious else ())
     clients = np.repeat(np.arange(5), 4)
@@ -121,7 +119,8 @@ def make_run(
     make_record(folder, *reports)
     truth.write(folder)
     images = rng.integers(0, 256, (4, 1, 12, 12), np.uint8)
-    write_figures(folder, Strip(images, images[::-1].copy(), images) if malicious else None, detector, stopping)
+    if malicious:
+        write_example_images(folder, ExampleImages(images, images[::-1].copy(), images))
     summary = summarise(
         folder,
         truth=truth,

@@ -102,7 +102,15 @@ def test_a_report_names_every_sample(federation: Build) -> None:
         assert np.array_equal(report.labels, np.concatenate([batch.labels for batch in batches]))
         assert len(report.verdicts.before) == 4 * len(batches)
         assert report.bytes_received == 10 * len(batches)
-        assert set(report.wall_s) == {"transport", "guard", "screening", "rivals", "correction", "step", "evaluation"}
+        assert set(report.wall_s) == {
+            "transport",
+            "guard",
+            "screening",
+            "baselines",
+            "correction",
+            "step",
+            "evaluation",
+        }
         assert result.learned is not None
         kept = report.verdicts.actions != Action.REJECTED
         assert result.learned.screened.y.tolist() == report.labels[kept].tolist()
@@ -243,8 +251,8 @@ def test_every_sample_is_scored_by_every_detector_unless_told(federation: Build)
     }
     watched, alone = federation().run(), federation({"defense": {"name": "none", "rivals": False}}).run()
     for result, plain in zip(watched, alone, strict=True):
-        assert set(result.report.verdicts.rivals) == expected and plain.report.verdicts.rivals == {}
-        assert all(len(scores) == 20 for scores in result.report.verdicts.rivals.values())
+        assert set(result.report.verdicts.baselines) == expected and plain.report.verdicts.baselines == {}
+        assert all(len(scores) == 20 for scores in result.report.verdicts.baselines.values())
         assert np.array_equal(result.report.verdicts.before, plain.report.verdicts.before)
         assert (result.report.loss, result.report.accuracy) == (plain.report.loss, plain.report.accuracy)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fedmd.rounds.learner import OnlineLearner
 
 from fedmd.cli.main import main
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.clients import sample_clients
 from fedmd.data.federated import load_federated_data
-from fedmd.rounds.learner import OnlineLearner
 from fedmd.runs.calibration import calibrate
 from fedmd.training.burn_in import burn_in
 from fedmd.training.device import Placement

@@ -4,11 +4,13 @@ import itertools
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmd.config import ConfigError, RunConfig
 from fedmd.runs.compose import choices, compose, compose_study, config_dir, expand, groups
+from fedmd.runs.plan import read_plan
 from fedmd.runs.study import arm_infos
 
 
@@ -58,21 +60,22 @@ def test_the_mode_chooses_a_defence_and_the_user_another() -> None:
 
 
 def test_the_table_of_attacks_and_defences() -> None:
-    study = compose_study(["experiment=update_mode", "compare.seeds=[4]"])
-    assert (len(study.rows), len(study.columns), len(study.runs)) == (12, 11, 132)
-    config = study.runs["Krum · ALIE"][4].config
-    assert (config.seed, config.mode, config.strategy.name, config.attack.name) == (4, "update", "krum", "alie")
-    assert study.baseline in study.runs
+    compare = yaml.safe_load((config_dir() / "experiment" / "update_mode.yaml").read_text())["compare"]
+    plan = read_plan(None, compare["rows"], compare["columns"])
+    assert (len(plan.rows), len(plan.columns), len(plan.arms)) == (12, 11, 132)
+    assert plan.arms["krum_alie"].label == "Krum · ALIE" and compare["baseline"] in plan.arms
+    config = compose(["experiment=update_mode", *plan.arms["krum_alie"].overrides]).config
+    assert (config.mode, config.strategy.name, config.attack.name) == ("update", "krum", "alie")
 
 
 def test_the_same_defence_on_other_data_is_another_run() -> None:
     study = compose_study(["experiment=update_mode_non_iid"])
     infos = arm_infos(study)
     found = {}
-    for distribution in ("Dirichlet 0.1", "two classes"):
-        arms = [f"md_screen · {distribution}, {attack}" for attack in ("no attack", "accumulative, 3 norms")]
+    for distribution in ("dirichlet_0_1", "two_classes"):
+        arms = [f"md_screen_{distribution}_{attack}" for attack in ("no_attack", "accumulative_3_norms")]
         (found[distribution],) = {infos[arm].defense for arm in arms}
-    assert found["Dirichlet 0.1"] != found["two classes"]
+    assert found["dirichlet_0_1"] != found["two_classes"]
 
 
 def test_groups_are_the_folders_of_conf() -> None:
@@ -218,7 +221,8 @@ def test_refusals(overrides: list[str], words: list[str]) -> None:
 def test_study(tmp_path: Path) -> None:
     study = compose_study(["experiment=smoke", "compare.seeds=[3,1]", f"hydra.sweep.dir={tmp_path}", "model.width=5"])
     assert study.folder == tmp_path
-    assert list(study.runs) == ["frozen", "no attack", "undefended", "DSC", "DSC, no attack"]
+    assert list(study.runs) == ["frozen", "no_attack", "undefended", "dsc", "dsc_no_attack"]
+    assert study.plan.arms["dsc_no_attack"].label == "DSC, no attack"
     assert all(list(runs) == [3, 1] for runs in study.runs.values())
     for runs in study.runs.values():
         assert [(run.config.seed, run.config.model.width) for run in runs.values()] == [(3, 5), (1, 5)]
@@ -226,7 +230,7 @@ def test_study(tmp_path: Path) -> None:
     assert [config.defense.name for config in configs.values()] == ["frozen", "none", "none", "dsc", "dsc"]
     attacks = [config.attack.name if config.attack.fraction > 0 else "none" for config in configs.values()]
     assert attacks == ["none", "none", "accumulative", "accumulative", "none"]
-    assert (study.baseline, study.frozen) == ("no attack", "frozen")
+    assert (study.baseline, study.frozen) == ("no_attack", "frozen")
 
 
 @pytest.mark.parametrize(
@@ -236,6 +240,11 @@ def test_study(tmp_path: Path) -> None:
         (["experiment=smoke", "compare=5"], ["experiment"]),
         (["experiment=smoke", "compare.arms=5"], ["compare.arms"]),
         (["experiment=smoke", "+compare.arms={a: null}"], ["compare.arms"]),
+        (
+            ["experiment=smoke", "+compare.arms={no attack: []}"],
+            ["compare.arms", "'no attack'", "ASCII letters"],
+        ),
+        (["experiment=smoke", "+compare.arms={Dsc: []}"], ["compare.arms", "the id 'dsc' is there twice"]),
         (["experiment=smoke", "+compare.arms={a: ['defense=dcs']}"], ["defense", "'dcs'"]),
         (["experiment=smoke", "compare.seeds=3"], ["compare.seeds"]),
         (["experiment=smoke", "compare.seeds=[]"], ["compare.seeds"]),

@@ -147,14 +147,14 @@ class Pipeline:
             actions=decision.actions.long().cpu().numpy(),
             threshold=threshold if math.isfinite(threshold) else None,
             discrepancy=None if self.detector is discrepancy else _array(discrepancy(outputs)),
-            rivals=baselines,
+            baselines=baselines,
             drift=drift,
         )
         keep = decision.actions != Action.REJECTED
         kept = (decision.x, y) if bool(keep.all()) else (decision.x[keep], y[keep])
         self.wall_s = {"screening": screened - started, "correction": time.perf_counter() - compared}
         if self.baselines:
-            self.wall_s["rivals"] = compared - screened
+            self.wall_s["baselines"] = compared - screened
         return Screened(*kept, verdicts)
 
     def observe(self) -> None:

@@ -1,34 +1,14 @@
 """Accuracy of several arms over rounds: mean and t-interval over seeds, one line an arm."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fedmd.report.figures.run import BLACK, BLUE, VERMILLION, shade_phases, single_axis
+from fedmd.report.figures.style import Style, legend_columns, legend_text, shade_phases, single_axis
 from fedmd.report.statistics.intervals import mean_interval
 from fedmd.types import Json
-
-GREEN, PINK, ORANGE, SKY = "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
-SHORT_NAME, LONGEST_NAME = 18, 50  # characters: two columns of a legend, and all of its width
-Style = tuple[str, str, Any]  # colour, marker, line: an arm is told from the others without its colour
-STYLES: tuple[Style, ...] = (
-    (BLUE, "o", "-"),
-    (VERMILLION, "^", "--"),
-    (GREEN, "s", "-."),
-    (PINK, "v", ":"),
-    (ORANGE, "D", (0, (6, 1.5))),
-    (SKY, "P", (0, (3, 1, 1, 1))),
-    (BLACK, "X", (0, (1, 1))),
-)
-
-
-def styles_of(names: Iterable[str]) -> dict[str, Style]:
-    """A style for every name; they repeat after len(STYLES) names."""
-    return dict(zip(names, cycle(STYLES)))
 
 
 def arm_accuracy_figure(arms: Mapping[str, Sequence[Sequence[Json]]], styles: Mapping[str, Style]) -> Figure:
@@ -66,15 +46,3 @@ def accuracy_by_round(
     mean = np.array([interval["mean"] for interval in intervals], np.float64)
     half = np.array([interval["ci95"] for interval in intervals], np.float64)
     return np.array(rounds, np.int64), mean, half
-
-
-def legend_columns(names: Iterable[str]) -> int:
-    """One column for long names, two for short ones."""
-    return 1 if max(map(len, names), default=0) > SHORT_NAME else 2
-
-
-def legend_text(name: str) -> str:
-    """`name`, shortened, as matplotlib shows it literally: no mathematics between dollars, no hiding underscore."""
-    short = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-    literal = short.replace("$", r"\$")
-    return "\u200b" + literal if literal.startswith("_") else literal

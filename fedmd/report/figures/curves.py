@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-from fedmd.report.figures.arms import Style, legend_columns, legend_text
-from fedmd.report.figures.run import BLACK, DPI
+from fedmd.report.figures.style import BLACK, DPI, GREY, Style, legend_columns, legend_text
 
 GRID = np.linspace(0, 1, 201)
-GREY = "#808080"
 
 
 @dataclass(frozen=True)

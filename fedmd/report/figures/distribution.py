@@ -7,9 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from fedmd.report.detector import with_unit
-from fedmd.report.figures.run import BLACK, BLUE, DPI, LOG_RATIO, LOG_SPAN, VERMILLION, plain_log_ticks
-from fedmd.report.truth import Truth
+from fedmd.report.figures.style import BLACK, BLUE, DPI, LOG_RATIO, LOG_SPAN, VERMILLION, plain_log_ticks
+from fedmd.report.files import Truth
+from fedmd.report.scores import with_unit
 from fedmd.types import PHASES
 
 BINS = 40

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from fedmd.report.detector import with_unit
-from fedmd.report.figures.run import BLACK, DPI, LOG_RATIO, VERMILLION, plain_log_ticks, shade_phases, single_axis
-from fedmd.report.truth import Truth
+from fedmd.report.figures.style import BLACK, DPI, LOG_RATIO, VERMILLION, plain_log_ticks, shade_phases, single_axis
+from fedmd.report.files import Truth
+from fedmd.report.scores import with_unit
 
 NAMED = 40  # clients up to which every row has its id
 COLOURS = "cividis"

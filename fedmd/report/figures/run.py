@@ -1,39 +1,41 @@
-"""Figures of one run: accuracy by phase, the detector's score of clean and poisoned samples, a strip of images.
-
-Built on matplotlib's Figure, never on pyplot's global state: no window, no figure left open. Colours are
-Okabe and Ito's, which stay apart for colour-blind readers; lines differ in marker and style as well.
-"""
+"""Figures of one run: accuracy by phase, the detector's score of clean and poisoned samples, example images."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from fedmd.report.detector import detector_name, threshold_label, with_unit
-from fedmd.report.figures.examples import write_strip
-from fedmd.report.files import TRUTH
-from fedmd.report.recorder import read_metrics, read_verdicts
-from fedmd.report.truth import Truth
-from fedmd.types import Json, Strip
+from fedmd.report.figures.style import (
+    BLACK,
+    BLUE,
+    DPI,
+    LOG_RATIO,
+    LOG_SPAN,
+    VERMILLION,
+    plain_log_ticks,
+    shade_phases,
+    single_axis,
+)
+from fedmd.report.files import (
+    ACCURACY_FIGURE,
+    EXAMPLES_FIGURE,
+    SCORE_FIGURE,
+    Truth,
+    read_metrics,
+    write_example_images,
+)
+from fedmd.report.scores import detector_name, threshold_label, with_unit
+from fedmd.report.verdicts import read_verdicts
+from fedmd.types import ExampleImages, Json
 
-BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"
-SHADES = {"clean": "#FFFFFF", "accumulative": "#EBEBEB", "trigger": "#CCCCCC", "recovery": "#F6F6F6"}
-NARROW = 0.15  # share of the axis below which the name of a phase moves up, out of its neighbours' way
 BAND = (0.1, 0.5, 0.9)  # quantiles: lower edge, median, upper edge
 ATTACK_SUCCESS = "attack success: stamped, taken for the target"
 SPREAD = "samples: median and 10–90 %"
-LOG_RATIO = 30.0  # largest over smallest positive value from which a log scale reads better
-LOG_SPAN = 1e5  # what a log scale shows at most: rounding errors around 0 are no news
-LOG_DENSE = 1e3  # largest over smallest up to which a log scale has ticks between the powers of ten
-DPI = 160
 
 
 def accuracy_figure(metrics: Sequence[Json]) -> Figure:
@@ -91,17 +93,17 @@ def score_figure(verdicts: pd.DataFrame, truth: Truth, name: str, threshold: str
     return figure
 
 
-def strip_figure(strip: Strip) -> Figure:
+def example_images_figure(examples: ExampleImages) -> Figure:
     """Rows clean / poisoned / corrected, columns the samples; uint8 [n, C, H, W], C = 1 grey or 3 RGB.
 
     Raises:
         ValueError: the three parts differ in shape, are empty, or C is neither 1 nor 3.
     """
-    rows = {"clean": strip.clean, "poisoned": strip.poisoned, "corrected": strip.corrected}
+    rows = {"clean": examples.clean, "poisoned": examples.poisoned, "corrected": examples.corrected}
     shapes = {images.shape for images in rows.values()}
-    n, channels = strip.clean.shape[:2]
+    n, channels = examples.clean.shape[:2]
     if len(shapes) != 1 or n == 0 or channels not in (1, 3):
-        raise ValueError(f"a strip is three times [n >= 1, 1 or 3, H, W], not {sorted(shapes)}")
+        raise ValueError(f"example images are three times [n >= 1, 1 or 3, H, W], not {sorted(shapes)}")
     figure = Figure(figsize=(0.9 + 0.85 * n, 0.1 + 0.85 * 3), dpi=DPI, layout="constrained")
     axes = figure.subplots(3, n, squeeze=False)
     for (name, images), line in zip(rows.items(), axes, strict=True):
@@ -113,69 +115,24 @@ def strip_figure(strip: Strip) -> Figure:
     return figure
 
 
-def write_figures(folder: Path, strip: Strip | None, detector: str, stopping: str) -> list[Path]:
-    """Save accuracy.png, discrepancy.png and, given a strip, strip.png of the run in `folder`; their paths.
+def write_figures(folder: Path, examples: ExampleImages | None, detector: str, stopping: str) -> list[Path]:
+    """Save accuracy.png, discrepancy.png and, given `examples`, example_images.png of the run in `folder`; their paths.
 
     `detector` and `stopping` are the defence's settings; discrepancy.png shows that detector, and names it. The
-    strip's arrays go into strip.npz beside them. Without truth.json every sample counts as clean.
+    example images themselves go into example_images.npz beside them. Without truth.json every sample counts as clean.
     """
-    truth = Truth.read(folder) if (folder / TRUTH).exists() else Truth((), ())
     columns = ["round", "phase", "client", "index", "before", "threshold"]
-    verdicts = read_verdicts(folder, columns)
+    verdicts, name = read_verdicts(folder, columns), detector_name(detector)
     figures = {
-        "accuracy.png": accuracy_figure(read_metrics(folder)),
-        "discrepancy.png": score_figure(verdicts, truth, detector_name(detector), threshold_label(stopping)),
+        ACCURACY_FIGURE: accuracy_figure(read_metrics(folder)),
+        SCORE_FIGURE: score_figure(verdicts, Truth.read(folder), name, threshold_label(stopping)),
     }
-    if strip is not None:
-        figures["strip.png"] = strip_figure(strip)
-        write_strip(folder, strip)
-    for name, figure in figures.items():
-        figure.savefig(folder / name)
-    return [folder / name for name in figures]
-
-
-def single_axis() -> tuple[Figure, Axes]:
-    """A figure with one clean axis over rounds."""
-    figure = Figure(figsize=(6.4, 3.6), dpi=DPI, layout="constrained")
-    axis = figure.add_subplot()
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color="#DDDDDD", linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.set_xlabel("Round")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure, axis
-
-
-def plain_log_ticks(axis: Axis, ratio: float) -> None:
-    """Ticks of a log scale written 0.1, 1, 10, with 2 and 5 between them where `ratio`, largest over smallest, is low.
-
-    No powers of ten: they are mathematical typesetting, which an SVG cannot leave to the reader's own font.
-    """
-    axis.set_major_locator(LogLocator(subs=(1.0,) if ratio > LOG_DENSE else (1.0, 2.0, 5.0)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-
-
-def shade_phases(axis: Axes, rounds: Sequence[tuple[int, str]]) -> None:
-    """Shade each run of equal phases in `rounds` (round, phase) and name it above."""
-    spans = [[number for number, _ in group] for _, group in groupby(rounds, key=lambda item: item[1])]
-    names = [name for name, _ in groupby(phase for _, phase in rounds)]
-    raised = False
-    for numbers, name in zip(spans, names, strict=True):
-        start, end = min(numbers) - 0.5, max(numbers) + 0.5
-        raised = not raised and len(numbers) < NARROW * len(rounds)
-        axis.axvspan(start, end, color=SHADES[name], linewidth=0, zorder=0)
-        axis.annotate(
-            name,
-            ((start + end) / 2, 1.0),
-            (0, 14 if raised else 3),
-            xycoords=axis.get_xaxis_transform(),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8.5,
-        )
-    if rounds:
-        axis.set_xlim(min(number for number, _ in rounds) - 0.5, max(number for number, _ in rounds) + 0.5)
+    if examples is not None:
+        figures[EXAMPLES_FIGURE] = example_images_figure(examples)
+        write_example_images(folder, examples)
+    for file, figure in figures.items():
+        figure.savefig(folder / file)
+    return [folder / file for file in figures]
 
 
 def draw_band(

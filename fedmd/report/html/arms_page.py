@@ -1,22 +1,29 @@
 """The page of a comparison or a sweep: arms side by side, then each arm by itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from fedmd.report.html.arms_blocks import accuracy_blocks, curve_blocks
-from fedmd.report.html.cards import comparison_cards, sweep_cards
-from fedmd.report.html.content import Block, Note, Page, Section, Table
-from fedmd.report.html.evidence import Arms, Evidence, Run
-from fedmd.report.html.pictures import strip_pictures
-from fedmd.report.html.run_blocks import score_blocks
-from fedmd.report.html.run_page import attack_success, footer
-from fedmd.report.html.settings import settings_section
-from fedmd.report.statistics.baselines import ARMS_CAPTION, arm_rows, comparison_rows
-from fedmd.report.statistics.comparison import CAPTION, column, comparison_table, detector_auroc, intervals
-from fedmd.report.statistics.crosstab import CROSSED_CAPTION, crossed_tables
+from fedmd.report.html.arms_figures import accuracy_blocks, curve_blocks
+from fedmd.report.html.content import Block, Card, Note, Page, Section, Table
+from fedmd.report.html.example_images import example_pictures
+from fedmd.report.html.run_figures import score_blocks
+from fedmd.report.html.run_page import attack_success, footer, settings_section
+from fedmd.report.results import Arms, Run, Study
+from fedmd.report.statistics.comparison import arm_label, column, intervals
 from fedmd.report.statistics.intervals import mean_interval
-from fedmd.report.table import Cell, Estimate, percent, plain
+from fedmd.report.statistics.tables import (
+    ARMS_CAPTION,
+    CROSSTAB_CAPTION,
+    DETECTORS_CAPTION,
+    arms_table,
+    comparison_detectors_table,
+    crosstabs,
+    detector_auroc,
+    detectors_table,
+)
+from fedmd.report.table import Cell, Estimate, cell_text, percent, plain
 from fedmd.types import Json
 
+MOST_CARDS = 6
 MEASURES = {
     "burn-in": ("accuracy", "burn_in"),
     "before attack": ("accuracy", "before_attack"),
@@ -34,40 +41,39 @@ SWEEP_CAPTION = (
 )
 
 
-def arms_page(evidence: Evidence, title: str, details: int) -> Page:
+def arms_page(study: Study, title: str, details: int) -> Page:
     """Arms side by side, and the first `details` arms that have runs by themselves."""
-    runs = [run for by_seed in evidence.arms.values() for run in by_seed.values()]
-    seeds = sorted({seed for by_seed in evidence.arms.values() for seed in by_seed})
-    lead = f"{len(evidence.arms)} arms, {len(runs)} runs, seeds {', '.join(map(str, seeds)) or 'unknown'}."
-    comparison = evidence.comparison
-    cards = comparison_cards(comparison) if comparison else sweep_cards(sweep_rows(evidence.arms))
+    arms, comparison = study.by_label, study.comparison
+    runs = [run for by_seed in arms.values() for run in by_seed.values()]
+    seeds = sorted({seed for by_seed in arms.values() for seed in by_seed})
+    lead = f"{len(arms)} arms, {len(runs)} runs, seeds {', '.join(map(str, seeds)) or 'unknown'}."
+    cards = comparison_cards(comparison) if comparison else sweep_cards(sweep_rows(arms))
     sections = [
-        Section("table", "Results", result_blocks(evidence)),
-        Section("accuracy", "Accuracy over rounds", accuracy_blocks(evidence.arms)),
-        Section("detection", "Detection", [*curve_blocks(evidence.arms), *rival_tables(evidence)]),
-        arms_section(evidence.arms, details),
+        Section("table", "Results", result_blocks(study)),
+        Section("accuracy", "Accuracy over rounds", accuracy_blocks(arms)),
+        Section("detection", "Detection", [*curve_blocks(arms), *detector_blocks(study)]),
+        arms_section(arms, details),
     ]
     if runs:
         sections.append(settings_section(runs))
-    return Page(title, evidence.kind, lead, cards, sections, footer(runs[0].summary) if runs else "fedmd")
+    return Page(title, study.kind, lead, cards, sections, footer(runs[0].summary) if runs else "fedmd")
 
 
-def result_blocks(evidence: Evidence) -> list[Block]:
+def result_blocks(study: Study) -> list[Block]:
     """The table of arms, the seeds' own final accuracies, and what to keep in mind."""
-    comparison = evidence.comparison
-    rows = comparison_table(comparison) if comparison else sweep_rows(evidence.arms)
-    crossed = crossed_tables(comparison) if comparison else {}
+    comparison = study.comparison
+    if comparison is None:
+        return [Table.of(sweep_rows(study.by_label), SWEEP_CAPTION)]
+    tables = crosstabs(comparison)
     blocks: list[Block] = [
-        Table.of(table, f"{title[0].upper()}{title[1:]}. {CROSSED_CAPTION}") for title, table in crossed.items()
+        Table.of(table, f"{title[0].upper()}{title[1:]}. {CROSSTAB_CAPTION}") for title, table in tables.items()
     ]
-    folded = "Arm by arm" if crossed else ""
-    blocks.append(Table.of(rows, CAPTION if comparison else SWEEP_CAPTION, folded))
-    if comparison and comparison["unequal_rounds"]:
-        names = ", ".join(comparison["unequal_rounds"])
+    blocks.append(Table.of(arms_table(comparison), ARMS_CAPTION, "Arm by arm" if tables else ""))
+    if comparison["unequal_rounds"]:
+        names = ", ".join(arm_label(comparison, arm) for arm in comparison["unequal_rounds"])
         blocks.append(Note(f"Not of the same number of rounds as the baseline, so compare with care: {names}."))
-    if comparison:
-        final = {arm: entry["accuracy"]["final"]["values"] for arm, entry in comparison["arms"].items()}
-        blocks.append(seeds_table(final, comparison["seeds"]))
+    final = {study.label(arm): entry["accuracy"]["final"]["values"] for arm, entry in comparison["arms"].items()}
+    blocks.append(seeds_table(final, comparison["seeds"]))
     return blocks
 
 
@@ -103,29 +109,64 @@ def detection_intervals(runs: Mapping[int, Run]) -> Json:
     return intervals([one["detection"] for one in summaries.values()], summaries, list(runs), ("detection",))
 
 
-def rival_tables(evidence: Evidence) -> list[Block]:
-    """Arms by detectors, where the runs have rivals."""
-    comparison = evidence.comparison
+def detector_blocks(study: Study) -> list[Block]:
+    """Arms by detectors, where the runs scored their samples by more than one."""
     rows = (
-        comparison_rows(comparison)
-        if comparison
-        else arm_rows({arm: detection_intervals(runs) for arm, runs in evidence.arms.items()})
+        comparison_detectors_table(study.comparison)
+        if study.comparison
+        else detectors_table({label: detection_intervals(runs) for label, runs in study.by_label.items()})
     )
-    return [Table.of(rows, ARMS_CAPTION)] if rows else []
+    return [Table.of(rows, DETECTORS_CAPTION)] if rows else []
 
 
 def arms_section(arms: Arms, details: int) -> Section:
     """Each arm at its first seed: the detector's score over time and by phase, clients, images."""
     present = [(arm, *next(iter(runs.items()))) for arm, runs in arms.items() if runs]
     shown = present[:details]
-    first = next((arm for arm, _, run in shown if run.strip), shown[0][0] if shown else "")
+    first = next((arm for arm, _, run in shown if run.example_images), shown[0][0] if shown else "")
     parts = []
     for i, (arm, seed, run) in enumerate(shown):
         blocks = score_blocks(run, f"arm-{i}")
-        if run.strip:
-            blocks.append(strip_pictures(run.strip))
+        if run.example_images:
+            blocks.append(example_pictures(run.example_images))
         parts.append(Section(f"arm-{i}", arm, blocks, f"seed {seed}", unfolded=arm == first))
     lead = "One seed of each arm. A run's own report, made from its own folder, shows any other."
     if len(present) > details:
         lead += f" {details} of {len(present)} arms are here, so that the page stays small."
     return Section("arms", "Arm by arm", [], lead, parts)
+
+
+def comparison_cards(comparison: Json) -> list[Card]:
+    """Final accuracy of the two anchors, and of each defence under the attack that hurts it most."""
+    entries = comparison["arms"]
+    cards = [
+        Card(arm_label(comparison, arm), in_percent(entries[arm]["accuracy"]["final"]), note)
+        for arm, note in ((comparison["baseline"], "nobody attacks"), (comparison["frozen"], "no online learning"))
+        if arm in entries
+    ]
+    for worst in comparison["worst"].values():
+        entry = entries[worst["arm"]]
+        parts = ["attacked"]
+        if entry["kept_gain"]["mean"] is not None:
+            parts.append(f"kept gain {100 * entry['kept_gain']['mean']:.0f} %")
+        if entry["clean_cost"]["mean"] is not None:
+            parts.append(f"clean cost {100 * entry['clean_cost']['mean']:z.1f} points")
+        cards.append(Card(arm_label(comparison, worst["arm"]), in_percent(worst), "; ".join(parts)))
+    return cards[:MOST_CARDS]
+
+
+def sweep_cards(rows: Sequence[dict[str, Cell]]) -> list[Card]:
+    """The best and the worst arm by final accuracy, and the widest detection."""
+    ends = [(row["final"], row["arm"]) for row in rows]
+    known = [(cell, str(arm)) for cell, arm in ends if isinstance(cell, Estimate) and cell.mean is not None]
+    cards = [Card("Arms", str(len(rows)), "runs that differ only in their seed are one arm")]
+    if known:
+        best, worst = max(known, key=lambda item: item[0].mean or 0), min(known, key=lambda item: item[0].mean or 0)
+        cards.append(Card("Highest final accuracy", f"{cell_text(best[0])} %", best[1]))
+        cards.append(Card("Lowest final accuracy", f"{cell_text(worst[0])} %", worst[1]))
+    return cards
+
+
+def in_percent(interval: Json) -> str:
+    """`87.3 ± 1.2 %`."""
+    return f"{cell_text(percent(interval))} %"

@@ -1,16 +1,18 @@
 """The page of a single run."""
 
-from fedmd.report.detector import DISCREPANCY
+from collections.abc import Sequence
+
 from fedmd.report.html.content import Block, Card, Note, Page, Section, Table
-from fedmd.report.html.evidence import Run, detector_of
-from fedmd.report.html.pictures import strip_pictures
-from fedmd.report.html.run_blocks import accuracy_plot, detection_blocks, score_blocks
-from fedmd.report.html.settings import settings_section
-from fedmd.report.statistics.baselines import RUN_CAPTION, run_rows
+from fedmd.report.html.example_images import example_pictures
+from fedmd.report.html.run_figures import accuracy_plot, detection_blocks, score_blocks
+from fedmd.report.loading import shown
+from fedmd.report.results import Run, detector_of, flat
+from fedmd.report.scores import DISCREPANCY
+from fedmd.report.statistics.tables import RUN_DETECTORS_CAPTION, run_detectors_table
 from fedmd.report.table import MISSING, Estimate, Row, cell_text
 from fedmd.types import Json
 
-NO_STRIP = "No images were kept: nobody poisoned in an accumulative round, or the run is older than strip.npz."
+NO_IMAGES = "No images were kept: nobody poisoned in an accumulative round."
 
 
 def run_page(run: Run, title: str) -> Page:
@@ -20,8 +22,8 @@ def run_page(run: Run, title: str) -> Page:
 
 def run_sections(run: Run) -> list[Section]:
     """Accuracy, the detector's score, detection, images, numbers, settings."""
-    accuracy: list[Block] = [accuracy_plot(run, "accuracy"), stations_table(run.summary)] if run.metrics else []
-    images: list[Block] = [strip_pictures(run.strip) if run.strip else Note(NO_STRIP)]
+    accuracy: list[Block] = [accuracy_plot(run, "accuracy"), phase_ends_table(run.summary)] if run.metrics else []
+    images: list[Block] = [example_pictures(run.example_images) if run.example_images else Note(NO_IMAGES)]
     return [
         Section("accuracy", "Accuracy", accuracy or [Note("The rounds' metrics are no longer in the folder.")]),
         Section("discrepancy", run.detector, score_blocks(run, "discrepancy")),
@@ -68,25 +70,25 @@ def run_cards(summary: Json) -> list[Card]:
 
 
 def attack_success(summary: Json) -> Json:
-    """The attack success rate by station, all None in a summary older than it."""
+    """The attack success rate at the end of each phase, all None in a summary older than it."""
     success: Json = summary.get("attack_success") or dict.fromkeys(summary["accuracy"])
     return success
 
 
-def stations_table(summary: Json) -> Table:
-    """Accuracy at the stations of the run."""
+def phase_ends_table(summary: Json) -> Table:
+    """Accuracy at the ends of the phases."""
     measures = {"accuracy (%)": summary["accuracy"]}
     if any(value is not None for value in attack_success(summary).values()):
         measures["attack success (%)"] = attack_success(summary)
     rows: list[Row] = [
         {
-            "station": station.replace("_", " "),
-            **{name: Estimate(values[station], None, 100, 1) for name, values in measures.items()},
+            "end of phase": end.replace("_", " "),
+            **{name: Estimate(values[end], None, 100, 1) for name, values in measures.items()},
         }
-        for station in summary["accuracy"]
+        for end in summary["accuracy"]
     ]
     return Table.of(
-        rows, f"Test {' and '.join(name.removesuffix(' (%)') for name in measures)} at the stations of the run"
+        rows, f"Test {' and '.join(name.removesuffix(' (%)') for name in measures)} at the ends of the phases"
     )
 
 
@@ -110,8 +112,8 @@ def detection_table(summary: Json) -> Table:
 def detection_numbers(run: Run) -> list[Block]:
     """The tables, and a note where the threshold did not keep its promise."""
     blocks: list[Block] = [detection_table(run.summary)]
-    if rows := run_rows(run.summary):
-        blocks.append(Table.of(rows, RUN_CAPTION))
+    if rows := run_detectors_table(run.summary):
+        blocks.append(Table.of(rows, RUN_DETECTORS_CAPTION))
     drifted = [row for row in run.metrics if row.get("threshold_drift")]
     if drifted:
         promised = 100 * drifted[0]["threshold_drift"]["promised"]
@@ -162,6 +164,27 @@ def rounds_table(run: Run) -> Table:
         for row in run.metrics
     ]
     return Table.of(rows, "Round by round; discrepancy in nats", folded=f"All {len(rows)} rounds")
+
+
+def settings_section(runs: Sequence[Run]) -> Section:
+    """Settings that all runs share, how the others vary, and the versions they ran with."""
+    configs = [flat(run.summary["config"]) for run in runs]
+    values = {
+        key: list(dict.fromkeys(shown(config[key]) if key in config else "–" for config in configs))
+        for key in dict.fromkeys(key for config in configs for key in config)
+    }
+    blocks: list[Block] = []
+    if varied := [{"setting": key, "values": ", ".join(texts)} for key, texts in values.items() if len(texts) > 1]:
+        blocks.append(Table.of(varied, "Settings that differ between the runs"))
+    caption = "Settings of every run here" if varied else "Settings, as Hydra overrides name them"
+    same = [{"setting": key, "value": texts[0]} for key, texts in values.items() if len(texts) == 1]
+    blocks.append(Table.of(same, caption, folded=f"All {len(same)} settings"))
+    versions = [run.summary["versions"] for run in runs]
+    rows = [
+        {"package": name, "version": ", ".join(dict.fromkeys(str(known.get(name, "–")) for known in versions))}
+        for name in dict.fromkeys(name for known in versions for name in known)
+    ]
+    return Section("settings", "Settings and versions", [Table.of(rows, "Versions of what decides a result"), *blocks])
 
 
 def unit(fraction: float | None, name: str) -> str:

@@ -5,24 +5,17 @@ from dataclasses import asdict, dataclass
 from typing import TypeGuard
 
 from fedmd.report.statistics.intervals import Values, kept_gain, mean_interval, subtract
-from fedmd.report.table import Cell, percent, plain
 from fedmd.types import Json
 
 SCHEMA_VERSION = 1
 NOT_MEASURED = ("schema", "seed", "config", "versions", "malicious_clients")  # top-level keys without a mean
-NOTHING: Json = {"mean": None, "ci95": None}  # the interval of an empty cell
-CAPTION = (
-    "Accuracies and their differences, clean cost, kept gain, attack success, corrected share and worst (final "
-    "accuracy under the attack that hurts a defence most) in %; "
-    "AUROC of what the defence holds against its threshold, poisoned against clean samples. "
-    "Mean ± half width of the 95 % t-interval over seeds."
-)
 
 
 @dataclass(frozen=True)
 class ArmInfo:
-    """What an arm is: the name of its defence, and whether anybody attacks."""
+    """What an arm is: its name for people, the arm its defence is called after, and whether anybody attacks."""
 
+    label: str
     defense: str
     attacked: bool
 
@@ -31,11 +24,11 @@ def compare(
     summaries: Mapping[str, Mapping[int, Json]],
     arms: Mapping[str, ArmInfo],
     *,
-    baseline: str = "no attack",
+    baseline: str = "no_attack",
     frozen: str = "frozen",
     table: Json | None = None,
 ) -> Json:
-    """comparison.json from `summaries[arm][seed]`, each of schema 1.
+    """comparison.json from `summaries[arm][seed]`, each by `summarise`; arms go by their ids.
 
     Every numeric leaf of the summaries becomes {mean, ci95, n, values}, `values` in the order of `seeds`
     (None for a missing run). Beside them, for each arm, with `final` the final accuracy (fractions):
@@ -52,7 +45,7 @@ def compare(
         arms: one entry for each arm in `summaries`; pairing looks at these, never at names.
         baseline: the arm that learns undefended while nobody attacks.
         frozen: the arm that does not learn.
-        table: {rows, columns, cells {row: {column: arm}}} of a study that is one, kept as it is for `crossed_tables`.
+        table: {rows {id: label}, columns {id: label}, cells {row: {column: arm}}} of a study that is one.
 
     Raises:
         ValueError: two arms are the same defence without attack, or there is no run at all.
@@ -153,40 +146,6 @@ def unequal_rounds(summaries: Mapping[str, Mapping[int, Json]], *, baseline: str
     ]
 
 
-def detector_auroc(detection: Json) -> Json:
-    """The interval of detection.detector.sample.auroc; where a summary is too old for it, of detection.sample.auroc."""
-    old: Json = detection["sample"]["auroc"]
-    new = detection["detector"]["sample"]["auroc"] if "detector" in detection else old
-    return mean_interval([b if a is None else a for a, b in zip(new["values"], old["values"], strict=True)])
-
-
-def comparison_table(comparison: Json) -> list[dict[str, Cell]]:
-    """Rows for `table.terminal`, `markdown` or `latex` (with CAPTION), one an arm.
-
-    A column `attack success` (final) joins them where some arm measured it, and a column `worst` when some defence
-    met more than one attack.
-    """
-    entries = comparison["arms"]
-    success = {arm: entry["attack_success"]["final"] for arm, entry in entries.items() if "attack_success" in entry}
-    succeeds = any(interval["n"] for interval in success.values())
-    attacked = [entry["info"]["defense"] for entry in entries.values() if entry["info"]["attacked"]]
-    rows: list[dict[str, Cell]] = []
-    for arm, entry in entries.items():
-        accuracy, defense = entry["accuracy"], entry["info"]["defense"]
-        row: dict[str, Cell] = {
-            "arm": arm,
-            "before attack": percent(accuracy["before_attack"]),
-            "accumulation loss": percent(entry["accumulation_loss"]),
-            "trigger drop": percent(entry["trigger_drop"]),
-            "final": percent(accuracy["final"]),
-            "clean cost": percent(entry["clean_cost"]),
-            "kept gain": percent(entry["kept_gain"]),
-            "AUROC": plain(detector_auroc(entry["detection"])),
-            "corrected share": percent(entry["defense"]["corrected_share"]),
-        }
-        if succeeds:
-            row["attack success"] = percent(success.get(arm, NOTHING))
-        if len(attacked) > len(set(attacked)):
-            row["worst"] = percent(comparison["worst"].get(defense, NOTHING))
-        rows.append(row)
-    return rows
+def arm_label(comparison: Json, arm: str) -> str:
+    """What people call the arm; its id, where comparison.json is from before there were labels."""
+    return str(comparison["arms"][arm]["info"].get("label", arm))

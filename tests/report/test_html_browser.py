@@ -152,7 +152,11 @@ def pages(tmp_path_factory, run_folder, comparison_folder):
     name = "attack.fraction=0.2,defense=" + "x" * 80
     hostile = "<script>document.title='broken'</script><img src=x onerror=document.title='broken'>" * 3
     run = run_folder(tmp_path / name, config={"data": {"name": "mnist5k", "path": hostile}})
-    arms = {hostile: ArmInfo("a", True), name: ArmInfo("b", True), "no attack": ArmInfo("c", False)}
+    arms = {
+        "a": ArmInfo(hostile, "a", True),
+        "b": ArmInfo(name, "b", True),
+        "no_attack": ArmInfo("no attack", "c", False),
+    }
     return [write_report(run), write_report(comparison_folder(tmp_path / "study", arms))]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fedmd.report.figures.arms import STYLES, Style, arm_accuracy_figure, legend_columns, styles_of
+from fedmd.report.figures.arms import arm_accuracy_figure
 from fedmd.report.figures.curves import (
     Curve,
     mean_precision_recall,
@@ -17,9 +17,10 @@ from fedmd.report.figures.curves import (
     roc_figure,
     roc_points,
 )
+from fedmd.report.figures.style import STYLES, Style, legend_columns, styles_of
 from fedmd.report.html.content import Block, Note, Plot
-from fedmd.report.html.evidence import Arms, Run
 from fedmd.report.html.svg import inline_svg
+from fedmd.report.results import Arms, Run
 
 LEGEND_ROW = 0.22  # inches
 MOST_FIGURES = 6  # of a kind; further arms are in the table only

@@ -1,14 +1,20 @@
+"""The files of a run's folder: the record, the verdicts, who was malicious, the example images."""
+
 import json
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fedmd.report.files import strict, write_json
-from fedmd.report.recorder import Recorded, RunRecorder, read_metrics, read_verdicts
-from fedmd.report.verdict_parts import discard_parts
-from fedmd.types import PHASES, Action
+from fedmd.report.files import Truth, read_example_images, read_metrics, write_example_images
+from fedmd.report.html.example_images import amplified, amplified_rows, rejected
+from fedmd.report.recorder import RecordPosition, RunRecorder
+from fedmd.report.verdicts import discard_parts, read_verdicts
+from fedmd.types import PHASES, Action, ExampleImages
 
 NAN, INF = float("nan"), float("inf")
 A, C, R = Action.ACCEPTED, Action.CORRECTED, Action.REJECTED
@@ -167,19 +173,6 @@ def test_recording_again_takes_back_the_finished_mark(tmp_path, round_report, re
     assert not (tmp_path / "summary.json").exists()
 
 
-def test_strict_unwraps_numpy():
-    value = {"a": np.float32(0.5), "b": np.array([1, 2]), 3: (np.bool_(True), [INF, NAN]), "c": np.nan}
-    assert strict(value) == {"a": 0.5, "b": [1, 2], "3": [True, [None, None]], "c": None}
-
-
-def test_a_failed_write_keeps_the_old_file(tmp_path):
-    path = tmp_path / "x.json"
-    write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-
-
 # -- a record that goes on ---------------------------------------------------------------------------------------------
 
 
@@ -197,12 +190,12 @@ def test_going_on_after_a_crash_leaves_the_same_bytes(tmp_path, round_report, re
     with pytest.raises(KeyError), RunRecorder(folder) as recorder:
         for report in rounds_of(round_report, range(kept)):
             recorder.record(report)
-        place = recorder.settle()
+        place = recorder.flush()
         for report in rounds_of(round_report, range(10, 10 + lost)):
             recorder.record(report)
         raise KeyError("killed")
     assert place.parts == kept
-    (folder / "verdicts" / "part-00000009.partial").write_text("half a")
+    (folder / "verdicts" / ".part-00000009.arrow.1.tmp").write_text("half a")
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"round": 1')
     with RunRecorder(folder, after=place) as recorder:
@@ -227,7 +220,76 @@ def test_a_run_that_goes_on_can_be_read(tmp_path, round_report):
 def test_a_record_that_does_not_go_so_far_is_refused(tmp_path, round_report, record):
     folder = record(tmp_path, *rounds_of(round_report, (1, 2)))
     there = (folder / "metrics.jsonl").stat().st_size
-    with pytest.raises(ValueError, match="shorter"), RunRecorder(folder, after=Recorded(there + 1, 2)):
+    with pytest.raises(ValueError, match="shorter"), RunRecorder(folder, after=RecordPosition(there + 1, 2)):
         pass
-    with pytest.raises(ValueError, match=r"part-00000002\.arrow is missing"), RunRecorder(folder, after=Recorded(9, 3)):
+    with (
+        pytest.raises(ValueError, match=r"part-00000002\.arrow is missing"),
+        RunRecorder(folder, after=RecordPosition(9, 3)),
+    ):
         pass
+
+
+ids = st.integers(0, 12)
+
+
+@given(
+    malicious=st.lists(ids, unique=True),
+    rounds=st.lists(ids, unique=True),
+    count=st.none() | ids,
+    samples=st.lists(st.tuples(ids, ids, ids)),
+)
+def test_poisoned_is_malicious_client_in_poisoned_round_among_the_first_of_the_batch(malicious, rounds, count, samples):
+    truth = Truth(tuple(malicious), tuple(rounds), count)
+    columns = np.array(samples, np.int64).reshape(-1, 3).T
+    mask = truth.mask(*columns)
+    assert mask.dtype == bool
+    assert mask.tolist() == [r in rounds and c in malicious and (count is None or i < count) for r, c, i in samples]
+    frame = pd.DataFrame(dict(zip(("round", "client", "index"), columns, strict=True)))
+    assert truth.of(frame).tolist() == mask.tolist()
+
+
+def test_json_roundtrip(tmp_path):
+    for truth in (Truth((3, 1), (5, 6, 7), 2), Truth((), ())):
+        truth.write(tmp_path)
+        assert Truth.read(tmp_path) == truth
+    assert json.loads((tmp_path / "truth.json").read_text()) == {
+        "malicious_clients": [],
+        "poisoned_rounds": [],
+        "poisoned_samples": None,
+    }
+
+
+def test_older_files_count_whole_batches(tmp_path):
+    (tmp_path / "truth.json").write_text('{"malicious_clients": [1], "poisoned_rounds": [2]}')
+    assert Truth.read(tmp_path) == Truth((1,), (2,), None)
+
+
+def test_numpy_ids_are_written_as_numbers(tmp_path):
+    Truth(tuple(np.array([2, 4])), tuple(np.array([1]))).write(tmp_path)
+    assert Truth.read(tmp_path) == Truth((2, 4), (1,))
+
+
+def images(*values):
+    """One 2x2 image of one channel for every value."""
+    return np.array(values, np.uint8)[:, None, None, None] * np.ones((1, 1, 2, 2), np.uint8)
+
+
+def test_there_and_back(tmp_path):
+    assert read_example_images(tmp_path) is None
+    write_example_images(tmp_path, ExampleImages(images(1), images(2), images(3)))
+    found = read_example_images(tmp_path)
+    for array, value in ((found.clean, 1), (found.poisoned, 2), (found.corrected, 3)):
+        assert array.dtype == np.uint8 and array.shape == (1, 1, 2, 2) and (array == value).all()
+
+
+def test_amplified_differences_are_centred_and_clipped():
+    result = amplified(images(10, 14, 8, 255, 0), images(10, 10, 10, 0, 255))
+    assert result[:, 0, 0, 0].tolist() == [128, 148, 118, 255, 0]
+
+
+def test_a_rejected_sample_has_no_second_difference():
+    examples = ExampleImages(images(50, 50, 0), images(60, 60, 0), images(0, 55, 0))
+    assert rejected(examples).tolist() == [True, False, False]  # the last was sent black
+    attack, defence = amplified_rows(examples)
+    assert attack[:, 0, 0, 0].tolist() == [178, 178, 128]
+    assert defence[:, 0, 0, 0].tolist() == [128, 103, 128]

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedmd.report.detector import DISCREPANCY, amount, held_scores, threshold_label, threshold_note
-from fedmd.report.figures.arms import styles_of
 from fedmd.report.figures.curves import (
     operating_point,
     precision_recall_figure,
@@ -16,9 +14,11 @@ from fedmd.report.figures.curves import (
 from fedmd.report.figures.distribution import distribution_figure
 from fedmd.report.figures.heatmap import client_means, heat_map_figure
 from fedmd.report.figures.run import accuracy_figure, score_figure
+from fedmd.report.figures.style import styles_of
 from fedmd.report.html.content import Block, Note, Plot
-from fedmd.report.html.evidence import Run
 from fedmd.report.html.svg import inline_svg
+from fedmd.report.results import Run
+from fedmd.report.scores import DISCREPANCY, amount, held_scores, threshold_label, threshold_note
 from fedmd.report.statistics.detection import sample_detection
 from fedmd.types import Json
 
@@ -107,7 +107,7 @@ def detection_blocks(run: Run, slug: str) -> list[Block]:
     verdicts = run.verdicts
     poisoned = run.truth.of(verdicts)
     scores = {run.detector: verdicts["before"].to_numpy(np.float64)}
-    if "discrepancy" in verdicts:
+    if run.detector != DISCREPANCY:
         scores[DISCREPANCY] = verdicts["discrepancy"].to_numpy(np.float64)
     roc = {name: curve for name, values in scores.items() if (curve := roc_points(values, poisoned))}
     if run.detector not in roc:

@@ -1,23 +1,34 @@
+"""Figures by what is drawn in them; curves against counting."""
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from fedmd.report.figures import run as figures
+from fedmd.report.figures.curves import (
+    Curve,
+    mean_precision_recall,
+    mean_roc,
+    operating_point,
+    precision_recall_points,
+    roc_points,
+)
 from fedmd.report.figures.distribution import distribution_figure
 from fedmd.report.figures.heatmap import heat_map_figure
-from fedmd.report.figures.run import ATTACK_SUCCESS, accuracy_figure, score_figure, strip_figure, write_figures
-from fedmd.report.recorder import read_verdicts
-from fedmd.report.truth import Truth
-from fedmd.types import Strip
+from fedmd.report.figures.run import ATTACK_SUCCESS, accuracy_figure, example_images_figure, score_figure, write_figures
+from fedmd.report.files import Truth
+from fedmd.report.statistics.detection import sample_detection
+from fedmd.report.verdicts import read_verdicts
+from fedmd.types import ExampleImages
 
 NAN = float("nan")
 SETTINGS = ("discrepancy", "per_sample")
 
 
-def strip(n=4, channels=1):
+def examples(n=4, channels=1):
     images = np.random.default_rng(0).integers(0, 256, (n, channels, 12, 12), dtype=np.uint8)
-    return Strip(images, images[::-1].copy(), images)
+    return ExampleImages(images, images[::-1].copy(), images)
 
 
 @pytest.fixture
@@ -36,8 +47,8 @@ def line(figure, label):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pngs_of_sane_size(run, channels):
-    paths = write_figures(run, strip(channels=channels), *SETTINGS)
-    assert [path.name for path in paths] == ["accuracy.png", "discrepancy.png", "strip.png"]
+    paths = write_figures(run, examples(channels=channels), *SETTINGS)
+    assert [path.name for path in paths] == ["accuracy.png", "discrepancy.png", "example_images.png"]
     for path in paths:
         image = imread(path)
         assert 300 < image.shape[0] < 1500 and 400 < image.shape[1] < 2500
@@ -45,7 +56,7 @@ def test_pngs_of_sane_size(run, channels):
         assert path.stat().st_size < 300_000
 
 
-def test_no_strip_and_no_truth(run):
+def test_no_example_images_and_no_truth(run):
     (run / "truth.json").unlink()
     assert [path.name for path in write_figures(run, None, *SETTINGS)] == ["accuracy.png", "discrepancy.png"]
 
@@ -115,10 +126,86 @@ def test_runs_with_nothing_to_see(tmp_path, round_report, record, before):
     write_figures(record(tmp_path / "no rounds"), None, *SETTINGS)
 
 
-def test_a_strip_must_match():
-    with pytest.raises(ValueError, match="strip"):
-        strip_figure(Strip(strip().clean, strip(3).clean, strip().clean))
-    with pytest.raises(ValueError, match="strip"):
-        strip_figure(strip(channels=2))
-    with pytest.raises(ValueError, match="strip"):
-        strip_figure(strip(0))
+def test_example_images_must_match():
+    with pytest.raises(ValueError, match="example images"):
+        example_images_figure(ExampleImages(examples().clean, examples(3).clean, examples().clean))
+    with pytest.raises(ValueError, match="example images"):
+        example_images_figure(examples(channels=2))
+    with pytest.raises(ValueError, match="example images"):
+        example_images_figure(examples(0))
+
+
+NAN = float("nan")
+
+
+def samples(seed):
+    """60 scores with many ties, some unmeasured, and which are poisoned."""
+    rng = np.random.default_rng(seed)
+    poisoned = rng.random(60) < 0.3
+    scores = np.round(rng.normal(size=60) + poisoned, 1)
+    scores[rng.random(60) < 0.1] = NAN
+    return scores, poisoned
+
+
+def naive(scores, poisoned):
+    """(fpr, tpr, precision) of `score >= t` for every distinct score t, from the highest down, by counting."""
+    pairs = [(s, p) for s, p in zip(scores, poisoned, strict=True) if s == s]
+    positives = sum(p for _, p in pairs)
+    points = []
+    for t in sorted({s for s, _ in pairs}, reverse=True):
+        hits = sum(1 for s, p in pairs if s >= t and p)
+        alarms = sum(1 for s, p in pairs if s >= t and not p)
+        points.append((alarms / (len(pairs) - positives), hits / positives, hits / (hits + alarms)))
+    return points
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_roc_against_counting(seed):
+    scores, poisoned = samples(seed)
+    curve = roc_points(scores, poisoned)
+    expected = np.array([(0.0, 0.0, 1.0), *naive(scores, poisoned)])
+    for x, y in zip(curve.x, curve.y, strict=True):
+        assert np.isclose(expected[:, :2], (x, y)).all(1).any()
+    area = np.trapezoid(curve.y, curve.x)
+    assert area == pytest.approx(np.trapezoid(expected[:, 1], expected[:, 0]))
+    assert area == pytest.approx(sample_detection(scores, poisoned)["auroc"])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_precision_recall_against_counting(seed):
+    scores, poisoned = samples(seed)
+    curve = precision_recall_points(scores, poisoned)
+    expected = np.array(naive(scores, poisoned))
+    np.testing.assert_allclose(np.column_stack([curve.x, curve.y]), expected[: len(curve.x), 1:])
+    assert curve.x[-1] == 1
+    area = np.sum(np.diff(curve.x, prepend=0) * curve.y)
+    assert area == pytest.approx(sample_detection(scores, poisoned)["average_precision"])
+
+
+@pytest.mark.parametrize("points", [roc_points, precision_recall_points])
+def test_no_curve_without_both_classes(points):
+    assert points(np.array([1.0, 2.0]), np.array([True, True])) is None
+    assert points(np.array([1.0, NAN]), np.array([False, True])) is None
+    assert points(np.array([]), np.array([], bool)) is None
+
+
+def test_the_operating_point_takes_each_sample_at_its_own_threshold():
+    scores = np.array([1.0, 3.0, 3.0, 2.0, NAN, 9.0])
+    thresholds = np.array([0.5, 2.0, 4.0, 2.0, 1.0, NAN])
+    poisoned = np.array([True, False, False, True, True, True])
+    point = operating_point(scores, thresholds, poisoned)
+    assert (point.tpr, point.fpr, point.precision) == (0.5, 0.5, 0.5)
+    assert operating_point(scores, np.full(6, NAN), poisoned) is None
+    assert operating_point(scores, np.full(6, 99.0), poisoned).precision is None
+
+
+def test_means_over_seeds():
+    # the largest TPR with FPR <= x, and the precision at the smallest recall >= x
+    first = Curve(np.array([0.0, 0.0, 0.5, 1.0]), np.array([0.0, 0.4, 0.8, 1.0]))
+    second = Curve(np.array([0.0, 1.0]), np.array([0.0, 1.0]))
+    roc = mean_roc([first, second])
+    at = dict(zip(np.round(roc.x, 3), roc.y, strict=True))
+    assert (at[0.0], at[0.25], at[0.5], at[1.0]) == pytest.approx((0.2, 0.2, 0.4, 1.0))
+    steps = mean_precision_recall([Curve(np.array([0.5, 1.0]), np.array([1.0, 0.5]))])
+    at = dict(zip(np.round(steps.x, 3), steps.y, strict=True))
+    assert (at[0.0], at[0.5], at[0.505], at[1.0]) == pytest.approx((1.0, 1.0, 0.5, 0.5))

@@ -7,22 +7,24 @@ from itertools import pairwise
 import pandas as pd
 import pytest
 
-from fedmd.report.detector import held_scores
+from fedmd.cli.main import main
 from fedmd.report.html import write
 from fedmd.report.html.arms_page import sweep_rows
-from fedmd.report.html.evidence import ReportError, Run, read_evidence
-from fedmd.report.html.run_blocks import accuracy_plot, detection_blocks, score_blocks
-from fedmd.report.html.run_page import detection_table, rounds_table, run_cards, stations_table
+from fedmd.report.html.run_figures import accuracy_plot, detection_blocks, score_blocks
+from fedmd.report.html.run_page import detection_table, phase_ends_table, rounds_table, run_cards
 from fedmd.report.html.write import MAX_BYTES, write_report
+from fedmd.report.loading import load
+from fedmd.report.results import ReportError, Run
+from fedmd.report.scores import held_scores
 from fedmd.report.statistics.comparison import ArmInfo
 from fedmd.report.table import cell_text
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }} $\\bad$ _"
 ARMS = {
-    "frozen": ArmInfo("frozen", False),
-    "no attack": ArmInfo("undefended", False),
-    "undefended": ArmInfo("undefended", True),
-    "DSC": ArmInfo("DSC", True),
+    "frozen": ArmInfo("frozen", "frozen", False),
+    "no_attack": ArmInfo("no attack", "undefended", False),
+    "undefended": ArmInfo("undefended", "undefended", True),
+    "dsc": ArmInfo("DSC", "dsc", True),
 }
 SECTIONS = {
     "run": ["accuracy", "discrepancy", "detection", "images", "numbers", "settings"],
@@ -167,8 +169,8 @@ def test_attack_success_is_shown_where_it_was_measured(tmp_path, run_folder):
     run, honest = Run.read(run_folder(tmp_path / "a", attack_success=0.375)), Run.read(run_folder(tmp_path / "b"))
     (card,) = (card for card in run_cards(run.summary) if card.label == "Attack success")
     assert card.value == "37.5 %"
-    assert stations_table(run.summary).header == ["station", "accuracy (%)", "attack success (%)"]
-    assert stations_table(run.summary).rows[-1][2] == "37.5"
+    assert phase_ends_table(run.summary).header == ["end of phase", "accuracy (%)", "attack success (%)"]
+    assert phase_ends_table(run.summary).rows[-1][2] == "37.5"
     assert "attack success (%)" in rounds_table(run).header
     assert "Attack success from 37.5 % to 37.5 %" in accuracy_plot(run, "x").caption
     rows = sweep_rows({"backdoor": {0: run}, "honest": {0: honest}})
@@ -178,7 +180,7 @@ def test_attack_success_is_shown_where_it_was_measured(tmp_path, run_folder):
         del row["attack_success"]
     del honest.summary["attack_success"]
     assert not any(card.label == "Attack success" for card in run_cards(honest.summary))
-    assert "attack success (%)" not in stations_table(honest.summary).header + rounds_table(honest).header
+    assert "attack success (%)" not in phase_ends_table(honest.summary).header + rounds_table(honest).header
     assert "ttack success" not in accuracy_plot(honest, "x").caption
     assert "attack success" not in sweep_rows({"honest": {0: honest}})[0]
 
@@ -186,7 +188,6 @@ def test_attack_success_is_shown_where_it_was_measured(tmp_path, run_folder):
 def test_one_score_has_one_column_and_one_curve(tmp_path, run_folder):
     run = Run.read(run_folder(tmp_path / "run"))
     assert detection_table(run.summary).header == ["measure", "Memorization discrepancy"]
-    assert "discrepancy" not in run.verdicts
     assert "single samples" not in write_report(run.folder).read_text()
 
 
@@ -210,7 +211,7 @@ def test_what_is_held_against_the_threshold():
 
 def test_hostile_settings_and_names_are_text(tmp_path, run_folder, comparison_folder):
     run = run_folder(tmp_path / "<b>run", config={"data": {"name": HOSTILE}, HOSTILE: HOSTILE}, defense=HOSTILE)
-    study = comparison_folder(tmp_path / "study", {**ARMS, HOSTILE: ArmInfo(HOSTILE, True)})
+    study = comparison_folder(tmp_path / "study", {**ARMS, "hostile": ArmInfo(HOSTILE, "hostile", True)})
     for folder in (run, study):
         page = Page(write_report(folder).read_text())
         assert page.all("script") == page.all("b") == []
@@ -231,14 +232,14 @@ def test_arms_of_a_sweep_differ_in_more_than_the_seed(tmp_path, run_folder):
     for name, steps, seed in (("dsc", 10, 0), ("dsc", 10, 1), ("at", 5, 0)):
         config = {"defense": {"name": name, "max_steps": steps}, "attack": {"fraction": 0.2}}
         run_folder(tmp_path / f"{name}{seed}", seed=seed, config=config)
-    evidence = read_evidence(tmp_path)
-    assert evidence.kind == "sweep"
-    assert {arm: sorted(runs) for arm, runs in evidence.arms.items()} == {"defense=at": [0], "defense=dsc": [0, 1]}
+    sweep = load(tmp_path)
+    assert sweep.kind == "sweep"
+    assert {arm: sorted(runs) for arm, runs in sweep.arms.items()} == {"defense=at": [0], "defense=dsc": [0, 1]}
 
 
 def test_what_is_gone_from_a_folder_is_left_out(tmp_path, run_folder, comparison_folder):
     run = run_folder(tmp_path / "run")
-    for name in ("metrics.jsonl", "verdicts.parquet", "truth.json", "strip.npz"):
+    for name in ("metrics.jsonl", "verdicts.parquet", "truth.json", "example_images.npz"):
         (run / name).unlink()
     assert "no longer in the folder" in write_report(run).read_text()
     study = comparison_folder(tmp_path / "study", ARMS)
@@ -262,3 +263,36 @@ def test_folders_without_a_finished_run(tmp_path, run_folder):
     (run / "summary.json").unlink()
     with pytest.raises(ReportError, match=r"the run there is not finished"):
         write_report(run)
+
+
+def call(capsys, *arguments):
+    """Exit code, stdout and stderr of `fedmd report ...`."""
+    with pytest.raises(SystemExit) as exit:
+        main(["report", *map(str, arguments)])
+    return exit.value.code, *capsys.readouterr()
+
+
+def test_writes_into_the_folder_or_where_it_is_told(tmp_path, run_folder, capsys):
+    run = run_folder(tmp_path / "run")
+    assert call(capsys, run) == (0, f"report: {run / 'report.html'}\n", "")
+    elsewhere = tmp_path / "new" / "page.html"
+    assert call(capsys, run, "--output", elsewhere)[0] == 0
+    assert elsewhere.read_bytes() == (run / "report.html").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "takes one PATH"),
+        (["a", "b"], "takes one PATH"),
+        (["."], "no finished run; expected summary.json of a run"),
+        (["nowhere"], "is not a folder"),
+        ([".", "--fast"], "--fast: unknown option"),
+        ([".", "--output"], "takes the name of the file"),
+    ],
+)
+def test_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    code, out, error = call(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert words in error and error.count("\n") == 1 and "Traceback" not in error

@@ -1,9 +1,11 @@
+"""summary.json of hand-written rounds with known answers."""
+
 import json
 
 import pytest
 
-from fedmd.report.summary import STAGES, read_summary, summarise, write_summary
-from fedmd.report.truth import Truth
+from fedmd.report.files import Truth, read_summary, write_summary
+from fedmd.report.summary import STAGES, summarise
 from fedmd.types import Action
 
 NAN = float("nan")
@@ -56,7 +58,7 @@ def test_an_attacked_run_with_known_answers(attacked):
     assert accuracies(summary) == [0.5, 0.7, 0.65, 0.25, 0.4]
     assert summary["accumulation_loss"] == pytest.approx(0.05)
     assert summary["trigger_drop"] == pytest.approx(0.4)
-    assert (summary["schema"], summary["rounds"], summary["clients"]) == (1, 6, 10)
+    assert (summary["schema"], summary["rounds"], summary["clients"]) == (2, 6, 10)
     assert (summary["seed"], summary["malicious_clients"]) == (7, [1])
     # poisoned: 0.2, 0.8, 0.9, 0.9, 0.9 of client 1 in rounds 3-5; of the 17 clean ones only 0.3 exceeds 0.2
     sample = summary["detection"]["sample"]
@@ -77,7 +79,7 @@ def test_an_attacked_run_with_known_answers(attacked):
         "attack": 2.0,
         "local_training": None,
         "screening": None,
-        "rivals": None,
+        "baselines": None,
         "correction": None,
         "guard": None,
         "step": 6.5,
@@ -133,7 +135,7 @@ def test_an_honest_run_has_no_loss_and_no_drop(attacked):
     assert (summary["accumulation_loss"], summary["trigger_drop"]) == (None, None)
 
 
-def test_attack_success_at_the_stations_of_the_run(tmp_path, round_report, record):
+def test_attack_success_at_the_ends_of_the_phases(tmp_path, round_report, record):
     rates = [("clean", 0.1), ("accumulative", 0.3), ("accumulative", None), ("trigger", 0.6), ("recovery", 0.5)]
     reports = [round_report(i, phase, attack_success=rate) for i, (phase, rate) in enumerate(rates)]
     summary = summary_of(record(tmp_path, *reports), burn_in_attack_success=0.05)
@@ -184,4 +186,4 @@ def test_the_summary_marks_a_finished_run(attacked):
     summary = summary_of(attacked)
     write_summary(attacked, summary)
     assert read_summary(attacked) == summary == json.loads((attacked / "summary.json").read_text())
-    assert not list(attacked.glob("*.partial"))
+    assert not list(attacked.glob("*.tmp"))

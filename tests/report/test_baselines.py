@@ -1,4 +1,4 @@
-"""Rivals on their way from a round's verdicts to the tables of run and comparison."""
+"""The baseline detectors' scores on their way from a round's verdicts to the tables of run and comparison."""
 
 import json
 
@@ -6,21 +6,22 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fedmd.report.html.arms_page import rival_tables
+from fedmd.report.files import Truth, read_metrics, write_summary
+from fedmd.report.html.arms_page import detector_blocks
 from fedmd.report.html.content import Table
-from fedmd.report.html.evidence import Run, read_evidence
 from fedmd.report.html.run_page import detection_numbers
 from fedmd.report.html.write import write_report
-from fedmd.report.recorder import read_metrics, read_verdicts, recorded_rivals
-from fedmd.report.statistics.baselines import arm_rows, comparison_rows, run_rows
+from fedmd.report.loading import load
+from fedmd.report.results import Run
 from fedmd.report.statistics.comparison import ArmInfo, compare
-from fedmd.report.summary import summarise, write_summary
+from fedmd.report.statistics.tables import comparison_detectors_table, detectors_table, run_detectors_table
+from fedmd.report.summary import summarise
 from fedmd.report.table import cell_text
-from fedmd.report.truth import Truth
+from fedmd.report.verdicts import read_verdicts, recorded_baselines
 from fedmd.types import Drift
 
 NAN = float("nan")
-RIVALS = {"lid": [1.0, 2.0, 3.0, 4.0], "confidence": [0.9, 0.1, 0.8, 0.2], "mahalanobis": [NAN] * 4}
+SCORES = {"lid": [1.0, 2.0, 3.0, 4.0], "confidence": [0.9, 0.1, 0.8, 0.2], "mahalanobis": [NAN] * 4}
 
 
 def finished(folder, defense="drop", detector="lid", seed=0):
@@ -37,48 +38,50 @@ def finished(folder, defense="drop", detector="lid", seed=0):
 
 
 def test_a_column_a_detector(tmp_path, round_report, record):
-    folder = record(tmp_path, round_report(0, rivals=RIVALS), round_report(1, before=[], rivals={}))
-    assert recorded_rivals(folder) == list(RIVALS)
+    folder = record(tmp_path, round_report(0, baselines=SCORES), round_report(1, before=[], baselines={}))
+    assert recorded_baselines(folder) == list(SCORES)
     frame = read_verdicts(folder)
-    for name, values in RIVALS.items():
+    for name, values in SCORES.items():
         np.testing.assert_array_equal(frame[name], values)
-    rivals = finished(folder)["detection"]["rivals"]
-    assert {name: quality["auroc"] for name, quality in rivals.items()} == {
+    baselines = finished(folder)["detection"]["baselines"]
+    assert {name: quality["auroc"] for name, quality in baselines.items()} == {
         "lid": 1.0, "confidence": 0.25 * (0 + 1 + 0 + 1), "mahalanobis": None,
     }  # fmt: skip
-    assert (rivals["mahalanobis"]["n_poisoned"], rivals["lid"]["n_poisoned"]) == (0, 2)
+    assert (baselines["mahalanobis"]["n_poisoned"], baselines["lid"]["n_poisoned"]) == (0, 2)
 
 
-def test_rivals_of_another_length_are_refused(tmp_path, round_report, record):
+def test_baselines_of_another_length_are_refused(tmp_path, round_report, record):
     with pytest.raises(ValueError, match="length"):
-        record(tmp_path, round_report(0, rivals={"lid": [1.0]}))
+        record(tmp_path, round_report(0, baselines={"lid": [1.0]}))
 
 
 def test_the_runs_table(tmp_path, round_report, record):
-    summary = finished(record(tmp_path, round_report(0, rivals=RIVALS)))
-    rows = run_rows(summary)
+    summary = finished(record(tmp_path, round_report(0, baselines=SCORES)))
+    rows = run_detectors_table(summary)
     assert [row["detector"] for row in rows] == [
         "Memorization discrepancy", "Local intrinsic dimensionality (the defence's)", "Lack of confidence",
         "Mahalanobis distance",
     ]  # fmt: skip
     assert list(rows[0])[1:] == ["AUROC", "average precision", "TPR at FPR ≤ 5 %"]
     assert [cell_text(row["AUROC"]) for row in rows] == ["1.000", "1.000", "0.500", "–"]
-    assert not any("defence" in row["detector"] for row in run_rows({**summary, "defense": {"name": "none"}}))
+    assert not any(
+        "defence" in row["detector"] for row in run_detectors_table({**summary, "defense": {"name": "none"}})
+    )
     assert "Mahalanobis distance" in write_report(tmp_path).read_text()
 
 
-def test_a_folder_from_before_rivals_is_reportable(tmp_path, round_report, record, run_folder):
+def test_a_folder_from_before_baselines_is_reportable(tmp_path, round_report, record, run_folder):
     folder = record(tmp_path / "run", round_report(0))
-    assert recorded_rivals(folder) == [] and list(pq.read_schema(folder / "verdicts.parquet").names)[-1] == "action"
+    assert recorded_baselines(folder) == [] and list(pq.read_schema(folder / "verdicts.parquet").names)[-1] == "action"
     summary = finished(folder)
-    assert summary["detection"]["rivals"] == {} and run_rows(summary) == []
-    del summary["detection"]["rivals"]
+    assert summary["detection"]["baselines"] == {} and run_detectors_table(summary) == []
+    del summary["detection"]["baselines"]
     write_summary(folder, summary)
     lines = [{k: v for k, v in row.items() if k != "threshold_drift"} for row in read_metrics(folder)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert "Every sample scored by every detector" not in write_report(folder).read_text()
-    comparison = compare({"a": {0: summary}}, {"a": ArmInfo("x", True)}, baseline="a")
-    assert comparison_rows(comparison) == []
+    comparison = compare({"a": {0: summary}}, {"a": ArmInfo("a", "x", True)}, baseline="a")
+    assert comparison_detectors_table(comparison) == []
 
 
 def test_drift_is_recorded_and_noted(tmp_path, round_report, record):
@@ -97,21 +100,25 @@ def test_arms_by_detectors(tmp_path, round_report, record):
     for arm, seeds in (("one", (0, 1)), ("two", (0,))):
         for seed in seeds:
             confidence = [0.9, 0.1, 0.8, 0.2 if seed == 0 else 1.0]
-            folder = record(tmp_path / f"{arm}{seed}", round_report(0, rivals={**RIVALS, "confidence": confidence}))
+            folder = record(tmp_path / f"{arm}{seed}", round_report(0, baselines={**SCORES, "confidence": confidence}))
             runs.setdefault(arm, {})[seed] = finished(
                 folder, detector="lid" if arm == "one" else "confidence", seed=seed
             )
     runs["clean"] = {0: json.loads(json.dumps(runs["two"][0]))}
-    for quality in (runs["clean"][0]["detection"]["sample"], *runs["clean"][0]["detection"]["rivals"].values()):
+    for quality in (runs["clean"][0]["detection"]["sample"], *runs["clean"][0]["detection"]["baselines"].values()):
         quality["auroc"] = None
-    infos = {"one": ArmInfo("a", True), "two": ArmInfo("b", True), "clean": ArmInfo("b", False)}
-    rows = comparison_rows(compare(runs, infos))
-    assert [row["arm"] for row in rows] == ["one", "two"]  # nothing to detect in the third
+    infos = {
+        "one": ArmInfo("arm 1", "one", True),
+        "two": ArmInfo("arm 2", "two", True),
+        "clean": ArmInfo("clean", "two", False),
+    }
+    rows = comparison_detectors_table(compare(runs, infos))
+    assert [row["arm"] for row in rows] == ["arm 1", "arm 2"]  # nothing to detect in the third
     one = {name: cell_text(cell) for name, cell in rows[0].items()}
     assert one == {
-        "arm": "one", "Memorization discrepancy": "1.000 ± 0.000", "Local intrinsic dimensionality": "1.000 ± 0.000",
+        "arm": "arm 1", "Memorization discrepancy": "1.000 ± 0.000", "Local intrinsic dimensionality": "1.000 ± 0.000",
         "Lack of confidence": "0.625 ± 1.588", "Mahalanobis distance": "–",
     }  # fmt: skip
-    (table,) = rival_tables(read_evidence(tmp_path))  # the same folders as a sweep
+    (table,) = detector_blocks(load(tmp_path))  # the same folders as a sweep
     assert isinstance(table, Table) and sorted(row[3] for row in table.rows) == ["0.500", "0.625 ± 1.588"]
-    assert arm_rows({}) == []
+    assert detectors_table({}) == []

@@ -1,4 +1,4 @@
-"""What Prometheus would scrape from a running server, read by Prometheus's own parser."""
+"""Who watches a run: Prometheus by its own parser, TensorBoard by its own reader, logs, the terminal."""
 
 import json
 import logging
@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fedmd.report.monitoring.json_logs import json_logs, round_json
+from fedmd.config import ConfigError
+from fedmd.report.monitoring.logs import json_logs, round_json, round_line
 from fedmd.report.monitoring.prometheus import LiveMetrics
+from fedmd.report.monitoring.tensorboard import EventWriter, round_scalars
 from fedmd.report.recorder import round_metrics
+from fedmd.runs import simulation
 from fedmd.types import Rejection, RoundReport, Verdicts
 
 
@@ -112,3 +115,80 @@ def test_a_taken_port_is_the_users_to_change(tmp_path: Path) -> None:
             observing(config, lambda config, report: None),
         ):
             pass
+
+
+NAN = float("nan")
+
+
+def test_scalars_of_a_round(round_report):
+    scalars = round_scalars(round_report(3, before=[0.1, 0.3], attack_success=0.25))
+    assert scalars == {
+        "accuracy": 0.5,
+        "attack_success": 0.25,
+        "loss": 1.0,
+        "discrepancy/mean": pytest.approx(0.2),
+        "discrepancy/threshold": 0.25,
+        "share/corrected": 0.0,
+        "share/rejected": 0.0,
+    }
+
+
+def test_another_detector_keeps_its_threshold_to_itself(round_report):
+    scalars = round_scalars(round_report(3, before=[0.1, 0.3], discrepancy=[4.0, 6.0]))
+    assert {name: value for name, value in scalars.items() if "/" in name and "share" not in name} == {
+        "discrepancy/mean": pytest.approx(5.0),
+        "detector/mean": pytest.approx(0.2),
+        "detector/threshold": 0.25,
+    }
+
+
+def test_what_is_undefined_is_left_out(round_report):
+    undefined = round_report(0, accuracy=None, loss=None, before=[NAN, NAN], threshold=None)
+    assert set(round_scalars(undefined)) == {"share/corrected", "share/rejected"}
+
+
+def events(folder):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    reader = accumulator.EventAccumulator(str(folder / "tensorboard"))
+    reader.Reload()
+    return [(event.step, round(event.value, 3)) for event in reader.Scalars("accuracy")]
+
+
+def test_events_are_on_disk_while_the_run_goes_on(tmp_path, round_report):
+    pytest.importorskip("tensorboard")
+    with EventWriter(tmp_path) as writer:
+        writer.record(round_report(0, accuracy=0.1))
+        assert events(tmp_path) == [(0, 0.1)]
+        writer.record(round_report(1, accuracy=0.2))
+    assert events(tmp_path) == [(0, 0.1), (1, 0.2)]
+
+
+def test_starting_again_replaces_what_comes_after(tmp_path, round_report, monkeypatch):
+    pytest.importorskip("tensorboard")
+    for start, accuracies in ((0, [0.1, 0.2, 0.3]), (1, [0.7])):
+        monkeypatch.setattr("time.time", lambda start=start: 1e9 + start)  # files sort by their second
+        with EventWriter(tmp_path) as writer:
+            for number, accuracy in enumerate(accuracies, start=start):
+                writer.record(round_report(number, accuracy=accuracy))
+    assert events(tmp_path) == [(0, 0.1), (1, 0.7)]
+
+
+def test_a_missing_package_is_one_sentence_before_anything_starts(tmp_path, make_config, monkeypatch):
+    monkeypatch.setattr(simulation, "tensorboard_is_installed", lambda: False)
+    cell = simulation.Cell(make_config({"runtime.tensorboard": True}), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"^runtime.tensorboard: needs the package tensorboard; [^.]*\.$"):
+        simulation.simulate([cell])
+    assert not cell.folder.exists()
+
+
+def test_a_round_in_a_line(round_report):
+    report = round_report(3, "accumulative", accuracy=0.913, before=[0.1, 0.3], threshold=0.4)
+    assert round_line(report, 24) == (
+        "round    4/24  accumulative  accuracy  91.3 %  discrepancy 0.200 (threshold 0.400)  "
+        "corrected   0 %  rejected   0 %  1 client(s) refused: labels out of range"
+    )
+
+
+def test_attack_success_stands_beside_accuracy_where_it_is_measured(round_report):
+    line = round_line(round_report(3, accuracy=0.913, attack_success=0.25), 24)
+    assert "accuracy  91.3 %  attack success  25.0 %  discrepancy" in line

@@ -1,3 +1,5 @@
+"""Cells, and tables for the terminal, Markdown and LaTeX."""
+
 import pytest
 
 from fedmd.report.statistics.intervals import mean_interval

@@ -1,16 +1,19 @@
+"""Arms by seeds to means, paired differences and the tables of a study."""
+
 import json
 
 import pytest
 
-from fedmd.report.statistics.comparison import CAPTION, ArmInfo, compare, comparison_table
+from fedmd.report.statistics.comparison import ArmInfo, compare
+from fedmd.report.statistics.tables import ARMS_CAPTION, arms_table
 from fedmd.report.table import cell_text, latex, markdown, terminal
 
 ARMS = {
-    "frozen": ArmInfo("frozen", attacked=False),
-    "no attack": ArmInfo("none", attacked=False),
-    "undefended": ArmInfo("none", attacked=True),
-    "DSC clean": ArmInfo("dsc", attacked=False),
-    "DSC": ArmInfo("dsc", attacked=True),
+    "frozen": ArmInfo("frozen", "frozen", attacked=False),
+    "no_attack": ArmInfo("no attack", "none", attacked=False),
+    "undefended": ArmInfo("undefended", "none", attacked=True),
+    "dsc_clean": ArmInfo("DSC clean", "dsc", attacked=False),
+    "dsc": ArmInfo("DSC", "dsc", attacked=True),
 }
 
 
@@ -42,13 +45,13 @@ def summary(final, *, rounds=20, auroc=None, corrected=0.0):
 def study():
     finals = {
         "frozen": [0.80, 0.80],
-        "no attack": [0.90, 0.94],
+        "no_attack": [0.90, 0.94],
         "undefended": [0.50, 0.60],
-        "DSC clean": [0.89, 0.92],
-        "DSC": [0.85, 0.87],
+        "dsc_clean": [0.89, 0.92],
+        "dsc": [0.85, 0.87],
     }
     runs = {arm: {seed: summary(v) for seed, v in enumerate(values)} for arm, values in finals.items()}
-    runs["DSC"][0] = summary(0.85, auroc=0.9, corrected=0.25)
+    runs["dsc"][0] = summary(0.85, auroc=0.9, corrected=0.25)
     return runs
 
 
@@ -56,26 +59,26 @@ def test_paired_numbers_by_hand():
     result = compare(study(), ARMS)
     arms = result["arms"]
     assert result["seeds"] == [0, 1]
-    assert arms["DSC"]["accuracy"]["final"]["mean"] == pytest.approx(0.86)
-    assert arms["DSC"]["accuracy"]["final"]["ci95"] == pytest.approx(12.706205 * 0.01, rel=1e-6)
-    for arm in ("DSC", "DSC clean"):  # the defence's cost when nobody attacks, in both of its arms
+    assert arms["dsc"]["accuracy"]["final"]["mean"] == pytest.approx(0.86)
+    assert arms["dsc"]["accuracy"]["final"]["ci95"] == pytest.approx(12.706205 * 0.01, rel=1e-6)
+    for arm in ("dsc", "dsc_clean"):  # the defence's cost when nobody attacks, in both of its arms
         assert arms[arm]["clean_cost"]["values"] == pytest.approx([0.01, 0.02])
         assert arms[arm]["clean_cost"]["mean"] == pytest.approx(0.015)
     assert arms["frozen"]["clean_cost"]["mean"] == pytest.approx(0.12)
-    for arm in ("no attack", "undefended"):
+    for arm in ("no_attack", "undefended"):
         assert arms[arm]["clean_cost"]["mean"] is None
-    assert arms["DSC"]["kept_gain"]["mean"] == pytest.approx(0.06 / 0.12)
-    assert arms["DSC"]["kept_gain"]["values"] == pytest.approx([0.5, 0.5])
+    assert arms["dsc"]["kept_gain"]["mean"] == pytest.approx(0.06 / 0.12)
+    assert arms["dsc"]["kept_gain"]["values"] == pytest.approx([0.5, 0.5])
     assert arms["undefended"]["kept_gain"]["mean"] == pytest.approx(-0.25 / 0.12)
-    assert arms["no attack"]["kept_gain"]["mean"] == pytest.approx(1.0)
+    assert arms["no_attack"]["kept_gain"]["mean"] == pytest.approx(1.0)
     assert arms["undefended"]["loss_to_attack"]["values"] == pytest.approx([0.40, 0.34])
-    assert arms["DSC clean"]["loss_to_attack"]["mean"] is None
-    assert arms["DSC"]["info"] == {"defense": "dsc", "attacked": True}
+    assert arms["dsc_clean"]["loss_to_attack"]["mean"] is None
+    assert arms["dsc"]["info"] == {"label": "DSC", "defense": "dsc", "attacked": True}
     json.dumps(result, allow_nan=False)
 
 
 def test_every_numeric_leaf_and_nothing_else():
-    entry = compare(study(), ARMS)["arms"]["DSC"]
+    entry = compare(study(), ARMS)["arms"]["dsc"]
     added = {"info", "clean_cost", "kept_gain", "loss_to_attack"}
     leaves = "accuracy accumulation_loss trigger_drop rounds clients detection defense wall_s bytes_received"
     assert set(entry) == {*leaves.split(), *added}
@@ -87,48 +90,48 @@ def test_every_numeric_leaf_and_nothing_else():
 
 def test_missing_cells_are_paired_away():
     runs = study()
-    del runs["DSC"][0], runs["no attack"][1]
+    del runs["dsc"][0], runs["no_attack"][1]
     result = compare(runs, ARMS)
-    assert result["arms"]["DSC"]["accuracy"]["final"]["values"] == [None, 0.87]
-    assert result["arms"]["DSC"]["kept_gain"]["mean"] is None
-    assert result["arms"]["DSC clean"]["clean_cost"]["values"] == [pytest.approx(0.01), None]
-    alone = compare({"DSC": runs["DSC"]}, ARMS)["arms"]["DSC"]
+    assert result["arms"]["dsc"]["accuracy"]["final"]["values"] == [None, 0.87]
+    assert result["arms"]["dsc"]["kept_gain"]["mean"] is None
+    assert result["arms"]["dsc_clean"]["clean_cost"]["values"] == [pytest.approx(0.01), None]
+    alone = compare({"dsc": runs["dsc"]}, ARMS)["arms"]["dsc"]
     assert alone["clean_cost"]["n"] == alone["kept_gain"]["n"] == alone["loss_to_attack"]["n"] == 0
-    waiting = compare(study() | {"DSC": {}}, ARMS)
-    assert waiting["arms"]["DSC"]["accuracy"]["final"]["values"] == [None, None]
-    assert "dsc" not in waiting["worst"] and len(comparison_table(waiting)) == len(ARMS)
+    waiting = compare(study() | {"dsc": {}}, ARMS)
+    assert waiting["arms"]["dsc"]["accuracy"]["final"]["values"] == [None, None]
+    assert "dsc" not in waiting["worst"] and len(arms_table(waiting)) == len(ARMS)
     with pytest.raises(ValueError, match="no arm has a finished run"):
-        compare({"DSC": {}}, ARMS)
+        compare({"dsc": {}}, ARMS)
 
 
 def test_worst_attack_of_a_defence():
-    runs = study() | {"DSC, flips": {0: summary(0.7), 1: summary(0.9)}}
-    arms = ARMS | {"DSC, flips": ArmInfo("dsc", attacked=True)}
+    runs = study() | {"dsc_flips": {0: summary(0.7), 1: summary(0.9)}}
+    arms = ARMS | {"dsc_flips": ArmInfo("DSC, flips", "dsc", attacked=True)}
     result = compare(runs, arms)
     assert (result["worst"]["dsc"]["arm"], result["worst"]["dsc"]["mean"]) == (
-        "DSC, flips",
+        "dsc_flips",
         pytest.approx(0.8),
     )
     assert set(result["worst"]) == {"none", "dsc"}
-    by_arm = {row["arm"]: row for row in comparison_table(result)}
+    by_arm = {row["arm"]: row for row in arms_table(result)}
     assert cell_text(by_arm["DSC"]["worst"]).startswith("80.0 ±")
     assert cell_text(by_arm["frozen"]["worst"]) == "–"
 
 
 def test_attack_success_has_a_column_where_some_arm_measured_it():
     runs = study()
-    for seed, run in runs["DSC"].items():
+    for seed, run in runs["dsc"].items():
         run["attack_success"] = {"before_attack": 0.1, "final": 0.2 + 0.2 * seed}
     for run in runs["undefended"].values():
         run["attack_success"] = {"before_attack": None, "final": None}
     result = compare(runs, ARMS)
-    assert result["arms"]["DSC"]["attack_success"]["final"]["mean"] == pytest.approx(0.3)
-    shown = {row["arm"]: cell_text(row["attack success"]) for row in comparison_table(result)}
+    assert result["arms"]["dsc"]["attack_success"]["final"]["mean"] == pytest.approx(0.3)
+    shown = {row["arm"]: cell_text(row["attack success"]) for row in arms_table(result)}
     assert shown["DSC"] == "30.0 ± 127.1"
-    assert {shown[arm] for arm in ARMS if arm != "DSC"} == {"–"}
+    assert {text for label, text in shown.items() if label != "DSC"} == {"–"}
     for entry in result["arms"].values():  # a comparison older than the measure
         del entry["attack_success"]
-    assert "attack success" not in comparison_table(result)[0]
+    assert "attack success" not in arms_table(result)[0]
 
 
 def test_runs_of_unequal_length_are_named():
@@ -139,36 +142,40 @@ def test_runs_of_unequal_length_are_named():
 
 
 def test_two_clean_arms_of_one_defence_cannot_be_paired():
-    runs = study() | {"DSC twin": {0: summary(0.7)}}
-    with pytest.raises(ValueError, match="'DSC clean' and 'DSC twin' are both 'dsc' without attack"):
-        compare(runs, ARMS | {"DSC twin": ArmInfo("dsc", attacked=False)})
+    runs = study() | {"dsc_twin": {0: summary(0.7)}}
+    with pytest.raises(ValueError, match="'dsc_clean' and 'dsc_twin' are both 'dsc' without attack"):
+        compare(runs, ARMS | {"dsc_twin": ArmInfo("DSC twin", "dsc", attacked=False)})
 
 
 def test_other_names_for_the_anchors():
-    runs = {"ceiling": study()["no attack"], "floor": study()["frozen"], "DSC": study()["DSC"]}
-    arms = {"ceiling": ArmInfo("none", False), "floor": ArmInfo("frozen", False), "DSC": ARMS["DSC"]}
+    runs = {"ceiling": study()["no_attack"], "floor": study()["frozen"], "dsc": study()["dsc"]}
+    arms = {
+        "ceiling": ArmInfo("ceiling", "none", False),
+        "floor": ArmInfo("floor", "frozen", False),
+        "dsc": ARMS["dsc"],
+    }
     result = compare(runs, arms, baseline="ceiling", frozen="floor")
-    assert result["arms"]["DSC"]["kept_gain"]["mean"] == pytest.approx(0.5)
+    assert result["arms"]["dsc"]["kept_gain"]["mean"] == pytest.approx(0.5)
 
 
 def test_the_table():
-    rows = comparison_table(compare(study(), ARMS))
+    rows = arms_table(compare(study(), ARMS))
     columns = "arm,before attack,accumulation loss,trigger drop,final,clean cost,kept gain,AUROC,corrected share"
     assert list(rows[0]) == columns.split(",")
     dsc = {name: cell_text(cell) for name, cell in rows[-1].items()}
     assert dsc["final"] == "86.0 ± 12.7"
     assert (dsc["before attack"], dsc["trigger drop"]) == ("80.0 ± 0.0", "–")
     assert (dsc["AUROC"], dsc["kept gain"]) == ("0.900", "50.0 ± 0.0")
-    assert "AUROC of what the defence holds against its threshold" in CAPTION
+    assert "AUROC of what the defence holds against its threshold" in ARMS_CAPTION
     for render in (terminal, markdown, latex):
-        assert "86.0" in render(rows, CAPTION)
+        assert "86.0" in render(rows, ARMS_CAPTION)
 
 
 @pytest.mark.parametrize(("auroc", "shown"), [([0.2, 0.4], "0.300 ± 1.271"), ([0.2, None], "0.550 ± 4.447")])
 def test_the_table_shows_the_detectors_auroc_where_the_summary_has_it(auroc, shown):
     runs = study()
     for seed, value in enumerate(auroc):
-        runs["DSC"][seed] = summary(0.85, auroc=0.9)
+        runs["dsc"][seed] = summary(0.85, auroc=0.9)
         if value is not None:
-            runs["DSC"][seed]["detection"]["detector"] = {"sample": {"auroc": value}, "client": {"auroc": None}}
-    assert cell_text(comparison_table(compare(runs, ARMS))[-1]["AUROC"]) == shown
+            runs["dsc"][seed]["detection"]["detector"] = {"sample": {"auroc": value}, "client": {"auroc": None}}
+    assert cell_text(arms_table(compare(runs, ARMS))[-1]["AUROC"]) == shown

@@ -1,0 +1,162 @@
+"""The tables of a run and of a study, as rows for `report.table` and for the HTML page. Pure; no files."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from fedmd.report.scores import DISCREPANCY, detector_name
+from fedmd.report.statistics.comparison import arm_label
+from fedmd.report.statistics.intervals import mean_interval
+from fedmd.report.table import Cell, Estimate, percent, plain
+from fedmd.types import Json
+
+NOTHING: Json = {"mean": None, "ci95": None}  # the interval of an empty cell
+ARMS_CAPTION = (
+    "Accuracies and their differences, clean cost, kept gain, attack success, corrected share and worst (final "
+    "accuracy under the attack that hurts a defence most) in %; "
+    "AUROC of what the defence holds against its threshold, poisoned against clean samples. "
+    "Mean ± half width of the 95 % t-interval over seeds."
+)
+CROSSTAB_CAPTION = (
+    "In %, mean ± half width of the 95 % t-interval over seeds. TPR and FPR: shares of the poisoned and of the clean "
+    "that a defence corrected or rejected, where it judges them one by one."
+)
+RUN_DETECTORS_CAPTION = "Every sample scored by every detector, poisoned against clean; AUROC 0.5 is chance"
+DETECTORS_CAPTION = (
+    "AUROC of every detector, sample by sample, poisoned against clean, on what each arm's server received. "
+    "Mean ± half width of the 95 % t-interval over seeds."
+)
+JUDGING = ("dsc", "drop", "trim")  # defences that go by a score
+Pick = Callable[[Json], Json]
+
+# What of an arm's entry in comparison.json a crosstab shows, by its title
+MEASURES: dict[str, Pick] = {
+    "final accuracy": lambda entry: dict(entry["accuracy"]["final"]),
+    "attack success": lambda entry: dict(entry["attack_success"]["final"]) if "attack_success" in entry else {},
+    "TPR": lambda entry: dict(entry["detection"].get("flagged", {}).get("tpr", {})),
+    "FPR": lambda entry: dict(entry["detection"].get("flagged", {}).get("fpr", {})),
+}
+
+
+def arms_table(comparison: Json) -> list[dict[str, Cell]]:
+    """One row an arm of comparison.json.
+
+    A column `attack success` (final) joins them where some arm measured it, and a column `worst` when some defence
+    met more than one attack.
+    """
+    entries = comparison["arms"]
+    success = {arm: entry["attack_success"]["final"] for arm, entry in entries.items() if "attack_success" in entry}
+    succeeds = any(interval["n"] for interval in success.values())
+    attacked = [entry["info"]["defense"] for entry in entries.values() if entry["info"]["attacked"]]
+    rows: list[dict[str, Cell]] = []
+    for arm, entry in entries.items():
+        accuracy, defense = entry["accuracy"], entry["info"]["defense"]
+        row: dict[str, Cell] = {
+            "arm": arm_label(comparison, arm),
+            "before attack": percent(accuracy["before_attack"]),
+            "accumulation loss": percent(entry["accumulation_loss"]),
+            "trigger drop": percent(entry["trigger_drop"]),
+            "final": percent(accuracy["final"]),
+            "clean cost": percent(entry["clean_cost"]),
+            "kept gain": percent(entry["kept_gain"]),
+            "AUROC": plain(detector_auroc(entry["detection"])),
+            "corrected share": percent(entry["defense"]["corrected_share"]),
+        }
+        if succeeds:
+            row["attack success"] = percent(success.get(arm, NOTHING))
+        if len(attacked) > len(set(attacked)):
+            row["worst"] = percent(comparison["worst"].get(defense, NOTHING))
+        rows.append(row)
+    return rows
+
+
+def detector_auroc(detection: Json) -> Json:
+    """The interval of detection.detector.sample.auroc; where a summary is too old for it, of detection.sample.auroc."""
+    old: Json = detection["sample"]["auroc"]
+    new = detection["detector"]["sample"]["auroc"] if "detector" in detection else old
+    return mean_interval([b if a is None else a for a, b in zip(new["values"], old["values"], strict=True)])
+
+
+def crosstabs(comparison: Json) -> dict[str, list[dict[str, Cell]]]:
+    """The tables of a study of attacks (rows) by defences (columns), by title; none for another study.
+
+    Rows and columns without any number are left out, and so is a table without any.
+    """
+    layout = comparison.get("table")
+    if not layout:
+        return {}
+    tables = {title: _crosstab(comparison["arms"], layout, title, pick) for title, pick in MEASURES.items()}
+    if final := tables["final accuracy"]:
+        final.append(_worst_attacks(comparison["arms"], layout, shown=list(final[0])))
+    return {title: rows for title, rows in tables.items() if rows}
+
+
+def _crosstab(entries: Json, layout: Json, title: str, pick: Pick) -> list[dict[str, Cell]]:
+    cells: dict[str, dict[str, Estimate]] = {
+        row: {
+            column: percent(interval) if (interval := pick(entries[arm])) else Estimate(None)
+            for column, arm in line.items()
+            if arm in entries
+        }
+        for row, line in layout["cells"].items()
+    }
+    columns = [
+        column
+        for column in layout["columns"]
+        if any(line.get(column, Estimate(None)).mean is not None for line in cells.values())
+    ]
+    return [
+        {
+            title: layout["rows"][row],
+            **{layout["columns"][column]: line.get(column, Estimate(None)) for column in columns},
+        }
+        for row, line in cells.items()
+        if any(line[column].mean is not None for column in columns if column in line)
+    ]
+
+
+def _worst_attacks(entries: Json, layout: Json, shown: Sequence[str]) -> dict[str, Cell]:
+    """For each column `shown` its lowest mean final accuracy over the attacked rows."""
+    line: dict[str, Cell] = {"final accuracy": "worst attack"}
+    for column, label in layout["columns"].items():
+        if label not in shown:
+            continue
+        arms = [cells[column] for cells in layout["cells"].values() if column in cells]
+        attacked = [entries[arm] for arm in arms if arm in entries and entries[arm]["info"]["attacked"]]
+        finals = [entry["accuracy"]["final"] for entry in attacked if entry["accuracy"]["final"]["mean"] is not None]
+        line[label] = percent(min(finals, key=lambda final: final["mean"])) if finals else Estimate(None)
+    return line
+
+
+def run_detectors_table(summary: Json) -> list[dict[str, Cell]]:
+    """One row a detector of a run, the discrepancy first; the one that the defence goes by says so."""
+    detection = summary["detection"]
+    if not detection.get("baselines"):
+        return []
+    used = summary["config"].get("defense", {}).get("detector", "discrepancy")
+    judges = summary["defense"]["name"] in JUDGING
+    return [
+        {
+            "detector": detector_name(name) + (" (the defence's)" if judges and name == used else ""),
+            "AUROC": Estimate(quality["auroc"]),
+            "average precision": Estimate(quality["average_precision"]),
+            "TPR at FPR ≤ 5 %": Estimate(quality["tpr_at_fpr_05"]),
+        }
+        for name, quality in {"discrepancy": detection["sample"], **detection["baselines"]}.items()
+    ]
+
+
+def detectors_table(detections: Mapping[str, Json]) -> list[dict[str, Cell]]:
+    """One row an attacked arm, one column a detector; `detections[label]` is a tree of intervals."""
+    rows: list[dict[str, Cell]] = []
+    for label, detection in detections.items():
+        baselines = detection.get("baselines", {})
+        if baselines and detection["sample"]["auroc"]["mean"] is not None:
+            cells: dict[str, Cell] = {detector_name(name): plain(one["auroc"]) for name, one in baselines.items()}
+            rows.append({"arm": label, DISCREPANCY: plain(detection["sample"]["auroc"]), **cells})
+    return rows
+
+
+def comparison_detectors_table(comparison: Json) -> list[dict[str, Cell]]:
+    """`detectors_table` of comparison.json."""
+    return detectors_table(
+        {arm_label(comparison, arm): entry["detection"] for arm, entry in comparison["arms"].items()}
+    )
