@@ -252,6 +252,8 @@ class Registry:
 
 
 ATTACKS = Registry("attack", "fedmd.attacks", "fedmd.attacks.base:Attack", "fedmd.attacks.catalogue")
+MODELS = Registry("model", "fedmd.models", "fedmd.models.base:Model", "fedmd.models")
+DATA = Registry("data source", "fedmd.data", "fedmd.data.sources.base:DataSource", "fedmd.data.sources")
 
 # What follows has no catalogue yet: a kind's room adds the packages, and turns its section of the configuration into a
 # `PluginSection`, in the same commit.
@@ -267,6 +269,8 @@ register_detector = DETECTORS.register
 register_threshold = THRESHOLDS.register
 register_history = HISTORIES.register
 register_strategy = STRATEGIES.register
+register_model = MODELS.register
+register_data = DATA.register
 
 # By the key of the configuration that chooses one; `PluginSection.section` or one of its `slots`.
 REGISTRIES: dict[str, Registry] = {
@@ -276,4 +280,6 @@ REGISTRIES: dict[str, Registry] = {
     "threshold": THRESHOLDS,
     "history": HISTORIES,
     "strategy": STRATEGIES,
+    "model": MODELS,
+    "data": DATA,
 }

@@ -1,10 +1,11 @@
 """Settings of the images, their parts, and the streams that clients send."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from fedmd.config.base import Count, CountOrZero, Positive, Section
+from fedmd.config.plugin import PluginSection
 
 
 class SplitConfig(Section):
@@ -33,36 +34,14 @@ class PartitionConfig(Section):
         return self
 
 
-class DataConfig(Section):
-    """Where the images come from.
+class DataConfig(PluginSection):
+    """Where the images come from, see `fedmd.data.sources`, and how they are divided. Only burn-in is augmented."""
 
-    `path` names files already there, `dataset` a data set on the Hugging Face Hub; `image_column` and
-    `label_column` are for name=parquet and huggingface; `image_size` ([height, width]) resizes the images of
-    those two and of name=image_folder, null expects one size.
-    """
+    section: ClassVar[str] = "data"
 
-    name: Literal[
-        "mnist5k", "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn", "parquet", "image_folder",
-        "huggingface",
-    ]  # fmt: skip
-    path: str | None = None
-    dataset: str | None = None
-    image_column: str = "img"
-    label_column: str = "label"
-    image_size: tuple[Count, Count] | None = None
     augment: Literal["none", "crop", "crop_flip"] = "none"
     splits: SplitConfig
     partition: PartitionConfig
-
-    @model_validator(mode="after")
-    def _needs_a_place(self) -> Self:
-        if self.name == "parquet" and not self.path:
-            raise ValueError("path must name one or more Parquet files for data=parquet")
-        if self.name == "image_folder" and not self.path:
-            raise ValueError("path must name a folder that has a folder for every class for data=image_folder")
-        if self.name == "huggingface" and not self.dataset:
-            raise ValueError("dataset must name a data set on the Hugging Face Hub for data=huggingface")
-        return self
 
 
 class ShiftConfig(Section):

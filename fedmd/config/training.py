@@ -1,18 +1,17 @@
 """Settings of the model and of training it: before the stream, during it, and at home in mode=update."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from fedmd.config.base import Count, NonNegative, Positive, Section, Share
+from fedmd.config.plugin import PluginSection
 
 
-class ModelConfig(Section):
-    """A name from `fedmd.models.MODELS`, or name=custom with `factory="package.module:function"`."""
+class ModelConfig(PluginSection):
+    """Which net, see `fedmd.models`; the factory of name=custom may also be a function that returns a Module."""
 
-    name: str
-    width: Count = 16
-    factory: str | None = None
+    section: ClassVar[str] = "model"
 
 
 class BurnInConfig(Section):

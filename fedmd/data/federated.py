@@ -7,7 +7,7 @@ from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.clients import ClientStreams, LocalData
 from fedmd.data.shift import cached_shift, withheld
-from fedmd.data.sources import load_images
+from fedmd.data.sources.base import load_images
 from fedmd.data.split import Split, split_images
 from fedmd.types import ImageSet
 

@@ -1,5 +1,6 @@
-"""Nets by name. Every one takes images in [0, 1]; normalisation is part of the model."""
+"""The nets, one class each, and how one is built from the configuration."""
 
-from fedmd.models.registry import MODELS, build_model, model_for
+from fedmd.models.base import Model, build_model, model_for
+from fedmd.models.normalise import Normalise
 
-__all__ = ["MODELS", "build_model", "model_for"]
+__all__ = ["Model", "Normalise", "build_model", "model_for"]

@@ -1,11 +1,12 @@
 """Residual nets: a small one for two cores, and the ResNet-18 of the published experiments."""
 
+from pydantic import Field
 from torch import Tensor, nn
 
-from fedmd.config import ConfigError, ModelConfig
+from fedmd.config import Count, Section
+from fedmd.models.base import Model
 from fedmd.models.normalise import Normalise
-
-RESNET18_WIDTH = 64
+from fedmd.registry import register_model
 
 
 class ResidualBlock(nn.Module):
@@ -31,33 +32,42 @@ class ResidualBlock(nn.Module):
         return out
 
 
-def resnet_small(config: ModelConfig, channels: int, classes: int, image_size: tuple[int, int]) -> nn.Module:
-    """3x3 stem, a block each of `width`, 2 * `width`, 4 * `width` (strides 1, 2, 2), average pool, linear."""
-    width = config.width
-    return nn.Sequential(
-        Normalise(channels),
-        nn.Conv2d(channels, width, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        ResidualBlock(width, width, 1),
-        ResidualBlock(width, 2 * width, 2),
-        ResidualBlock(2 * width, 4 * width, 2),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(4 * width, classes),
-    )
+@register_model("resnet_small")
+class SmallResNet(Model):
+    """Three residual stages of width, 2 width and 4 width, with batch norm: for two CPU cores."""
+
+    class Params(Section):
+        """How wide."""
+
+        width: Count = Field(16, description="channels of the first stage")
+
+    params: Params
+
+    def build(self, *, channels: int, classes: int, image_size: tuple[int, int]) -> nn.Module:
+        """3x3 stem, a block each of `width`, 2 * `width`, 4 * `width` (strides 1, 2, 2), average pool, linear."""
+        width = self.params.width
+        return nn.Sequential(
+            Normalise(channels),
+            nn.Conv2d(channels, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            ResidualBlock(width, width, 1),
+            ResidualBlock(width, 2 * width, 2),
+            ResidualBlock(2 * width, 4 * width, 2),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4 * width, classes),
+        )
 
 
-def resnet18(config: ModelConfig, channels: int, classes: int, image_size: tuple[int, int]) -> nn.Module:
-    """torchvision's ResNet-18 with a 3x3 stride-1 stem, its max-pool kept: the net of [AP21] and [MD23].
+@register_model("resnet18")
+class ResNet18(Model):
+    """ResNet-18 with a 3x3 stride-1 stem, its max-pool kept: the net of [AP21] and [MD23]."""
 
-    Raises:
-        ConfigError: a width other than 64.
-    """
-    if config.width != RESNET18_WIDTH:
-        raise ConfigError(f"model.width: resnet18 has a width of {RESNET18_WIDTH}, not {config.width}.")
-    from torchvision.models import resnet18 as imagenet_resnet18  # slow to import, and only needed here
+    def build(self, *, channels: int, classes: int, image_size: tuple[int, int]) -> nn.Module:
+        """torchvision's ResNet-18 with another first convolution."""
+        from torchvision.models import resnet18  # slow to import, and only needed here
 
-    net = imagenet_resnet18(num_classes=classes)
-    net.conv1 = nn.Conv2d(channels, RESNET18_WIDTH, 3, stride=1, padding=1, bias=False)
-    return nn.Sequential(Normalise(channels), net)
+        net = resnet18(num_classes=classes)
+        net.conv1 = nn.Conv2d(channels, 64, 3, stride=1, padding=1, bias=False)
+        return nn.Sequential(Normalise(channels), net)

@@ -3,7 +3,7 @@
 import pytest
 
 from fedmd.config import ConfigError
-from fedmd.data.sources import SOURCES
+from fedmd.registry import DATA
 from fedmd.runs.compose import choices, compose
 
 GIVEN = {
@@ -13,17 +13,22 @@ GIVEN = {
 }
 
 
-@pytest.mark.parametrize("name", choices("data"))
+@pytest.mark.parametrize("name", DATA.names())
 def test_every_option_composes_and_has_a_source(name: str) -> None:
     shards = ["data.partition.name=shards", "data.partition.classes_per_client=2"]
     config = compose([f"data={name}", *shards, *GIVEN.get(name, [])]).config
-    assert config.data.name == name and name in SOURCES
+    assert config.data.name == name
     assert config.data.partition.classes_per_client == 2
     assert type(config).parse(config.to_json()) == config
 
 
 def test_every_source_has_an_option() -> None:
-    assert sorted(SOURCES) == choices("data")
+    assert sorted([*DATA.names(), "custom"]) == choices("data")
+
+
+def test_a_source_has_its_own_settings_only() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.path: unknown key; allowed here: name, augment, splits"):
+        compose(["data=digits", "+data.path=x"])
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fedmd.config import ConfigError, DataConfig
-from fedmd.data.sources import load_images
+from fedmd.data.sources.base import load_images
 from fedmd.types import ImageSet
 
 PARTS = {"splits": {"burn_in": 1, "trusted": 1, "attacker": 1, "test": 1}, "partition": {"name": "iid"}}

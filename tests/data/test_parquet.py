@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fedmd.config import ConfigError, DataConfig
-from fedmd.data.sources import load_images
+from fedmd.data.sources.base import load_images
 from fedmd.types import ImageSet
 
 CIFAR10 = Path("/work/shared/data/cifar10")

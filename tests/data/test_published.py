@@ -14,7 +14,7 @@ import torchvision.datasets
 from scipy.io import savemat
 
 from fedmd.config import ConfigError, DataConfig
-from fedmd.data.sources import load_images
+from fedmd.data.sources.base import load_images
 from fedmd.types import ImageSet
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")

@@ -1,13 +1,14 @@
-"""The image sets that ship in packages."""
+"""The image sets that ship in packages, and a user's own source."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedmd.config import DataConfig
-from fedmd.data import sources
-from fedmd.data.sources import load_images
+from fedmd.config import ConfigError, DataConfig
+from fedmd.data.sources.base import load_images
+from fedmd.data.sources.packaged import Digits
 
 PARTS = {"splits": {"burn_in": 1, "trusted": 1, "attacker": 1, "test": 1}, "partition": {"name": "iid"}}
 
@@ -28,7 +29,39 @@ def test_packaged_images_are_complete(name: str, shape: tuple[int, ...], first_l
 def test_a_second_load_maps_the_file_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = DataConfig(name="digits", **PARTS)
     first = load_images(config, tmp_path)
-    monkeypatch.setitem(sources.SOURCES, "digits", sources.Source(sources.SOURCES["digits"].identity, None))
+    monkeypatch.setattr(Digits, "decode", None)
     second = load_images(config, tmp_path)
     assert np.array_equal(first.images, second.images) and np.array_equal(first.labels, second.labels)
     assert isinstance(second.images.base, np.memmap) and not second.images.flags.writeable
+
+
+@pytest.fixture
+def stripes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "my_fedmd_data.py").write_text(
+        "import numpy as np\n"
+        "from fedmd.config import Section\n"
+        "from fedmd.data.sources.base import DataSource\n"
+        "class Stripes(DataSource):\n"
+        "    class Params(Section):\n"
+        "        level: int = 9\n"
+        "    def decode(self, cache_dir):\n"
+        "        return np.full((6, 1, 4, 4), self.params.level, np.uint8), np.arange(6) % 3\n"
+        "class Floats(Stripes):\n"
+        "    def decode(self, cache_dir):\n"
+        "        return np.zeros((6, 1, 4, 4)), np.arange(6)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_fedmd_data", raising=False)
+    return "my_fedmd_data"
+
+
+def test_a_source_of_the_user_s_own_and_its_settings(stripes: str, tmp_path: Path) -> None:
+    for level in (9, 7):  # another setting is another file in the cache
+        own = DataConfig(name="custom", factory=f"{stripes}:Stripes", params={"level": level}, **PARTS)
+        images = load_images(own, tmp_path)
+        assert images.classes == 3 and images.images.shape == (6, 1, 4, 4) and (images.images == level).all()
+
+
+def test_a_source_that_gives_no_pixels_gets_one_sentence(stripes: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^data\.name: Floats must give images uint8 .* not float64 \[6, 1, 4, 4\]"):
+        load_images(DataConfig(name="custom", factory=f"{stripes}:Floats", **PARTS), tmp_path)

@@ -63,7 +63,7 @@ def test_the_servers_data_and_model_are_not_touched(
     mapping["model"] = {"name": "custom", "factory": "antigravity_of_the_server:make"}
     mapping["attack"] = {"name": "accumulative", "fraction": 1.0}
     mapping["runtime"]["cache_dir"] = str(tmp_path / "written-by-the-server")
-    run = RunConfig.parse(mapping).to_json()
+    run = json.dumps(mapping)
     assert read_info(call(wire, info_request(run), INFO, node), 5) == ((CLIENT,), False)
     (batch,) = sent(call(wire, stream_request(run, 0, [CLIENT], ""), STREAM, node), 0, 1)
     assert np.array_equal(batch.images, load_federated_data(make_config()).streams.batch(CLIENT, 0).images)

@@ -17,6 +17,7 @@ from fedmd.data.tables import write_parquet
 from fedmd.flower.client import app as client_app
 from fedmd.flower.wire import INFO, UPDATE, info_request, read_info, read_own_updates, update_request
 from fedmd.models import model_for
+from fedmd.registry import resolving
 from fedmd.training.local import floating, train_client
 
 Make = Callable[..., RunConfig]
@@ -118,7 +119,8 @@ def test_a_custom_model_is_the_node_owners(
         torch.nn.Flatten(), torch.nn.Linear(channels * image_size[0] * image_size[1], classes)
     )
     monkeypatch.setitem(sys.modules, "of_the_owner", module)
-    config = make_config({**UPDATES, "model": {"name": "custom", "factory": "antigravity_of_the_server:make"}})
+    with resolving("nothing"):
+        config = make_config({**UPDATES, "model": {"name": "custom", "factory": "antigravity_of_the_server:make"}})
     start = module.__dict__["linear"](1, 10, (8, 8))
     (update,) = read_own_updates(ask(wire, config, {**node, "model-factory": "of_the_owner:linear"}, start))
     assert set(update.arrays) == {"1.weight", "1.bias"}

@@ -133,7 +133,7 @@ def test_relative_paths_are_the_users(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.chdir(tmp_path)
     config = compose(["runtime.cache_dir=cache", "data=parquet", "data.path='a.parquet,b'"]).config
     assert config.runtime.cache_dir == str(tmp_path / "cache")
-    assert config.data.path == f"{tmp_path}/a.parquet,{tmp_path}/b"
+    assert config.data.params.path == f"{tmp_path}/a.parquet,{tmp_path}/b"
 
 
 # -- sweeps -----------------------------------------------------------------------------------------------------
@@ -167,8 +167,8 @@ def test_expand_forms(override: str, expected: list[str]) -> None:
 
 def test_expanded_texts_with_special_characters_compose() -> None:
     first, second = expand(["data.path='/a b/c','/d=e'", "data=parquet"])
-    assert compose(first).config.data.path == "/a b/c"
-    assert compose(second).config.data.path == "/d=e"
+    assert compose(first).config.data.params.path == "/a b/c"
+    assert compose(second).config.data.params.path == "/d=e"
 
 
 @pytest.mark.parametrize("override", ["defense=glob(*)", "attack.fraction=interval(0,1)"])
@@ -205,7 +205,7 @@ def test_sweeps_that_cannot_be_enumerated(override: str) -> None:
         ([""], ["''", "key=value"]),
         (["=3"], ["."]),
         (["hydra=5"], ["."]),
-        (["data.path=5"], ["data.path", "string"]),
+        (["data=parquet", "data.path=5"], ["data.path", "string"]),
         (["threshold.fpr=2"], ["threshold.fpr", "2"]),
     ],
 )
@@ -225,7 +225,7 @@ def test_study(tmp_path: Path) -> None:
     assert study.plan.arms["dsc_no_attack"].label == "DSC, no attack"
     assert all(list(runs) == [3, 1] for runs in study.runs.values())
     for runs in study.runs.values():
-        assert [(run.config.seed, run.config.model.width) for run in runs.values()] == [(3, 5), (1, 5)]
+        assert [(run.config.seed, run.config.model.params.width) for run in runs.values()] == [(3, 5), (1, 5)]
     configs = {arm: runs[1].config for arm, runs in study.runs.items()}
     assert [config.defense.name for config in configs.values()] == ["frozen", "none", "none", "dsc", "dsc"]
     attacks = [config.attack.name if config.attack.fraction > 0 else "none" for config in configs.values()]

@@ -11,7 +11,7 @@ import torch
 
 from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
-from fedmd.data.sources import load_images
+from fedmd.data.sources.base import load_images
 from fedmd.data.split import split_images
 from fedmd.models import model_for
 from fedmd.storage import digest
@@ -96,7 +96,7 @@ def test_another_process_trains_the_same_bits(make_config: Make, tmp_path: Path)
         "import sys, torch; from pathlib import Path\n"
         f"torch.set_num_threads({threads})\n"
         "from fedmd.config import RunConfig\n"
-        "from fedmd.data.sources import load_images\n"
+        "from fedmd.data.sources.base import load_images\n"
         "from fedmd.data.split import split_images\n"
         "from fedmd.training.burn_in import burn_in\n"
         "from fedmd.training.device import Placement\n"

@@ -29,7 +29,7 @@ class NodeClient:
         self._node = NodeConfig.parse(dict(context.node_config))
         self._request = request
         self._context = context
-        self._config = RunConfig.parse(request.run)
+        self._config = RunConfig.parse_unresolved(request.run)
 
     @property
     def clients(self) -> Sequence[int]:

