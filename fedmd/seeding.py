@@ -1,9 +1,14 @@
 """Every random choice is a function of (seed, purpose, client, round): runs resume, worker counts do not matter."""
 
+from __future__ import annotations
+
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_for(seed: int, purpose: str, client: int = 0, round: int = 0) -> int:
@@ -17,6 +22,8 @@ def seed_for(seed: int, purpose: str, client: int = 0, round: int = 0) -> int:
 
 def generator(seed: int, purpose: str, client: int = 0, round: int = 0) -> torch.Generator:
     """A CPU torch generator seeded by `seed_for`."""
+    import torch  # here: whoever only needs NumPy's starts without it
+
     return torch.Generator().manual_seed(seed_for(seed, purpose, client, round))
 
 

@@ -90,7 +90,8 @@ def test_training_again_gives_the_same_bits(make_config: Make, images: ImageSet,
 def test_another_process_trains_the_same_bits(make_config: Make, tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     config = make_config()
-    images = load_images(config.data, default_cache_dir(config.runtime.cache_dir))
+    decoded = default_cache_dir(config.runtime.cache_dir)
+    images = load_images(config.data, decoded)
     expected, _ = run(config, images, tmp_path / "here")
     program = (
         "import sys, torch; from pathlib import Path\n"
@@ -100,12 +101,13 @@ def test_another_process_trains_the_same_bits(make_config: Make, tmp_path: Path)
         "from fedmd.data.split import split_images\n"
         "from fedmd.training.burn_in import burn_in\n"
         "from fedmd.training.device import Placement\n"
-        "config, cache = RunConfig.parse(sys.argv[1]), Path(sys.argv[2])\n"
-        "images = load_images(config.data, cache)\n"
+        "config, cache, decoded = RunConfig.parse(sys.argv[1]), *map(Path, sys.argv[2:])\n"
+        "images = load_images(config.data, decoded)\n"
         "split = split_images(images, config.data.splits, config.seed)\n"
         "burn_in(config, images, split, placement=Placement.of(config.runtime), cache_dir=cache)\n"
     )
-    subprocess.run([sys.executable, "-c", program, config.to_json(), str(tmp_path / "there")], check=True)
+    arguments = [config.to_json(), str(tmp_path / "there"), str(decoded)]
+    subprocess.run([sys.executable, "-c", program, *arguments], check=True)
     found, trained = run(config, images, tmp_path / "there")
     assert trained == 0  # its fingerprint is ours
     assert hash_of(found) == hash_of(expected)
