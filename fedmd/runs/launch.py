@@ -1,7 +1,8 @@
 """From composed configurations to finished run folders: skip what is done, run the rest, say where it lies."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from fedmd.config import ConfigError, RunConfig
@@ -10,27 +11,42 @@ from fedmd.report.html.write import write_report
 from fedmd.report.scores import detector_name, detector_setting
 from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
 from fedmd.runs.compose import Composed, make_folder
+from fedmd.runs.federation import Observer, print_round
 from fedmd.runs.simulation import Cell, simulate
-from fedmd.types import Json
+from fedmd.types import Json, RoundReport
+
+Tell = Callable[[str], None]
+say: Tell = partial(print, flush=True)
 
 
-def launch(runs: Sequence[Composed], *, skip_finished: bool) -> None:
-    """Run `runs` on one Ray instance. Raises ConfigError as `simulate` does."""
+def keep_quiet(line: str) -> None:
+    """In the place of `say`."""
+
+
+def ignore_round(config: RunConfig, report: RoundReport) -> None:
+    """In the place of `print_round`."""
+
+
+def launch(
+    runs: Sequence[Composed], *, skip_finished: bool, tell: Tell = say, on_round: Observer = print_round
+) -> None:
+    """Run `runs` one after another, and write their report. Raises ConfigError as `simulate` does."""
     pending = [run for run in runs if not (skip_finished and is_finished(Cell(run.config, run.folder)))]
     if skipped := len(runs) - len(pending):
-        print(f"{skipped} of {len(runs)} runs are finished and skipped")
+        tell(f"{skipped} of {len(runs)} runs are finished and skipped")
     for run in pending:
         make_folder(run.folder)
         with sole_server(run.folder):  # a run that is going on there keeps its own configuration
             note_config(run.folder, run.config)
             run.write_hydra_files()
-    simulate([Cell(run.config, run.folder) for run in pending], on_finished=announce)
+    cells = [Cell(run.config, run.folder) for run in pending]
+    simulate(cells, on_round=on_round, on_finished=partial(announce, tell=tell))
     if runs:
         shared = Path(os.path.commonpath([run.folder for run in runs]))  # of a sweep the folder around its runs
-        print(f"report: {write_report(shared)}", flush=True)
+        tell(f"report: {write_report(shared)}")
 
 
-def resume(folder: Path) -> None:
+def resume(folder: Path, *, tell: Tell = say, on_round: Observer = print_round) -> None:
     """Go on with the run in `folder`, killed at whatever moment. Of one that has finished only what is missing is made.
 
     Raises ConfigError as `simulate` does, and when there is no run, or one that this version cannot go on with.
@@ -40,13 +56,13 @@ def resume(folder: Path) -> None:
         tidy(folder)
         if not (folder / REPORT).exists():
             write_report(folder)
-        print(f"run folder: {folder} holds a finished run; there is nothing to resume", flush=True)
+        tell(f"run folder: {folder} holds a finished run; there is nothing to resume")
         return
     config = noted_config(folder)
     with sole_server(folder):  # said before Ray is started
         pass
-    simulate([Cell(config, folder, resume=True)], on_finished=announce)
-    print(f"report: {write_report(folder)}", flush=True)
+    simulate([Cell(config, folder, resume=True)], on_round=on_round, on_finished=partial(announce, tell=tell))
+    tell(f"report: {write_report(folder)}")
 
 
 def is_finished(cell: Cell) -> bool:
@@ -61,14 +77,14 @@ def is_finished(cell: Cell) -> bool:
     return of_the_run.decisive() == cell.config.decisive()
 
 
-def announce(cell: Cell, summary: Json) -> None:
+def announce(cell: Cell, summary: Json, *, tell: Tell = say) -> None:
     """The run in three lines."""
     accuracy = summary["accuracy"]
     steps = " -> ".join(f"{name} {100 * accuracy[name]:.1f}" for name in accuracy if accuracy[name] is not None)
     auroc = summary["detection"]["detector"]["sample"]["auroc"]
-    print(f"accuracy in %: {steps}")
+    tell(f"accuracy in %: {steps}")
     detector = detector_name(detector_setting(summary["config"])).lower()
     strategy = f"strategy {cell.config.strategy.name}, " if cell.config.mode == "update" else ""
     shown = "--" if auroc is None else f"{auroc:.3f}"
-    print(f"{strategy}defence {cell.config.defense.name}, AUROC of the {detector} {shown}")
-    print(f"run folder: {cell.folder}", flush=True)
+    tell(f"{strategy}defence {cell.config.defense.name}, AUROC of the {detector} {shown}")
+    tell(f"run folder: {cell.folder}")

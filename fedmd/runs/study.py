@@ -22,7 +22,8 @@ from fedmd.report.statistics.tables import (
 )
 from fedmd.report.table import latex, markdown, terminal
 from fedmd.runs.compose import StudyRuns
-from fedmd.runs.launch import is_finished
+from fedmd.runs.federation import Observer
+from fedmd.runs.launch import Tell, is_finished, say
 from fedmd.runs.plan import Plan
 from fedmd.runs.simulation import Cell, simulate
 from fedmd.storage import write_json, write_text
@@ -31,7 +32,7 @@ from fedmd.types import Json, RoundReport
 RESULTS = "results.csv"
 
 
-def run_study(study: StudyRuns) -> None:
+def run_study(study: StudyRuns, *, tell: Tell = say, on_round: Observer | None = None) -> None:
     """Run what is not finished, seed by seed, then write the comparison.
 
     Leaves comparison.json, table.md, table.tex, report.html and results.csv (one row a finished cell, rewritten after
@@ -45,7 +46,7 @@ def run_study(study: StudyRuns) -> None:
         raise ConfigError(f"compare.arms: {error}.") from error
     cells = cells_of(study)
     pending = {key: cell for key, cell in cells.items() if not is_finished(cell)}
-    print(f"{len(cells)} cells, {len(cells) - len(pending)} finished before; folder: {study.folder}", flush=True)
+    tell(f"{len(cells)} cells, {len(cells) - len(pending)} finished before; folder: {study.folder}")
     names = {cell.folder: f"{infos[arm].label}, seed {seed}" for (arm, seed), cell in cells.items()}
     done = len(cells) - len(pending)
     began = time.perf_counter()
@@ -55,10 +56,10 @@ def run_study(study: StudyRuns) -> None:
         done += 1
         seconds, began = time.perf_counter() - began, time.perf_counter()
         final = 100 * summary["accuracy"]["final"]
-        print(f"[{done:>3}/{len(cells)}] {names[cell.folder]:<32} final {final:5.1f} %  {seconds:6.1f} s", flush=True)
+        tell(f"[{done:>3}/{len(cells)}] {names[cell.folder]:<32} final {final:5.1f} %  {seconds:6.1f} s")
         write_results(study, cells)
 
-    simulate(list(pending.values()), on_round=_ticker, on_finished=on_finished)
+    simulate(list(pending.values()), on_round=on_round or _ticker, on_finished=on_finished)
     write_results(study, cells)
     summaries = finished(cells)
     comparison = compare(
@@ -70,8 +71,8 @@ def run_study(study: StudyRuns) -> None:
     detectors = [(rows, DETECTORS_CAPTION)] if (rows := comparison_detectors_table(comparison)) else []
     write_text(study.folder / "table.md", "\n".join(markdown(*table) for table in tables + detectors))
     write_text(study.folder / "table.tex", "\n".join(latex(*table) for table in tables + detectors))
-    print("\n" + "\n".join(terminal(*table) for table in tables) + f"\nfolder: {study.folder}", flush=True)
-    print(f"report: {write_report(study.folder)}", flush=True)
+    tell("\n" + "\n".join(terminal(*table) for table in tables) + f"\nfolder: {study.folder}")
+    tell(f"report: {write_report(study.folder)}")
 
 
 def _table(plan: Plan, arms: Container[str]) -> Json | None:

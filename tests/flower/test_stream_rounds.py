@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from fedmd.flower.server.stream_rounds import _strip
 
 from fedmd.config import RunConfig
 from fedmd.data.federated import load_federated_data
-from fedmd.flower.server.stream_rounds import _strip
 from fedmd.types import Action, Screened, Verdicts
 
 
