@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from fedmd.config import ConfigError
 
+Samples = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [N, C, H, W] and their labels [N]
+
 GREY_MODES = ("1", "L", "LA")
 COLOUR_MODES = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
 

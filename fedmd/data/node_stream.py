@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, NodeConfig
-from fedmd.data.images import decode_image
+from fedmd.data.images import Samples, decode_image
 from fedmd.data.tables import Rows, check_columns, decode_rows
 from fedmd.storage import read_json, write_json
 from fedmd.types import Json
 
-Samples = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images [n, C, H, W], labels [n]
 REMEMBERED = 64  # rounds whose samples are known by number, so that a question asked again gets the same answer
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 

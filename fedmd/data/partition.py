@@ -23,8 +23,8 @@ Indices = NDArray[np.int64]
 def partition(labels: Indices, clients: int, config: PartitionConfig, seed: int) -> list[Indices]:
     """One array of positions in `labels` [N] per client: disjoint, together everything, none empty.
 
-    Samples are shuffled first: IidPartitioner cuts consecutive shards, and DirichletPartitioner hands out
-    every class front to back. Nothing is downloaded or reported: only `FederatedDataset` does that.
+    Samples are shuffled first: IidPartitioner cuts consecutive shards, and DirichletPartitioner shares
+    every class out front to back. Nothing is downloaded or reported: only `FederatedDataset` does that.
 
     Raises:
         ConfigError: a client would get no sample, or a class no client.
@@ -94,10 +94,10 @@ def _shards(labels: Indices, clients: int, classes_per_client: int, seed: int) -
             f"clients to hold all {len(classes)} classes of the streams, not {classes_per_client}."
         )
     rng = numpy_generator(seed, "shards")
-    hands = _deal(classes, clients, classes_per_client, rng)
+    held = _assign_classes(classes, clients, classes_per_client, rng)
     parts: list[list[Indices]] = [[] for _ in range(clients)]
     for label in classes:
-        holders = rng.permutation([client for client, hand in enumerate(hands) if label in hand])
+        holders = rng.permutation([client for client, own in enumerate(held) if label in own])
         members = rng.permutation(np.flatnonzero(labels == label))
         for holder, share in zip(holders, np.array_split(members, len(holders)), strict=True):
             parts[holder].append(share)
@@ -110,15 +110,15 @@ def _shards(labels: Indices, clients: int, classes_per_client: int, seed: int) -
     return joined
 
 
-def _deal(classes: Indices, clients: int, size: int, rng: np.random.Generator) -> list[list[int]]:
-    """`clients` hands of `size` different classes each, from one shuffled deck after another."""
-    hands: list[list[int]] = []
-    deck: list[int] = []
+def _assign_classes(classes: Indices, clients: int, size: int, rng: np.random.Generator) -> list[list[int]]:
+    """`size` different classes for each client, taken from one shuffled list of all classes after another."""
+    held: list[list[int]] = []
+    left: list[int] = []
     for _ in range(clients):
-        hand, deck = deck[:size], deck[size:]
-        if len(hand) < size:
-            fresh = [int(label) for label in rng.permutation(classes)]
-            drawn = [label for label in fresh if label not in hand][: size - len(hand)]
-            hand, deck = hand + drawn, [label for label in fresh if label not in drawn]
-        hands.append(hand)
-    return hands
+        own, left = left[:size], left[size:]
+        if len(own) < size:
+            order = [int(label) for label in rng.permutation(classes)]
+            more = [label for label in order if label not in own][: size - len(own)]
+            own, left = own + more, [label for label in order if label not in more]
+        held.append(own)
+    return held

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import ConfigError
-from fedmd.data.images import decode_image, described, encode_png
+from fedmd.data.images import Samples, decode_image, described, encode_png
 from fedmd.types import ImageSet
 
 
@@ -56,9 +56,7 @@ def check_columns(schema: Any, place: str, config: Columns) -> None:
         )
 
 
-def decode_rows(
-    batches: Iterable[Rows], config: Columns, *, key: str, named: str
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def decode_rows(batches: Iterable[Rows], config: Columns, *, key: str, named: str) -> Samples:
     """Images uint8 [N, C, H, W] and labels int64 [N] of tables that passed `check_columns`.
 
     `key` (data.path, ...) = `named` is where they come from. Raises ConfigError: no rows, a label that is

