@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # make deployment-demo: a federation of real processes on loopback, attacked and defended.
-.PHONY: demo deployment-demo test lint docs clean
+.PHONY: demo deployment-demo test test-all lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/fedmd compare experiment=demo
@@ -14,6 +14,10 @@ deployment-demo: $(STAMP)
 	$(BIN)/fedmd deploy demo
 
 test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not slow"
+
+# make test-all: also what takes minutes (real deployments, kills under Ray, ten thousand hostile replies).
+test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 lint: $(STAMP)

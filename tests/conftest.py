@@ -16,9 +16,9 @@ settings.load_profile("fedmd")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything that starts Ray or Flower's processes runs in one worker, one after the other."""
+    """What shares federations, and everything that starts Ray or Flower's processes, runs in one worker in turn."""
     for item in items:
-        if "integration" in item.path.parts:
+        if "integration" in item.path.parts and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group("integration"))
 
 

@@ -3,10 +3,10 @@
     python simulations/benchmarks/resume.py --points 20 --folder /tmp/killed
 
 A tiny attacked run with everything that a checkpoint must hold (momentum, lagging history, quarantine with a full
-shelf, attackers who agree on when to stop) is killed at `points` moments, drawn by `--seed`: every other one at some
+store, attackers who agree on when to stop) is killed at `points` moments, drawn by `--seed`: every other one at some
 time after some round, the others at one of the places between two writes where half of a round is on disk. Then all
 are resumed, beside a run that is left in peace, and compared with it: metrics and summary (times aside), verdicts,
-models and shelf byte for byte, and the audit trail's records in force. One JSON object at the end; exit code 1 when
+models and stored batches byte for byte, and the audit trail's records in force. One JSON object at the end; exit code 1 when
 anything differs or a process of a killed run is left.
 """
 
@@ -32,18 +32,18 @@ SETTINGS = [
     "experiment=smoke", "defense=dsc", "threshold.fpr=0.3", "training.burn_in.epochs=4", "training.online.momentum=0.9",
     "history=lag", "history.lag=2", "stream.clean_rounds=3", "stream.accumulative_rounds=4", "stream.recovery_rounds=2",
     "attack.stop_error_rise=0.02", "quarantine=evidence", "quarantine.limit=1", "quarantine.rounds=2",
-    "quarantine.max_rounds=2", "runtime.device=cpu", "runtime.workers=1", "runtime.progress=false",
+    "quarantine.max_rounds=2", "runtime.device=cpu", "runtime.progress=false",
 ]  # fmt: skip
 # What is about to be called (for the n-th time) when the process ends: a place between two writes. After a #
 # stands what the path of a file to be replaced must contain.
 SEAMS = {
-    "recorded, the model not moved": ("fedmd.rounds.learner:OnlineLearner.step", ROUNDS),
+    "recorded, the model not moved": ("fedmd.rounds.stream:StreamServer.learn", ROUNDS),
     "the model moved, no metrics": ("fedmd.report.recorder:RunRecorder.record", ROUNDS),
     "half a round's verdicts": ("fedmd.storage:os.replace#.arrow", ROUNDS),
     "metrics, no checkpoint": ("fedmd.rounds.checkpoint:Checkpoints.save", ROUNDS + 1),
     "half a checkpoint": ("fedmd.storage:os.replace#/checkpoint.safetensors", ROUNDS + 1),
-    "half a batch on the shelf": ("fedmd.storage:os.replace#/round-", 4),
-    "a checkpoint, old batches still kept": ("fedmd.rounds.gate:Guard.commit", ROUNDS),
+    "half a batch in the quarantine store": ("fedmd.storage:os.replace#/round-", 4),
+    "a checkpoint, old batches still kept": ("fedmd.rounds.gate:Gate.commit", ROUNDS),
     "all rounds, verdicts in parts": ("fedmd.report.verdicts:join_parts", 1),
     "no summary": ("fedmd.runs.federation:write_summary", 1),
     "a summary, parts left": ("fedmd.runs.federation:discard_parts", 1),
@@ -55,21 +55,22 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--points", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine", choices=["inline", "ray"], default="ray")
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
-    cache = [f"runtime.cache_dir={options.folder}/cache"]
+    machine = [f"runtime.cache_dir={options.folder}/cache", f"runtime.engine={options.engine}"]
     moments, left = {}, 0
     for point in range(options.points):
         folder = options.folder / f"killed-{point:02d}"
         chance = random.Random(f"{options.seed} {point}")
         with Processes(options.folder / "logs", {}) as processes:
             kill = kill_at_a_seam if point % 2 else kill_after_a_round
-            moments[folder] = kill(processes, folder, [*SETTINGS, *cache, f"hydra.run.dir={folder}"], chance)
+            moments[folder] = kill(processes, folder, [*SETTINGS, *machine, f"hydra.run.dir={folder}"], chance)
             left += len(survivors(processes))
         left += len(processes.left())
         print(f"{folder.name}: {moments[folder]}", flush=True)
     peace = options.folder / "peace"
-    resume_all(list(moments), peace, [*SETTINGS, *cache, f"hydra.run.dir={peace}"])
+    resume_all(list(moments), peace, [*SETTINGS, *machine, f"hydra.run.dir={peace}"])
     found = {folder.name: {"killed": moments[folder], "differs": differences(folder, peace)} for folder in moments}
     resumed = Counter("as in peace" if not point["differs"] else "different" for point in found.values())
     print(json.dumps({"points": found, "result": dict(resumed), "processes left": left}, indent=2))
@@ -153,7 +154,7 @@ def child(place: str, call: int, overrides: list[str]) -> None:
 
 
 def resume_all(folders: list[Path], peace: Path, overrides: list[str]) -> None:
-    """Go on with every run in `folders`, and make the one in peace, all on one Ray instance."""
+    """Go on with every run in `folders`, and make the one in peace, one after the other."""
     from fedmd.rounds.checkpoint import has_finished, tidy
     from fedmd.runs.simulation import Cell, simulate
 
@@ -193,7 +194,7 @@ WHAT: dict[str, Callable[[Path], Any]] = {
     "truth.json": lambda run: (run / "truth.json").read_bytes(),
     "example_images.npz": lambda run: [path.read_bytes() for path in run.glob("example_images.npz")],
     "models.safetensors": lambda run: (run / "models.safetensors").read_bytes(),
-    "the shelf": lambda run: files(run / "quarantine"),
+    "the quarantine store": lambda run: files(run / "quarantine"),
     "the audit trail's records": lambda run: [record.entry for record in read_live(run / "audit")],
 }
 

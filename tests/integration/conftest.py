@@ -1,6 +1,5 @@
-"""Two Ray instances for all tests of this folder: many small federations on one worker, a few on two."""
+"""Small federations for all tests of this folder: many in this process, and a few of the same on Ray."""
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from flwr.clientapp.typing import ClientAppCallable
 
 from fedmd.config import RunConfig
 from fedmd.flower.client import app as client_app
-from fedmd.flower.wire import STREAM, read_request
+from fedmd.flower.wire.header import read_request
+from fedmd.flower.wire.samples import STREAM
 from fedmd.runs import simulation
 from fedmd.runs.compose import Composed, compose
 from fedmd.runs.launch import launch
@@ -78,10 +78,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """CELLS on one Ray instance with one worker."""
+    """CELLS, in this process."""
     root = tmp_path_factory.mktemp("runs")
     cells = {
-        name: composed(root / name.replace(" ", "-"), cache, "runtime.workers=1", *changes)
+        name: composed(root / name.replace(" ", "-"), cache, "runtime.engine=inline", *changes)
         for name, changes in CELLS.items()
     }
     summaries: dict[Path, Json] = {}
@@ -103,20 +103,19 @@ def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs
         {name: one.config for name, one in cells.items()},
         told,
     )
-    logging.getLogger("flwr").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
-def on_two_workers(runs: Runs, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The first cell, and one with two nodes, on two workers; launched beside a run that is finished already."""
+def on_ray(runs: Runs, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Cells of both modes, one of them with two nodes, on two Ray workers; beside a run that is finished already."""
     root = runs.folders["again"].parent / "two"  # beside the others: the sweep's report looks at all there is below
     changes = {
-        "base": ["runtime.workers=2"],
-        "two nodes": ["runtime.workers=2", "federation.nodes=2"],
-        "update": ["runtime.workers=2", *CELLS["update"]],
+        "base": ["runtime.engine=ray", "runtime.workers=2"],
+        "two nodes": ["runtime.engine=ray", "runtime.workers=2", "federation.nodes=2"],
+        "update": ["runtime.engine=ray", "runtime.workers=2", *CELLS["update"]],
     }
     fresh = {name: composed(root / name.replace(" ", "-"), cache, *more) for name, more in changes.items()}
-    finished = composed(runs.folders["again"], cache, "runtime.workers=1")
+    finished = composed(runs.folders["again"], cache)
     before = (finished.folder / "summary.json").stat().st_mtime_ns
     launch([finished, *fresh.values()], skip_finished=True)
     assert (finished.folder / "summary.json").stat().st_mtime_ns == before

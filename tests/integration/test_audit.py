@@ -35,19 +35,19 @@ def test_the_trail_agrees_with_the_verdicts(runs: Any) -> None:
     assert len({e.content for e in messages}) == len(messages) == CLIENTS * ROUNDS
 
 
-def test_the_same_seed_leaves_the_same_trail_but_for_the_times(runs: Any, on_two_workers: Any) -> None:
+def test_the_same_seed_leaves_the_same_trail_but_for_the_times(runs: Any, on_ray: Any) -> None:
     trails = [
         [r.entry for r in read_live(folder / "audit") if r.entry.kind != "run"]
-        for folder in (runs.folders["base"], runs.folders["again"], on_two_workers["base"])
+        for folder in (runs.folders["base"], runs.folders["again"], on_ray["base"])
     ]
     assert trails[0] == trails[1] == trails[2] and len(trails[0]) == CLIENTS * ROUNDS * (1 + BATCH)
 
 
 def test_the_trail_of_mode_update_agrees_with_the_verdicts_on_any_number_of_workers(
-    runs: Any, on_two_workers: Any
+    runs: Any, on_ray: Any
 ) -> None:
     trails = []
-    for folder in (runs.folders["update"], on_two_workers["update"]):
+    for folder in (runs.folders["update"], on_ray["update"]):
         trails.append([r.entry for r in read_live(folder / "audit") if r.entry.kind != "run"])
     assert trails[0] == trails[1]
     table = pd.read_parquet(runs.folders["update"] / "verdicts.parquet")

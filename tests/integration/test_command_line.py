@@ -28,13 +28,13 @@ def times(folder: Path) -> dict[str, int]:
 
 
 def test_run_and_sweep(small: list[str], cache: Path, runs: Any, metrics: Metrics, tmp_path: Path) -> None:
-    common = [*small, f"runtime.cache_dir={cache}"]
+    common = [*small, f"runtime.cache_dir={cache}", "runtime.engine=inline"]
     printed = fedmd("run", *common, "hydra.run.dir=sweep/seed-0", cwd=tmp_path)
     folder = tmp_path / "sweep" / "seed-0"
     assert sum(line.startswith("round") for line in printed) == 4
     assert any(str(folder) in line for line in printed)
     assert (folder / ".hydra" / "config.yaml").exists()
-    assert metrics(folder) == metrics(runs.folders["base"])  # another process, all workers of the machine
+    assert metrics(folder) == metrics(runs.folders["base"])  # another process
 
     before = times(tmp_path)
     sweep = ["run", "-m", *common, "hydra.sweep.dir=sweep", "hydra.sweep.subdir=seed-${seed}"]
@@ -48,7 +48,7 @@ def test_drift_of_the_threshold_is_said_and_kept(small: list[str], cache: Path, 
     """Everybody poisons with a large radius, and a rival is the detector."""
     others = [setting for setting in small if not setting.startswith(("defense", "threshold"))]
     arguments = [*others, "defense=drop", "defense.detector=pixel_distance", "threshold.fpr=0.1"]
-    arguments += ["attack.fraction=1", "attack.radius=1", f"runtime.cache_dir={cache}", "hydra.run.dir=run"]
+    arguments += ["attack.fraction=1", "attack.radius=1", f"runtime.cache_dir={cache}", "hydra.run.dir=run", "runtime.engine=inline"]
     done = subprocess.run([FEDMD, "run", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("threshold drift: over the last rounds") == 1
@@ -65,7 +65,7 @@ def test_drift_of_the_threshold_is_said_and_kept(small: list[str], cache: Path, 
 def test_compare_and_resume(tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir()
     arguments = ["compare", "experiment=smoke", "compare.seeds=[0]", "hydra.sweep.dir=study", "runtime.device=cpu"]
-    arguments.append("runtime.cache_dir=cache")
+    arguments += ["runtime.cache_dir=cache", "runtime.engine=inline"]
     printed = fedmd(*arguments, cwd=tmp_path)
     study = tmp_path / "study"
     assert any("5 cells, 0 finished before" in line for line in printed)

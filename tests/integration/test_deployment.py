@@ -15,7 +15,7 @@ from fedmd.deploy.folder import Plan, init_folder
 from fedmd.deploy.processes import Processes
 from fedmd.runs.compose import compose
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")]
 
 
 def test_strangers_are_turned_away_and_the_others_train(tmp_path: Path) -> None:

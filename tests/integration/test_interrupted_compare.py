@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("compare")]
 FEDMD = Path(sys.executable).parent / "fedmd"
 ARMS = {
     "no_attack": ["attack=none"],
@@ -29,6 +29,7 @@ def compare(folder: Path, cache: Path) -> Iterator[subprocess.Popen[str]]:
     arms = ",".join(f"{arm}:{overrides}" for arm, overrides in ARMS.items())
     overrides = ["experiment=smoke", "defense=none", "~compare.arms", f"+compare.arms={{{arms}}}", "compare.seeds=[0]"]
     overrides += [f"hydra.sweep.dir={folder}", "runtime.device=cpu", f"runtime.cache_dir={cache}"]
+    overrides.append("runtime.engine=inline")
     process = subprocess.Popen(
         [FEDMD, "compare", *overrides],
         stdout=subprocess.PIPE,

@@ -21,15 +21,18 @@ SEED = "335"  # its second moment lies between a round's audit records and its s
 SCRIPT = Path(__file__).parents[2] / "simulations/benchmarks/resume.py"
 
 
-def test_four_moments_of_an_attacked_run(tmp_path: Path) -> None:
-    """After a round, between a round's audit records and its step, within a batch for the shelf: see the script."""
-    points = os.environ.get("FEDMD_KILLS", "4")  # 20 take some minutes
-    command = [sys.executable, str(SCRIPT), "--points", points, "--seed", SEED, "--folder", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=850)
+@pytest.mark.parametrize(
+    ("engine", "points"),
+    [("inline", 4), pytest.param("ray", int(os.environ.get("FEDMD_KILLS", "4")), marks=pytest.mark.slow)],
+)
+def test_moments_of_an_attacked_run(engine: str, points: int, tmp_path: Path) -> None:
+    """After a round, between a round's audit records and its step, within a batch for the store: see the script."""
+    command = [sys.executable, str(SCRIPT), "--points", str(points), "--seed", SEED, "--folder", str(tmp_path)]
+    done = subprocess.run([*command, "--engine", engine], capture_output=True, text=True, timeout=850)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     said = json.loads(done.stdout[done.stdout.index("{") :])
-    assert said["result"] == {"as in peace": int(points)} and said["processes left"] == 0
-    for point, moment in ("killed-01", "recorded, the model not moved"), ("killed-03", "half a batch on the shelf"):
+    assert said["result"] == {"as in peace": points} and said["processes left"] == 0
+    for point, moment in ("killed-01", "recorded, the model not moved"), ("killed-03", "half a batch in the"):
         assert said["points"][point]["killed"].startswith(moment) and "never" not in said["points"][point]["killed"]
     for folder in tmp_path.glob("killed-*"):
         left = {path.name for path in folder.iterdir()}
@@ -42,7 +45,7 @@ def test_update_mode_from_the_command_line(
 ) -> None:
     """Killed when round 2's metrics are written and its checkpoint is not; resumed from another folder; then again."""
     folder = tmp_path / "run"
-    update = ["mode=update", "defense=md_screen", "local.samples=40", "runtime.workers=1"]
+    update = ["mode=update", "defense=md_screen", "local.samples=40", "runtime.engine=inline"]
     base = [override for override in small if not override.startswith("defense=")]
     settings = [*base, *update, "runtime.progress=false", f"runtime.cache_dir={cache}", f"hydra.run.dir={folder}"]
     kill = [sys.executable, str(SCRIPT), "--child", "fedmd.rounds.checkpoint:Checkpoints.save", "4", *settings]
@@ -50,7 +53,7 @@ def test_update_mode_from_the_command_line(
         processes.start("killed", kill)
         processes.wait_for("its end", lambda: processes.exit_code("killed") is not None, timeout_s=300)
         assert processes.exit_code("killed") == -signal.SIGKILL, processes.tail("killed")
-    assert processes.left() == []  # Ray's agents included, which outlive a raylet for a while
+    assert processes.left() == []
     assert len(metrics(folder)) == 3 and (folder / "checkpoint.safetensors").exists()
 
     def resume() -> subprocess.CompletedProcess[str]:

@@ -27,21 +27,21 @@ def test_the_same_seed_gives_the_same_numbers(runs: Any, metrics: Metrics) -> No
     assert metrics(runs.folders["base"]) != metrics(runs.folders["other seed"])
 
 
-def test_the_number_of_workers_and_nodes_changes_nothing(runs: Any, on_two_workers: Any, metrics: Metrics) -> None:
+def test_the_number_of_workers_and_nodes_changes_nothing(runs: Any, on_ray: Any, metrics: Metrics) -> None:
     base = metrics(runs.folders["base"])
-    assert metrics(on_two_workers["base"]) == base
+    assert metrics(on_ray["base"]) == base
     assert metrics(runs.folders["two nodes"]) == base
-    assert metrics(on_two_workers["two nodes"]) == base
+    assert metrics(on_ray["two nodes"]) == base
     verdicts = [
-        pd.read_parquet(folder / "verdicts.parquet") for folder in (runs.folders["base"], on_two_workers["base"])
+        pd.read_parquet(folder / "verdicts.parquet") for folder in (runs.folders["base"], on_ray["base"])
     ]
     pd.testing.assert_frame_equal(*verdicts, check_exact=True)
 
 
-def test_the_number_of_workers_changes_no_update(runs: Any, on_two_workers: Any, metrics: Metrics) -> None:
-    assert metrics(on_two_workers["update"]) == metrics(runs.folders["update"])
+def test_the_number_of_workers_changes_no_update(runs: Any, on_ray: Any, metrics: Metrics) -> None:
+    assert metrics(on_ray["update"]) == metrics(runs.folders["update"])
     verdicts = [
-        pd.read_parquet(folder / "verdicts.parquet") for folder in (runs.folders["update"], on_two_workers["update"])
+        pd.read_parquet(folder / "verdicts.parquet") for folder in (runs.folders["update"], on_ray["update"])
     ]
     pd.testing.assert_frame_equal(*verdicts, check_exact=True)
 
@@ -183,7 +183,7 @@ def test_figures_exist_and_the_example_images_are_a_members(runs: Any) -> None:
     assert truth == {"malicious_clients": malicious, "poisoned_rounds": [1, 2], "poisoned_samples": BATCH}
     examples = np.load(folder / "example_images.npz")
     moved = np.abs(examples["clean"].astype(int) - examples["poisoned"])
-    radius = runs.configs["base"].attack.radius
+    radius = runs.configs["base"].attack.params.radius
     assert 0 < moved.max() <= radius * 255
     assert not (runs.folders["attack none"] / "example_images.png").exists()
 
@@ -253,7 +253,7 @@ def test_every_round_was_told_in_order(runs: Any) -> None:
 
 
 def test_bad_cells_are_refused_before_ray_starts(runs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedmd.runs.simulation.run_simulation", lambda *a, **k: pytest.fail("Ray was started"))
+    monkeypatch.setattr("fedmd.runs.simulation._on_ray", lambda *a, **k: pytest.fail("Ray was started"))
     mapping = runs.configs["base"].model_dump()
     for section, key, value in (
         ("federation", "clients", 1500),
