@@ -6,8 +6,8 @@ A tiny attacked run with everything that a checkpoint must hold (momentum, laggi
 store, attackers who agree on when to stop) is killed at `points` moments, drawn by `--seed`: every other one at some
 time after some round, the others at one of the places between two writes where half of a round is on disk. Then all
 are resumed, beside a run that is left in peace, and compared with it: metrics and summary (times aside), verdicts,
-models and stored batches byte for byte, and the audit trail's records in force. One JSON object at the end; exit code 1 when
-anything differs or a process of a killed run is left.
+models and stored batches byte for byte, and the audit trail's records in force. One JSON object at the end; exit code 1
+when anything differs or a process of a killed run is left.
 """
 
 import argparse

@@ -43,9 +43,7 @@ def test_the_same_seed_leaves_the_same_trail_but_for_the_times(runs: Any, on_ray
     assert trails[0] == trails[1] == trails[2] and len(trails[0]) == CLIENTS * ROUNDS * (1 + BATCH)
 
 
-def test_the_trail_of_mode_update_agrees_with_the_verdicts_on_any_number_of_workers(
-    runs: Any, on_ray: Any
-) -> None:
+def test_the_trail_of_mode_update_agrees_with_the_verdicts_on_any_number_of_workers(runs: Any, on_ray: Any) -> None:
     trails = []
     for folder in (runs.folders["update"], on_ray["update"]):
         trails.append([r.entry for r in read_live(folder / "audit") if r.entry.kind != "run"])

@@ -48,7 +48,13 @@ def test_drift_of_the_threshold_is_said_and_kept(small: list[str], cache: Path, 
     """Everybody poisons with a large radius, and a rival is the detector."""
     others = [setting for setting in small if not setting.startswith(("defense", "threshold"))]
     arguments = [*others, "defense=drop", "defense.detector=pixel_distance", "threshold.fpr=0.1"]
-    arguments += ["attack.fraction=1", "attack.radius=1", f"runtime.cache_dir={cache}", "hydra.run.dir=run", "runtime.engine=inline"]
+    arguments += [
+        "attack.fraction=1",
+        "attack.radius=1",
+        f"runtime.cache_dir={cache}",
+        "hydra.run.dir=run",
+        "runtime.engine=inline",
+    ]
     done = subprocess.run([FEDMD, "run", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert (done.stdout + done.stderr).count("threshold drift: over the last rounds") == 1

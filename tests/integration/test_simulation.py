@@ -32,17 +32,13 @@ def test_the_number_of_workers_and_nodes_changes_nothing(runs: Any, on_ray: Any,
     assert metrics(on_ray["base"]) == base
     assert metrics(runs.folders["two nodes"]) == base
     assert metrics(on_ray["two nodes"]) == base
-    verdicts = [
-        pd.read_parquet(folder / "verdicts.parquet") for folder in (runs.folders["base"], on_ray["base"])
-    ]
+    verdicts = [pd.read_parquet(folder / "verdicts.parquet") for folder in (runs.folders["base"], on_ray["base"])]
     pd.testing.assert_frame_equal(*verdicts, check_exact=True)
 
 
 def test_the_number_of_workers_changes_no_update(runs: Any, on_ray: Any, metrics: Metrics) -> None:
     assert metrics(on_ray["update"]) == metrics(runs.folders["update"])
-    verdicts = [
-        pd.read_parquet(folder / "verdicts.parquet") for folder in (runs.folders["update"], on_ray["update"])
-    ]
+    verdicts = [pd.read_parquet(folder / "verdicts.parquet") for folder in (runs.folders["update"], on_ray["update"])]
     pd.testing.assert_frame_equal(*verdicts, check_exact=True)
 
 
@@ -88,11 +84,11 @@ SCHEMA = {
 }
 
 
-def test_summary_has_exactly_the_keys_of_schema_1(runs: Any) -> None:
+def test_summary_has_exactly_the_keys_of_schema_2(runs: Any) -> None:
     for name, returned in runs.summaries.items():
         summary = json.loads((runs.folders[name] / "summary.json").read_text())
         assert summary == returned
-        assert set(summary) == set(SCHEMA) and summary["schema"] == 1
+        assert set(summary) == set(SCHEMA) and summary["schema"] == 2
         for key, inner in SCHEMA.items():
             assert inner is None or set(summary[key]) == inner, key
         sample = {"auroc", "average_precision", "tpr_at_fpr_05", "n_poisoned", "n_clean"}
@@ -260,8 +256,8 @@ def test_bad_cells_are_refused_before_ray_starts(runs: Any, tmp_path: Path, monk
         ("data", "splits", {"burn_in": 5000, "trusted": 1, "attacker": 1, "test": 1}),
         ("model", "name", "nonsense"),
     ):
-        bad = RunConfig.parse({**mapping, section: {**mapping[section], key: value}})
         with pytest.raises(ConfigError, match=section):
+            bad = RunConfig.parse({**mapping, section: {**mapping[section], key: value}})
             simulate([Cell(bad, tmp_path / section)])
         assert not (tmp_path / section).exists()
     simulate([])  # nothing to do: nothing starts
