@@ -22,12 +22,15 @@ How to register one: a subclass of its kind's base class, with its own `Params`,
 
 Where it is found:
 - fedmd's own: every module of the kind's catalogue packages is imported, so a file dropped into the folder is
-  registered. Its YAML, one option of the Hydra group, is made by `python -m fedmd.config.generate`.
+  registered. Its YAML, one option of the Hydra group, is made by `python -m fedmd.runs.options`.
 - An installed package's: an entry point, `[project.entry-points."fedmd.attacks"]` with `reverse = "package:Reverse"`;
   no decorator is needed. The groups are fedmd.attacks, .defenses, .detectors, .thresholds, .histories, .strategies,
   .models and .data.
 - A module's, on the spot: `attack=custom attack.factory=package.module:Reverse attack.params.scale=3`.
 - In this process: the decorator alone, for tests and notebooks (worker processes do not see it).
+
+A kind's configuration is a `fedmd.config.plugin.PluginSection` with the settings that all of the kind share; those of
+the chosen class are `config.attack.params`, and `config.attack.make()` is an instance.
 
 What a class may say beside `modes`, `label` and `Params`: `defaults`, its own defaults for the settings that all of its
 kind have (`{"fraction": 0.0}`), and `check_run(params, run)`, which raises ValueError("key: ...") where the rest of a
@@ -38,7 +41,7 @@ Whoever parses a configuration that somebody else wrote says how far it may reac
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -71,6 +74,11 @@ class Plugin:
     @classmethod
     def check_run(cls, params: Any, run: Any) -> None:
         """Raise ValueError where `params` and the rest of the RunConfig `run` do not fit together."""
+
+    @classmethod
+    def shared_settings(cls, of_the_kind: Sequence[str]) -> Sequence[str]:
+        """Which of the settings that all of its kind share concern it: those that its YAML has. All unless told."""
+        return of_the_kind
 
     @classmethod
     def summary(cls) -> str:

@@ -1,6 +1,6 @@
 """What every attack is, and what its members know and share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -100,6 +100,12 @@ class Attack(Plugin):
             raise ValueError(
                 f"attack.stop_error_rise must be null for name={run.attack.name}, which does not accumulate"
             )
+
+    @classmethod
+    def shared_settings(cls, of_the_kind: Sequence[str]) -> Sequence[str]:
+        """When to stop accumulating concerns only those who do, in mode=stream."""
+        stops = "stream" in cls.modes and "accumulative" in cls.phases
+        return [key for key in of_the_kind if stops or key != "stop_error_rise"]
 
     def poison(self, team: Team, batch: StreamBatch, phase: Phase, model: nn.Module) -> StreamBatch:
         """What a member sends instead of its honest `batch`. The server's current `model` must not be changed.

@@ -55,6 +55,16 @@ class PluginSection(Section):
         """The keys that all plug-ins of the kind share, without those that choose one."""
         return [field for field in cls.model_fields if field not in _CHOOSING]
 
+    @classmethod
+    def foreign_keys(cls, given: Mapping[str, Any]) -> list[str]:
+        """The keys of `given` that the plug-in which it chooses does not have; none where it chooses none."""
+        try:
+            plugin = registry.REGISTRIES[cls.section].resolve(given["name"], given.get("factory"))
+        except (KeyError, ValueError):
+            return []
+        own = () if given["name"] == registry.CUSTOM else plugin.Params.model_fields
+        return [key for key in given if key not in (*cls.model_fields, *cls.old_names, *own)]
+
     @property
     def plugin(self) -> "type[registry.Plugin]":
         """The class that was chosen. Raises ConfigError where `resolving` kept it from being looked up."""

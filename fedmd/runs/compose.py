@@ -21,6 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedmd.config import ConfigError, RunConfig
+from fedmd.runs.options import installed_options, register_installed, rewritten, without_foreign
 from fedmd.runs.plan import Plan, read_plan
 
 _HERE = Path(__file__).resolve().parent.parent  # fedmd/
@@ -72,8 +73,14 @@ def config_dir() -> Path:
 
 
 def choices(group: str) -> list[str]:
-    """The options of a config group, e.g. choices("defense")."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+    """The options of a config group, e.g. choices("defense"), those of installed packages included; no old names."""
+    files = [path for path in (config_dir() / group).glob("*.yaml") if not _is_alias(path)]
+    return sorted({*(path.stem for path in files), *installed_options(group)})
+
+
+def _is_alias(path: Path) -> bool:
+    """Whether the file of an option is another name of one, as `fedmd.runs.options` makes them."""
+    return all(line.startswith(("#", "defaults: [")) for line in path.read_text().splitlines())
 
 
 def groups() -> list[str]:
@@ -162,7 +169,8 @@ def _valid(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) -> Co
         if isinstance(mapping.get(section), dict) and isinstance(mapping[section].get(key), str):
             paths = (Path(path).expanduser().absolute() for path in mapping[section][key].split(","))
             mapping[section][key] = ",".join(map(str, paths))
-    config = RunConfig.parse({str(key): value for key, value in mapping.items()})
+    typed = {override.partition("=")[0].lstrip("+") for override in map(rewritten, overrides)}
+    config = RunConfig.parse(without_foreign({str(key): value for key, value in mapping.items()}, typed))
     folder = _folder(composed, sweep=sweep, subdir=sweep)
     return Composed(config, folder, OmegaConf.to_yaml(job), tuple(overrides))
 
@@ -207,6 +215,8 @@ def _parse_sentence(error: Exception) -> str:
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
+    register_installed()
+    overrides = [rewritten(override) for override in overrides]
     parsed = _parse(overrides)
     for override in parsed:
         key = override.get_key_element()

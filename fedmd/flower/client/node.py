@@ -2,13 +2,14 @@
 
 Of the server's configuration it uses the batch size, within its own limit; in mode=update also `local` and which of
 fedmd's own models it is. It does not load data or import code that the server names; only a node that its owner made
-part of a red team goes on to the attack. Samples are sent without PyTorch, because SuperNode starts a new process for
-every message.
+part of a red team goes on to the attack, a built-in one or one of a package that is installed there. Samples are sent
+without PyTorch, because SuperNode starts a new process for every message.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flwr.app import Context
 
@@ -17,7 +18,11 @@ from fedmd.data.node_stream import REMEMBERED, next_samples, read_samples
 from fedmd.flower.client.handlers import make_client_app
 from fedmd.flower.wire.header import Request
 from fedmd.flower.wire.updates import ClientUpdate
+from fedmd.registry import resolving
 from fedmd.types import StreamBatch
+
+if TYPE_CHECKING:  # PyTorch, where a node attacks
+    from fedmd.attacks.coalition import Coalition
 
 
 class NodeClient:
@@ -43,9 +48,7 @@ class NodeClient:
         """Only to attack with it; for training it comes unasked."""
         if not self._node.red_team or self._config.mode == "update":
             return False
-        from fedmd.flower.client.attack import coalition_for
-
-        coalition = coalition_for(self._request, self._context)
+        coalition = self._coalition()
         return coalition.needs_model and self._node.client in coalition.members
 
     def batches(self) -> list[StreamBatch]:
@@ -57,9 +60,9 @@ class NodeClient:
             raise ValueError(f"{asked} samples are more than this node's max-samples={node.max_samples}")
         batch: Callable[[int, int], StreamBatch | None] = self._own_batch
         if node.red_team:
-            from fedmd.flower.client.attack import attacked_batches, coalition_for
+            from fedmd.flower.client.attack import attacked_batches
 
-            batch = attacked_batches(batch, request, coalition_for(request, self._context))
+            batch = attacked_batches(batch, request, self._coalition())
         rounds = range(request.round, request.round + request.batches)
         return [sent for round in rounds if (sent := batch(node.client, round)) is not None]
 
@@ -69,12 +72,19 @@ class NodeClient:
 
         update: Callable[[int], ClientUpdate] = partial(own_update, self._node, self._request, self._config)
         if self._node.red_team:
-            from fedmd.flower.client.attack import attacked_updates, coalition_for
+            from fedmd.flower.client.attack import attacked_updates
 
-            update = attacked_updates(update, self._request, coalition_for(self._request, self._context))
+            update = attacked_updates(update, self._request, self._coalition())
         if foreign := set(self._request.clients) - {self._node.client}:
             raise ValueError(f"this node speaks for client {self._node.client} alone, not for {sorted(foreign)}")
         return [update(client) for client in self._request.clients]
+
+    def _coalition(self) -> "Coalition":
+        """Of the server's configuration, whose factories are never imported. Raises ConfigError for attack=custom."""
+        from fedmd.flower.client.attack import coalition_for
+
+        with resolving("installed"):
+            return coalition_for(self._request, self._context)
 
     def _own_batch(self, client: int, round: int) -> StreamBatch | None:
         samples = next_samples(
