@@ -176,6 +176,11 @@ class Registry:
 
         return add
 
+    def base(self) -> Any:
+        """The class that plug-ins of the kind are subclasses of."""
+        module, _, name = self._base.partition(":")
+        return getattr(importlib.import_module(module), name)
+
     def names(self) -> list[str]:
         """What `resolve` knows, aliases left out, sorted: fedmd's own, then those of installed packages."""
         self._import_catalogue()
@@ -247,8 +252,7 @@ class Registry:
 
     def _checked(self, found: Any, said: str) -> type[Plugin]:
         """`found` as a plug-in of the kind: a subclass of the base, or what its `of_factory` makes of anything else."""
-        module, _, name = self._base.partition(":")
-        base = getattr(importlib.import_module(module), name)
+        base = self.base()
         if isinstance(found, type) and issubclass(found, base):
             plugin: type[Plugin] = found
             plugin.name, plugin.label = plugin.name or CUSTOM, plugin.label or plugin.name or found.__name__
@@ -256,7 +260,7 @@ class Registry:
         if hasattr(base, "of_factory"):
             made: type[Plugin] = base.of_factory(found)
             return made
-        raise ValueError(f"{said} must be a subclass of {module}.{name}")
+        raise ValueError(f"{said} must be a subclass of {self._base.replace(':', '.')}")
 
 
 ATTACKS = Registry("attack", "fedmd.attacks", "fedmd.attacks.base:Attack", "fedmd.attacks.catalogue")

@@ -1,6 +1,7 @@
 """Plug-ins: one class in one place is enough, wherever it comes from; and a node takes none that a server names."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,6 +25,7 @@ from fedmd.runs.compose import choices, compose, config_dir
 from fedmd.runs.options import option_files, plugin_sections
 from fedmd.types import Phase, StreamBatch
 from tests.golden.federate import federate
+from tests.golden.inline import identity
 from tests.golden.runs import RUNS
 
 Make = Callable[..., RunConfig]
@@ -73,17 +75,14 @@ def test_an_attack_is_added_in_exactly_one_place(registered: None, tmp_path: Pat
     assert metrics(tmp_path / "named") == metrics(tmp_path / "custom") != metrics(tmp_path / "honest")
 
 
-def test_no_attack_is_named_outside_its_own_file() -> None:
-    """But `none`, which is a word, and names of which other files speak of the idea, not of the plug-in."""
+def test_nobody_asks_which_attack_it_is() -> None:
+    """What differs between attacks is in their classes: no other file compares names, or imports one of them."""
     root = Path(sys.modules["fedmd"].__path__[0])
-    names = {plugin.name: plugin.__module__ for plugin in ATTACKS.own()} | {"custom": ""}
-    del names["none"], names["custom"]
     for path in root.rglob("*.py"):
-        text = path.read_text()
-        for name, module in names.items():
-            if path != root.parent / (module.replace(".", "/") + ".py"):
-                for quoted in (f'attack.name == "{name}"', f'"{name}":', f'name="{name}"', f'== "{name}"'):
-                    assert (name, quoted) == ("accumulative", f'== "{name}"') or quoted not in text, (path, quoted)
+        asking = re.findall(r"attack\.name\s*(?:==|!=|in\b|not in\b)", path.read_text())
+        catalogue = root / "attacks" / "catalogue"
+        imported = "fedmd.attacks.catalogue." in path.read_text()
+        assert not asking and (path.parent == catalogue or not imported), path
 
 
 @pytest.mark.parametrize("name", sorted(option_files()))
@@ -160,9 +159,10 @@ def test_a_node_imports_nothing_that_the_server_names(
     mapping["attack"] = {"name": "custom", "factory": factory, "fraction": 1.0, "params": {"command": "touch ran"}}
 
     def ask(content: RecordDict, kind: str) -> Message:
-        message = Message(content, 1, kind)
-        message.metadata.__dict__["_message_id"] = "request"
-        return app(message, Context(7, 1, node, RecordDict(), {}))
+        with identity():
+            message = Message(content, 1, kind)
+            message.metadata.__dict__["_message_id"] = "request"
+            return app(message, Context(7, 1, node, RecordDict(), {}))
 
     if red_team:
         with pytest.raises(ConfigError, match=r"attack\.name: custom was not looked up"):

@@ -39,9 +39,12 @@ class DataConfig(PluginSection):
 
     section: ClassVar[str] = "data"
 
-    augment: Literal["none", "crop", "crop_flip"] = "none"
-    splits: SplitConfig
-    partition: PartitionConfig
+    augment: Literal["none", "crop", "crop_flip"] = Field("none", description="none | crop | crop_flip; burn-in only")
+    splits: SplitConfig = Field(description="samples; the streams share the rest")
+    partition: PartitionConfig = Field(
+        PartitionConfig(name="iid"),
+        description="iid | dirichlet (alpha: concentration) | shards (classes_per_client)",
+    )
 
 
 class ShiftConfig(Section):

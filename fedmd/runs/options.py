@@ -89,11 +89,12 @@ def without_foreign(mapping: Mapping[str, Any], typed: set[str]) -> dict[str, An
 
 def _settings(section: type[PluginSection], plugin: type[Plugin] | None) -> Iterator[tuple[str, Any, str]]:
     """(key, default, comment) of an option; of the custom one without a plug-in."""
+    base = REGISTRIES[section.section].base()
     yield "name", CUSTOM if plugin is None else plugin.name, ""
     if plugin is None:
-        yield "factory", "???", "package.module:Class"
+        yield "factory", "???", "package.module:Class" + (", or a function" if hasattr(base, "of_factory") else "")
     keys = section.common_fields()
-    defaults: Mapping[str, object] = {} if plugin is None else plugin.defaults
+    defaults: Mapping[str, object] = (plugin or base).defaults
     for key in keys if plugin is None else plugin.shared_settings(keys):
         field = section.model_fields[key]
         yield key, defaults.get(key, _default(field)), field.description or ""

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Container, Mapping
 
+from fedmd.attacks.base import attack_of
 from fedmd.config import ConfigError, RunConfig
 from fedmd.report.files import COMPARISON, cell_folder, read_summary
 from fedmd.report.html.write import write_report
@@ -140,7 +141,7 @@ def write_results(study: StudyRuns, cells: Mapping[tuple[str, int], Cell]) -> No
 
 
 def _is_attacked(config: RunConfig) -> bool:
-    return config.attack.name != "none" and config.attack.fraction > 0
+    return bool(attack_of(config).phases) and config.attack.fraction > 0
 
 
 def _server_side(config: RunConfig) -> str:

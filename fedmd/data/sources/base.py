@@ -1,6 +1,7 @@
 """What every data source is, and the way from the configuration to an image set."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,15 @@ from fedmd.storage import digest
 from fedmd.types import ImageSet
 
 
+def splits(burn_in: int, trusted: int, attacker: int, test: int) -> dict[str, int]:
+    """Sizes of the parts, for a source's `defaults`."""
+    return {"burn_in": burn_in, "trusted": trusted, "attacker": attacker, "test": test}
+
+
 class DataSource(Plugin):
-    """A set of labelled images: a subclass decodes it."""
+    """A set of labelled images: a subclass decodes it. Its `defaults` are how it is divided and augmented."""
+
+    defaults: ClassVar = {"splits": splits(500, 100, 100, 300)}
 
     def identity(self) -> str:
         """What changes whenever `decode` would return something else, for it is not called again before."""

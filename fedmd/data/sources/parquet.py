@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from fedmd.config import ConfigError, Count, Section
 from fedmd.data.images import Samples
-from fedmd.data.sources.base import DataSource
+from fedmd.data.sources.base import DataSource, splits
 from fedmd.data.tables import Rows, check_columns, decode_rows
 from fedmd.registry import register_data
 from fedmd.storage import digest, file_digest
@@ -18,6 +18,8 @@ from fedmd.storage import digest, file_digest
 @register_data("parquet")
 class Parquet(DataSource):
     """Any Parquet file(s) with encoded images (PNG, JPEG, ...) and an integer label."""
+
+    defaults: ClassVar = {"augment": "crop_flip", "splits": splits(20000, 500, 500, 10000)}
 
     class Params(Section):
         """Which files, and which of their columns."""

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from fedmd.config import ConfigError, Section
 from fedmd.data.images import Samples
-from fedmd.data.sources.base import DataSource
+from fedmd.data.sources.base import DataSource, splits
 from fedmd.registry import register_data
 from fedmd.storage import digest, file_digest
 
@@ -54,6 +54,7 @@ class TorchvisionSet(DataSource):
     """One of them: training and test part in one."""
 
     published: ClassVar[Published]
+    defaults: ClassVar = {"splits": splits(6000, 500, 500, 5000)}
 
     class Params(Section):
         """Where its files are."""
@@ -119,15 +120,22 @@ class Mnist(TorchvisionSet):
 
 @register_data("fashion_mnist")
 class FashionMnist(TorchvisionSet):
-    """FashionMNIST: 70,000 pictures of clothes, 28x28 grey, 10 classes."""
+    """FashionMNIST: 70,000 pictures of clothes, 28x28 grey, 10 classes.
+
+    Debian's package dataset-fashion-mnist has the files: data.path=/usr/share/datasets/fashion-mnist
+    """
 
     published = Published("FashionMNIST", _IDX, "FashionMNIST/raw")
 
 
 @register_data("cifar10")
 class Cifar10(TorchvisionSet):
-    """CIFAR-10: 60,000 photos, 32x32 in colour, 10 classes, in the "python version" of its authors."""
+    """CIFAR-10: 60,000 photos, 32x32 in colour, 10 classes, in the "python version" of its authors.
 
+    As Parquet files: data=parquet.
+    """
+
+    defaults: ClassVar = {"augment": "crop_flip", "splits": splits(20000, 500, 500, 10000)}
     published = Published(
         "CIFAR10", (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"), "cifar-10-batches-py"
     )
@@ -135,8 +143,12 @@ class Cifar10(TorchvisionSet):
 
 @register_data("cifar100")
 class Cifar100(TorchvisionSet):
-    """CIFAR-100: 60,000 photos, 32x32 in colour, 100 classes, in the "python version" of its authors."""
+    """CIFAR-100: 60,000 photos, 32x32 in colour, 100 classes, in the "python version" of its authors.
 
+    As Parquet files: data=parquet.
+    """
+
+    defaults: ClassVar = {"augment": "crop_flip", "splits": splits(20000, 1000, 500, 10000)}
     published = Published("CIFAR100", ("train", "test", "meta"), "cifar-100-python")
 
 
@@ -144,6 +156,7 @@ class Cifar100(TorchvisionSet):
 class Svhn(TorchvisionSet):
     """SVHN: 99,289 house numbers (cropped digits), 32x32 in colour, 10 classes."""
 
+    defaults: ClassVar = {"augment": "crop", "splits": splits(20000, 500, 500, 10000)}  # a mirrored 2 is no digit
     published = Published("SVHN", ("train_32x32.mat", "test_32x32.mat"), ".")
 
 
