@@ -91,7 +91,7 @@ def read_updates(
     `expected`, whatever order they were sent in: robust strategies compare flattened models.
     """
     try:
-        claims = _claims(check_header(message, round), expected)
+        claims = _claims(check_header(message, round))
     except ValueError as error:
         return [], [Rejection(client, str(error)) for client in clients]
     updates: list[ClientUpdate] = []
@@ -116,7 +116,7 @@ def _key(client: int) -> str:
     return f"update.{client}"
 
 
-def _claims(header: ConfigRecord, expected: ExpectedUpdate) -> dict[int, tuple[object, object]]:
+def _claims(header: ConfigRecord) -> dict[int, tuple[object, object]]:
     """(examples, seconds) by client, as claimed."""
     columns = [header.get(name) for name in ("clients", "examples", "seconds")]
     if not all(isinstance(column, list) for column in columns):
