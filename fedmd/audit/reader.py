@@ -1,9 +1,12 @@
-"""Read a trail back, also while a server writes it; check its chain from the first record to the last."""
+"""Read a trail back, also while a server writes it; check its chain from the first record to the last.
+
+Each file is read in one transaction, hence as it was at one moment; all but the newest will never change.
+"""
 
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +70,7 @@ def find(folder: Path, seq: int) -> str | None:
 
 def is_void(folder: Path, seq: int) -> bool:
     """Whether a later rewind declared record `seq` void."""
-    return any(start < seq < end for start, end in _void_ranges(trail_files(folder)))
+    return any(start < seq < end for start, end in _void_ranges(trail_files(folder))[0])
 
 
 def read_live(folder: Path) -> Iterator[Record]:
@@ -77,9 +80,9 @@ def read_live(folder: Path) -> Iterator[Record]:
     """
     files = trail_files(folder)
     try:
-        void = _void_ranges(files)
+        void, last = _void_ranges(files)
         for file in files:
-            for record in _records(file):
+            for record in _records(file, last):
                 if record.entry.kind != "rewind" and not any(start < record.seq < end for start, end in void):
                     yield record
     except _UNREADABLE as error:
@@ -142,27 +145,38 @@ def _beginning(database: sqlite3.Connection) -> Position:
     return Position(int(row[0]) - 1, str(json.loads(row[1])["previous"]))
 
 
-def _void_ranges(files: list[Path]) -> list[tuple[int, int]]:
-    """(position, seq) of every rewind."""
-    ranges = []
+def _void_ranges(files: list[Path]) -> tuple[list[tuple[int, int]], int]:
+    """(position, seq) of every rewind up to the record that comes second: the last there is.
+
+    Who reads no further than to that record sees the trail of this moment, whatever is appended meanwhile.
+    """
+    ranges, last = [], 0
     for file in files:
         with _reading(file) as database:
             rewinds = "SELECT body FROM records WHERE json_extract(body, '$.kind') = 'rewind'"
             for (body,) in database.execute(rewinds):
                 entry = json.loads(body)
                 ranges.append((entry["position"], entry["seq"]))
-    return ranges
+            last = database.execute("SELECT max(seq) FROM records").fetchone()[0] or last
+    return ranges, last
 
 
-def _records(file: Path) -> Iterator[Record]:
+def _records(file: Path, last: int) -> Iterator[Record]:
     with _reading(file) as database:
-        for seq, body, digest in database.execute("SELECT seq, body, hash FROM records ORDER BY seq"):
+        found = database.execute("SELECT seq, body, hash FROM records WHERE seq <= ? ORDER BY seq", (last,))
+        for seq, body, digest in found:
             value = json.loads(body)
             yield Record(seq, value["time"], Entry.of(value), digest.decode())
 
 
-def _reading(file: Path) -> closing[sqlite3.Connection]:
-    """A connection that cannot write; text comes as bytes, for a damaged file may hold anything."""
-    database = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=30)
-    database.text_factory = bytes
-    return closing(database)
+@contextmanager
+def _reading(file: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that cannot write, and sees the file as it is when it first looks, until the block ends.
+
+    Text comes as bytes, for a damaged file may hold anything.
+    """
+    address = f"{file.absolute().as_uri()}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True, timeout=30, isolation_level=None)) as database:
+        database.text_factory = bytes
+        database.execute("BEGIN")
+        yield database
