@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedmd.audit.entry import Entry
+from fedmd.audit.entries import Entry
 from fedmd.audit.reader import Broken, Intact, read_live, trail_files, verify
 from fedmd.audit.trail import FOLDER, AuditTrail
 from fedmd.cli import main as cli

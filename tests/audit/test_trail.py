@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmd.audit.chain import Position
-from fedmd.audit.entry import Entry
+from fedmd.audit.entries import Entry
 from fedmd.audit.reader import Broken, Intact, read_live, trail_files, verify
 from fedmd.audit.trail import AuditTrail
 
@@ -246,7 +246,7 @@ def test_kill_9_leaves_whole_rounds(tmp_path: Path) -> None:
         """
         import sys
         from pathlib import Path
-        from fedmd.audit.entry import Entry
+        from fedmd.audit.entries import Entry
         from fedmd.audit.trail import AuditTrail
         with AuditTrail(Path(sys.argv[1])) as trail:
             for round in range(10**6):

@@ -1,25 +1,25 @@
 """`fedmd quarantine` on a run folder made in this process: client 1 calls everything a 9, and is caught."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fedmd.rounds.learner import OnlineLearner
-from fedmd.rounds.services import guarding, save_models
+from torch import nn
 
 from fedmd.audit import release_requests as requests
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.cli import main as cli
 from fedmd.cli.quarantine import inmates
 from fedmd.config import RunConfig
-from fedmd.data.cache import default_cache_dir
-from fedmd.data.federated import load_federated_data
 from fedmd.defense.samples.outputs import ModelOutputs
-from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Placement
+from fedmd.rounds.gate import open_gate
+from fedmd.rounds.loop import run_rounds
+from fedmd.rounds.records import Collected
+from fedmd.rounds.stream import StreamServer
+from fedmd.training.setup import set_up
 from fedmd.types import StreamBatch
 
 ROUNDS, BATCH = 3, 8
@@ -37,27 +37,27 @@ def folder(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
             "model": {"name": "cnn", "width": 2},
             "data.splits": {"burn_in": 60, "trusted": 100, "attacker": 20, "test": 30},
             "stream.batch_size": BATCH,
+            **{f"stream.{phase}_rounds": 0 for phase in ("accumulative", "trigger", "recovery")},
+            "stream.clean_rounds": ROUNDS,
             "quarantine": {"name": "evidence", "limit": 5.0},
             "defense.name": "drop",
         }
     )
-    data, placement = load_federated_data(config), Placement.of(config.runtime)
-    cache = default_cache_dir(config.runtime.cache_dir)
-    trained = burn_in(config, data.images, data.split, placement=placement, cache_dir=cache)
-    learner = OnlineLearner(config, data.images, data.split, trained, placement)
-    learner.pipeline.detector = label
     run = tmp_path / "run"
-    with guarding(config, run) as guard:
-        for round in range(ROUNDS):
-            honest, other = (data.streams.batch(client, round) for client in (0, 1))
-            nines = StreamBatch(1, round, other.images, np.full(BATCH, 9))
-            admitted = guard.admit(round, (honest, nines))
-            judged = learner.judge(admitted.heard)
-            settled = guard.settle(admitted, judged, learner.pipeline.steps, learner.trusted_scores)
-            assert settled.judged is not None
-            learner.step(settled.judged)
-    save_models(learner, run)
-    (run / "summary.json").write_text(json.dumps({"config": json.loads(config.to_json())}))
+    setup = set_up(config)
+    server = StreamServer(setup)
+    server.pipeline.detector = label
+
+    def collect(round: int, clients: Sequence[int], net: nn.Module) -> Collected[StreamBatch]:
+        honest, other = (setup.data.streams.batch(client, round) for client in (0, 1))
+        return Collected((honest, StreamBatch(1, round, other.images, np.full(BATCH, 9))), (), 0)
+
+    with open_gate(config, run, server) as gate:
+        list(run_rounds(config, server, collect, gate, lambda round: "clean"))
+    server.save_models(run)
+    (run / "summary.json").write_text(
+        json.dumps({"config": json.loads(config.to_json()), "detection": {}, "wall_s": {}})
+    )
     return run
 
 

@@ -250,7 +250,7 @@ def test_the_quarantine_command(
     run({**SCREENED, **EVIDENCE}, spoil={BAD: torn})
     folder = tmp_path / "0"
     config = make_config({**small_updates, **SCREENED, **EVIDENCE})
-    (folder / "summary.json").write_text(json.dumps({"config": json.loads(config.to_json())}))
+    (folder / "summary.json").write_text(json.dumps({"config": json.loads(config.to_json()), "detection": {}, "wall_s": {}}))
 
     def call(*arguments: object) -> tuple[int, str]:
         with pytest.raises(SystemExit) as caught:

@@ -1,235 +1,214 @@
-"""A session that is cut off at any round and goes on from a checkpoint file ends as one that was left in peace."""
+"""A run of either mode that is cut off at any round and goes on from a checkpoint ends as one left in peace."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from fedmd.audit.entry import Entry
-from fedmd.rounds.learner import OnlineLearner
-from fedmd.rounds.services import guarding
-from fedmd.rounds.session import Collected, is_checkpoint_due, run_session
-from torch import nn
 
 from fedmd.audit import release_requests as requests
+from fedmd.audit.entries import Entry
 from fedmd.audit.quarantine_store import contents
-from fedmd.audit.reader import Intact, read_live, verify
-from fedmd.config import ConfigError, RunConfig
-from fedmd.data.cache import default_cache_dir
-from fedmd.data.federated import load_federated_data
-from fedmd.defense.samples.outputs import ModelOutputs
-from fedmd.rounds.gate import Guard
+from fedmd.audit.reader import Intact, verify
+from fedmd.config import ConfigError
+from fedmd.defense.quarantine import Quarantine
+from fedmd.rounds.gate import Gate
+from fedmd.rounds.loop import is_checkpoint_due
 from fedmd.storage import Saved, load_tree, save_tree
-from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Placement
-from fedmd.types import RoundReport, StreamBatch
+from fedmd.types import RoundReport
+from tests.rounds.federation import BAD, MODES, Federation, same
 
-Make = Callable[..., RunConfig]
+Build = Callable[..., Federation]
 ROUNDS = 6
-CHANGES: dict[str, Any] = {
-    "model": {"name": "cnn", "width": 4},
-    "data.splits": {"burn_in": 200, "trusted": 100, "attacker": 20, "test": 30},
-    "stream.batch_size": 8,
-    "defense": {"name": "dsc", "rivals": False},
-    "quarantine": {"name": "evidence", "limit": 5.0, "rounds": 2, "max_rounds": 1},
+CHANGES: dict[str, dict[str, Any]] = {
+    "stream": {
+        "defense": {"name": "dsc", "rivals": False},
+        "history": {"name": "lag", "lag": 2},
+        "quarantine": {"name": "evidence", "limit": 5.0, "rounds": 2, "max_rounds": 1},
+    },
+    "update": {
+        "history": {"name": "lag", "lag": 2},
+        "quarantine": {**MODES["update"]["quarantine"], "rounds": 2, "max_rounds": 1},
+    },
 }
-HISTORIES = [{"name": "snapshot"}, {"name": "lag", "lag": 2}, {"name": "ema", "decay": 0.5}]
-
-
-def label(outputs: ModelOutputs) -> torch.Tensor:
-    """Scores that are known in advance, so that client 2, who calls everything a 9, is caught."""
-    return outputs.labels.float()
 
 
 class Crash(Exception):
     """Instead of SIGKILL: nothing after it runs but `with` blocks, which only close files."""
 
 
-class Server:
+class Process:
     """What one process would hold; a second one in the same folder knows only what is on disk."""
 
-    def __init__(self, config: RunConfig, folder: Path) -> None:
-        self.config, self.folder, self.file = config, folder, folder / "state"
-        self.data = load_federated_data(config)
-        cache = default_cache_dir(config.runtime.cache_dir)
-        trained = burn_in(config, self.data.images, self.data.split, placement=Placement(), cache_dir=cache)
-        self.learner = OnlineLearner(config, self.data.images, self.data.split, trained, Placement())
-        self.learner.pipeline.detector = label
-        self.guard: Guard | None = None
-
-    def __call__(self, round: int, clients: Sequence[int], model: nn.Module) -> Collected:
-        batches = [self.data.streams.batch(client, round) for client in clients]
-        spoilt = [replace(b, labels=np.full_like(b.labels, 9)) if b.client == 2 and round < 4 else b for b in batches]
-        return Collected(tuple(StreamBatch(b.client, round, b.images, b.labels, "h") for b in spoilt), (), 1)
+    def __init__(self, run: Federation, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        self.run, self.folder, self.file = run, folder, folder / "state"
+        run.folder = folder
 
     def go(self, before: Callable[[int], None] = lambda done: None) -> list[RoundReport]:
         """The rounds from the checkpoint on; `before(done)` is called before each checkpoint is made."""
         saved: Saved | None = load_tree(self.file) if self.file.exists() else None
         first = saved["done"] if saved else 0
         if saved:
-            self.learner.restore(saved["learner"])
-        reports = []
-        with guarding(self.config, self.folder, saved and saved["guard"], first) as guard:
-            for result in run_session(self.config, self.learner, self, lambda round: "clean", guard, first=first):
-                reports.append(result.report)
-                before(done := result.report.round + 1)
-                if is_checkpoint_due(self.config, done):
-                    state = {"done": done, "learner": self.learner.state(), "guard": guard.state()}
-                    save_tree(self.file, state)
+            self.run.server.restore(saved["server"])
+        reports, gates = [], list[Gate[Any]]()
+        for result in self.run.rounds(saved=saved and saved["gate"], first=first, on_gate=gates.append):
+            reports.append(result.report)
+            before(done := result.report.round + 1)
+            if is_checkpoint_due(self.run.config, done):
+                save_tree(self.file, {"done": done, "server": self.run.server.state(), "gate": gates[0].state()})
         return reports
 
-    def entries(self) -> list[Entry]:
-        return [record.entry for record in read_live(self.folder / "audit")]
+    def stored(self) -> dict[tuple[int, int], bytes]:
+        """The quarantine store by (client, round)."""
+        return {(kept.client, kept.round): kept.path.read_bytes() for kept in contents(self.folder / "quarantine")}
 
-    def shelf(self) -> dict[tuple[int, int], bytes]:
-        return {(k.client, k.round): k.path.read_bytes() for k in contents(self.folder / "quarantine")}
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def process(in_mode: Build, tmp_path: Path) -> Start:
+    """`process(mode, folder)`: client BAD misbehaves until round 4."""
+
+    def start(mode: str, folder: str, changes: dict[str, Any] | None = None) -> Process:
+        return Process(in_mode(mode, {**CHANGES[mode], **(changes or {})}, bad_in=range(4)), tmp_path / folder)
+
+    return start
+
+
+def stop(at: int) -> Callable[[int], None]:
+    """Crash when so many rounds are done."""
+
+    def crash(done: int) -> None:
+        if done == at:
+            raise Crash
+
+    return crash
 
 
 def told(report: RoundReport) -> Any:
     """Everything about a round but its times."""
     verdicts = report.verdicts
     return (
-        report.round, report.accuracy, report.loss, report.rejections, report.quarantined, verdicts.threshold,
-        verdicts.drift, None if verdicts.discrepancy is None else verdicts.discrepancy.tolist(),
-        verdicts.before.tolist(), verdicts.after.tolist(), verdicts.actions.tolist(),
+        report.round, report.phase, report.accuracy, report.loss, report.rejections, report.quarantined,
+        report.clients.tolist(), verdicts.threshold, verdicts.drift,
+        None if verdicts.discrepancy is None else verdicts.discrepancy.tolist(),
+        verdicts.before.tolist(), [str(value) for value in verdicts.after], verdicts.actions.tolist(),
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("every", "history"), [*((1, history) for history in HISTORIES), (2, HISTORIES[1])], ids=str)
-def test_cut_off_after_any_round(make_config: Make, tmp_path: Path, every: int, history: dict[str, Any]) -> None:
+HISTORIES = [
+    *(("stream", 1, {"name": name, **more}) for name, more in (("snapshot", {}), ("lag", {"lag": 2}))),
+    ("stream", 1, {"name": "ema", "decay": 0.5}),
+    ("stream", 2, {"name": "lag", "lag": 2}),
+    ("update", 1, {"name": "lag_and_start", "lag": 2}),
+    ("update", 1, {"name": "ema", "decay": 0.5}),
+    ("update", 2, {"name": "lag", "lag": 2}),
+]
+
+
+@pytest.mark.parametrize(("mode", "every", "history"), HISTORIES, ids=str)
+def test_cut_off_after_any_round(process: Start, mode: str, every: int, history: dict[str, Any]) -> None:
     """Twice: before the checkpoint of round `cut` is made, and, after going on, before that of the last round.
 
     With a checkpoint every other round, a whole round with its step, its evictions and its records is repeated.
     """
-    config = make_config({**CHANGES, "history": history, "runtime.checkpoint_every": every})
-    (tmp_path / "whole").mkdir()
-    whole = Server(config, tmp_path / "whole")
+    changes = {"history": history, "runtime.checkpoint_every": every}
+    whole = process(mode, "whole", changes)
     expected = [told(report) for report in whole.go()]
-    assert {e.action for e in whole.entries() if e.kind == "quarantine"} == {"quarantined", "released", "evicted"}
-    assert [kept for kept in whole.shelf()] == [(2, 5)]  # caught again in round 3, when its time was over
-
-    def stop(at: int) -> Callable[[int], None]:
-        def crash(done: int) -> None:
-            if done == at:
-                raise Crash
-
-        return crash
-
+    entries = whole.run.entries()
+    assert {e.action for e in entries if e.kind == "quarantine"} == {"quarantined", "released", "evicted"}
+    assert list(whole.stored()) == [(BAD, 5)]  # again in quarantine in round 3, when its time was over
     for cut in (1, 3, 5):
-        folder = tmp_path / f"cut-{cut}"
-        folder.mkdir()
         for at in (cut, ROUNDS):
             with pytest.raises(Crash):
-                Server(config, folder).go(stop(at))
-        last = Server(config, folder)
+                process(mode, f"cut-{cut}", changes).go(stop(at))
+        last = process(mode, f"cut-{cut}", changes)
         reports = last.go()
         assert [told(report) for report in reports] == expected[-len(reports) :]
-        assert last.entries() == whole.entries() and last.shelf() == whole.shelf()
-        assert isinstance(verify(folder / "audit"), Intact)
-        for name, tensor in whole.learner.model.state_dict().items():
-            assert torch.equal(tensor, last.learner.model.state_dict()[name])
+        assert last.run.entries() == entries and last.stored() == whole.stored()
+        assert isinstance(verify(last.folder / "audit"), Intact)
+        assert same(whole.run.weights(), last.run.weights())
 
 
-@pytest.mark.parametrize("part", ["model", "momentum", "pipeline", "guard"])
-def test_each_part_of_the_state_matters(make_config: Make, tmp_path: Path, part: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "part"),
+    [
+        *(("stream", part) for part in ("model", "momentum", "pipeline", "gate")),
+        *(("update", part) for part in ("aggregator", "histories", "gate")),
+    ],
+)
+def test_each_part_of_the_state_matters(process: Start, mode: str, part: str) -> None:
     """What this file compares would notice if one of them were forgotten."""
-    config = make_config({**CHANGES, "history": HISTORIES[1]})
-    servers = []
-    for name in ("whole", "forgetful"):
-        (tmp_path / name).mkdir()
-        servers.append(Server(config, tmp_path / name))
-    expected = [told(report) for report in servers[0].go()]
-
-    def crash(done: int) -> None:
-        if done == 3:
-            raise Crash
-
+    expected = [told(report) for report in process(mode, "whole").go()]
     with pytest.raises(Crash):
-        servers[1].go(crash)
-    fresh = Server(config, tmp_path / "forgetful")
+        process(mode, "forgetful").go(stop(3))
+    fresh = process(mode, "forgetful")
     saved = load_tree(fresh.file)
-    if part == "guard":
-        saved["guard"]["quarantine"] = Guard().quarantine.state()
+    if part == "gate":
+        saved["gate"]["quarantine"] = Quarantine().state()
     else:
-        saved["learner"][part] = Server(config, tmp_path / "forgetful").learner.state()[part]
+        saved["server"][part] = process(mode, "new").run.server.state()[part]
     save_tree(fresh.file, saved)
     assert [told(report) for report in fresh.go()] != expected[2:]
 
 
-@pytest.fixture
-def quarantined_for_good(make_config: Make) -> RunConfig:
-    return make_config({**CHANGES, "quarantine": {**CHANGES["quarantine"], "rounds": None, "limit": 12.0}})
+# -- release requests, and a trail that is not there ----------------------------------------------------------------
+
+FOR_GOOD: dict[str, Any] = {"quarantine": {**CHANGES["stream"]["quarantine"], "rounds": None, "limit": 12.0}}
 
 
-def caught_in(entries: Sequence[Entry]) -> int:
-    """The round in which client 2 was."""
+def quarantined_in(entries: Sequence[Entry]) -> int:
+    """The round in which client BAD was."""
     return next(
         e.round for e in entries if e.action == "quarantined" and e.kind == "quarantine" and e.round is not None
     )
 
 
-def test_a_request_is_not_lost_with_the_round_that_caught_the_client(
-    quarantined_for_good: RunConfig, tmp_path: Path
-) -> None:
+def test_a_request_is_not_lost_with_the_round_that_put_the_client_there(process: Start, tmp_path: Path) -> None:
     """Killed before the checkpoint that knows of it: the round is repeated, and the request is not stale."""
-    peace = Server(quarantined_for_good, tmp_path / "peace")
-    peace.folder.mkdir()
+    peace = process("stream", "peace", FOR_GOOD)
     peace.go()
-    since = caught_in(peace.entries())
+    since = quarantined_in(peace.run.entries())
     assert since > 0  # there is a checkpoint before it
+    folder = tmp_path / "asked" / "quarantine"
 
     def ask_and_crash(done: int) -> None:
         if done == since + 1:
-            requests.request_release(tmp_path / "quarantine", 2, since)
+            requests.request_release(folder, BAD, since)
             raise Crash
 
     with pytest.raises(Crash):
-        Server(quarantined_for_good, tmp_path).go(ask_and_crash)
-    server = Server(quarantined_for_good, tmp_path)
-    server.go()
-    assert [(e.round, e.client) for e in server.entries() if e.action == "released"] == [(since + 1, 2)]
-    assert requests.pending(tmp_path / "quarantine") == frozenset()
+        process("stream", "asked", FOR_GOOD).go(ask_and_crash)
+    again = process("stream", "asked", FOR_GOOD)
+    again.go()
+    assert [(e.round, e.client) for e in again.run.entries() if e.action == "released"] == [(since + 1, BAD)]
+    assert requests.pending(folder) == frozenset()
 
 
-def test_a_request_is_not_lost_with_the_round_that_fulfilled_it(
-    quarantined_for_good: RunConfig, tmp_path: Path
-) -> None:
-    config = quarantined_for_good
+def test_a_request_is_not_lost_with_the_round_that_fulfilled_it(process: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "asked" / "quarantine"
 
     def ask_and_crash(done: int) -> None:
         if done == 4:
             raise Crash
         if done == 3:
-            requests.request_release(tmp_path / "quarantine", 2, since=1)
+            requests.request_release(folder, BAD, since=1)
 
     with pytest.raises(Crash):
-        Server(config, tmp_path).go(ask_and_crash)
-    assert requests.pending(tmp_path / "quarantine") == {(2, 1)}  # round 3 let the client go, and was not to last
-    server = Server(config, tmp_path)
-    server.go()
-    released = [e for e in server.entries() if e.action == "released"]
-    assert [(e.round, e.client) for e in released] == [(3, 2)]
-    assert requests.pending(tmp_path / "quarantine") == frozenset()
+        process("stream", "asked", FOR_GOOD).go(ask_and_crash)
+    assert requests.pending(folder) == {(BAD, 1)}  # round 3 let the client go, and was not to last
+    again = process("stream", "asked", FOR_GOOD)
+    again.go()
+    assert [(e.round, e.client) for e in again.run.entries() if e.action == "released"] == [(3, BAD)]
+    assert requests.pending(folder) == frozenset()
 
 
-def test_a_trail_that_lacks_what_the_checkpoint_saw_is_refused(make_config: Make, tmp_path: Path) -> None:
-    server = Server(make_config(CHANGES), tmp_path)
-    server.go()
-    for file in (tmp_path / "audit").iterdir():
+def test_a_trail_that_lacks_what_the_checkpoint_saw_is_refused(process: Start, mode: str) -> None:
+    run = process(mode, "lost")
+    run.go()
+    for file in (run.folder / "audit").iterdir():
         file.unlink()
     with pytest.raises(ConfigError, match=r"resume: .*has no record"):
-        Server(make_config(CHANGES), tmp_path).go()
-
-
-@pytest.mark.parametrize(
-    ("every", "per_reply", "due"),
-    [(1, 1, {1, 2, 3, 4, 5, 6}), (4, 1, {4, 6}), (0, 1, {1, 2, 3, 4, 5, 6}), (1, 2, {2, 4, 6}), (3, 2, {4, 6})],
-)
-def test_a_checkpoint_is_made_only_between_replies(
-    make_config: Make, every: int, per_reply: int, due: set[int]
-) -> None:
-    config = make_config({"runtime.checkpoint_every": every, "federation.batches_per_reply": per_reply})
-    assert {done for done in range(1, ROUNDS + 1) if is_checkpoint_due(config, done)} == due
+        process(mode, "lost").go()

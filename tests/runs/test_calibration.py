@@ -6,26 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fedmd.rounds.learner import OnlineLearner
 
 from fedmd.cli.main import main
 from fedmd.config import ConfigError, RunConfig
-from fedmd.data.cache import default_cache_dir
 from fedmd.data.clients import sample_clients
 from fedmd.data.federated import load_federated_data
+from fedmd.rounds.stream import StreamServer
 from fedmd.runs.calibration import calibrate
-from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Placement
+from fedmd.training.setup import set_up
 
 Make = Callable[..., RunConfig]
 SETTING = {"defense.name": "drop", "threshold.fpr": 0.2, "model": {"name": "cnn", "width": 2}}
 
 
-def learner_of(config: RunConfig) -> OnlineLearner:
-    data, placement = load_federated_data(config), Placement.of(config.runtime)
-    cache = default_cache_dir(config.runtime.cache_dir)
-    trained = burn_in(config, data.images, data.split, placement=placement, cache_dir=cache)
-    return OnlineLearner(config, data.images, data.split, trained, placement)
+def server_of(config: RunConfig) -> StreamServer:
+    return StreamServer(set_up(config))
 
 
 def calibrated(config: RunConfig, file: Path, make: Make, **changes: object) -> RunConfig:
@@ -41,11 +36,13 @@ def test_thresholds_are_limits_of_the_scores_of_an_undefended_run(
     file = tmp_path / "thresholds.json"
     (found,) = calibrate(config, file, confidence=0.8, window=None)
 
-    plain = learner_of(make_config({**SETTING, "defense.name": "none"}))
+    plain = server_of(make_config({**SETTING, "defense.name": "none"}))
     streams, scores = load_federated_data(config).streams, []
     for round in range(config.stream.rounds):
         batches = [streams.batch(client, round) for client in sample_clients(config, round)]
-        before = plain.learn(batches).screened.verdicts.before.reshape(5, 4)  # clients x samples
+        judged = plain.judge(batches)
+        plain.learn(judged)
+        before = judged.verdicts.before.reshape(5, 4)  # clients x samples
         scores += {
             "per_sample": before.ravel().tolist(),
             "per_client": before.mean(axis=1).tolist(),
@@ -62,7 +59,7 @@ def test_the_server_uses_each_steps_threshold_and_then_the_last(make_config: Mak
     config = make_config(SETTING)
     found = calibrate(config, file, confidence=0.9, window=0)
     assert len(found) == 6
-    threshold = learner_of(calibrated(config, file, make_config)).pipeline.threshold
+    threshold = server_of(calibrated(config, file, make_config)).pipeline.threshold
     never = lambda: pytest.fail("the trusted set is not asked")  # noqa: E731
     assert [threshold(step, never) for step in range(6)] == [limit.tolerance for limit in found]
     assert threshold(1000, never) == found[-1].tolerance
@@ -86,14 +83,14 @@ def test_another_setting_is_refused_in_one_sentence(
     config = make_config(SETTING)
     calibrate(config, file, confidence=0.9, window=None)
     with pytest.raises(ConfigError, match=rf"^threshold\.path: .* was calibrated for {named}=.*; run fedmd calibrate"):
-        learner_of(calibrated(config, file, make_config, **change))
+        server_of(calibrated(config, file, make_config, **change))
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"format": 1, "thresholds": [], "valid_for": {}}', '{"format": 2}'])
 def test_files_that_are_none(make_config: Make, tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ConfigError, match=r"^threshold\.path: .* is no file of fedmd calibrate"):
-        learner_of(calibrated(make_config(SETTING), tmp_path / "x.json", make_config))
+        server_of(calibrated(make_config(SETTING), tmp_path / "x.json", make_config))
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The shelf: what is put there comes back, and the oldest goes first."""
+"""The quarantine store: what is put there comes back, and the oldest goes first."""
 
 from pathlib import Path
 
@@ -6,30 +6,30 @@ import pytest
 import torch
 
 from fedmd.audit import release_requests as requests
-from fedmd.audit.quarantine_store import Shelf, contents, discard
+from fedmd.audit.quarantine_store import QuarantineStore, contents, discard
 from fedmd.storage import CheckpointError
 
 TENSORS = {"images": torch.arange(48, dtype=torch.uint8).reshape(3, 1, 4, 4), "labels": torch.tensor([1, 0, 2])}
 
 
-def places(shelf: Shelf) -> list[tuple[int, int]]:
-    return [(kept.client, kept.round) for kept in contents(shelf.folder)]
+def places(store: QuarantineStore) -> list[tuple[int, int]]:
+    return [(kept.client, kept.round) for kept in contents(store.folder)]
 
 
 def test_what_is_put_comes_back(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, max_rounds=9, max_bytes=10**6)
-    shelf.put(7, 12, TENSORS)
+    store = QuarantineStore(tmp_path, max_rounds=9, max_bytes=10**6)
+    store.put(7, 12, TENSORS)
     (kept,) = contents(tmp_path)
     assert (kept.client, kept.round, kept.bytes) == (7, 12, kept.path.stat().st_size)
     back = kept.load()
     assert list(back) == list(TENSORS) and all(torch.equal(back[name], TENSORS[name]) for name in TENSORS)
-    assert not shelf.surplus()
-    shelf.put(7, 12, TENSORS)  # a round that is repeated after a crash
-    assert places(shelf) == [(7, 12)]
+    assert not store.surplus()
+    store.put(7, 12, TENSORS)  # a round that is repeated after a crash
+    assert places(store) == [(7, 12)]
 
 
 def test_a_damaged_file_is_no_batch(tmp_path: Path) -> None:
-    Shelf(tmp_path, max_rounds=9, max_bytes=10**6).put(7, 12, TENSORS)
+    QuarantineStore(tmp_path, max_rounds=9, max_bytes=10**6).put(7, 12, TENSORS)
     (kept,) = contents(tmp_path)
     kept.path.write_bytes(kept.path.read_bytes()[:40])
     with pytest.raises(CheckpointError):
@@ -37,25 +37,25 @@ def test_a_damaged_file_is_no_batch(tmp_path: Path) -> None:
 
 
 def test_rounds_are_bounded(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, max_rounds=2, max_bytes=10**6)
+    store = QuarantineStore(tmp_path, max_rounds=2, max_bytes=10**6)
     for client, round in ((1, 3), (2, 3), (1, 9), (2, 11)):
-        shelf.put(client, round, TENSORS)
-    surplus = shelf.surplus()
+        store.put(client, round, TENSORS)
+    surplus = store.surplus()
     assert [(kept.client, kept.round) for kept in surplus] == [(1, 3), (2, 3)]
     discard(surplus)
     discard(surplus)  # deleting again after a crash is no error
-    assert places(shelf) == [(1, 9), (2, 11)] and not shelf.surplus()
+    assert places(store) == [(1, 9), (2, 11)] and not store.surplus()
 
 
 @pytest.mark.parametrize(("room", "left"), [(0, 0), (1, 1), (2.5, 2), (9, 4)])
 def test_bytes_are_bounded(tmp_path: Path, room: float, left: int) -> None:
-    Shelf(tmp_path, max_rounds=1, max_bytes=1).put(0, 0, TENSORS)
+    QuarantineStore(tmp_path, max_rounds=1, max_bytes=1).put(0, 0, TENSORS)
     (one,) = contents(tmp_path)
-    shelf = Shelf(tmp_path, max_rounds=99, max_bytes=int(room * one.bytes) or 1)
+    store = QuarantineStore(tmp_path, max_rounds=99, max_bytes=int(room * one.bytes) or 1)
     for round in (1, 2, 3):
-        shelf.put(0, round, TENSORS)
-    discard(shelf.surplus())
-    assert places(shelf) == [(0, round) for round in range(4 - left, 4)]
+        store.put(0, round, TENSORS)
+    discard(store.surplus())
+    assert places(store) == [(0, round) for round in range(4 - left, 4)]
 
 
 def test_strange_files_are_left_alone(tmp_path: Path) -> None:
@@ -66,13 +66,13 @@ def test_strange_files_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_was_half_written_goes_and_the_others_stay(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, max_rounds=4, max_bytes=10**6)
-    shelf.tidy()  # there is no folder yet
-    shelf.put(1, 0, TENSORS)
+    store = QuarantineStore(tmp_path, max_rounds=4, max_bytes=10**6)
+    store.tidy()  # there is no folder yet
+    store.put(1, 0, TENSORS)
     half = tmp_path / "client-1" / ".round-000001.safetensors.12.ab.tmp"
     half.write_text("half")
-    shelf.tidy()
-    assert not half.exists() and places(shelf) == [(1, 0)]
+    store.tidy()
+    assert not half.exists() and places(store) == [(1, 0)]
 
 
 def test_requests(tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_requests(tmp_path: Path) -> None:
     (folder / "release-x").touch()
     assert requests.pending(folder) == {(3, 5), (12, 5)}
     requests.request_release(folder, 12, since=8)  # it was let go and caught again meanwhile
-    requests.settle(folder, [(3, 5), (12, 5), (99, 0)])
+    requests.discard(folder, [(3, 5), (12, 5), (99, 0)])
     assert requests.pending(folder) == {(12, 8)}
     (folder / "release-4").touch()  # by hand
     assert requests.pending(folder) == {(12, 8), (4, -1)}
