@@ -147,7 +147,7 @@ def test_lost_clients_cost_only_their_own_messages(in_mode: Build, mode: str) ->
 
 def test_a_rounds_seconds_are_told_by_stage(in_mode: Build, mode: str) -> None:
     (report, *_) = [result.report for result in in_mode(mode).rounds()]
-    stages = {"stream": {"screening", "rivals", "correction"}, "update": {"screening"}}
+    stages = {"stream": {"screening", "baselines", "correction"}, "update": {"screening"}}
     assert set(report.wall_s) == {"transport", "guard", *stages[mode], "step", "evaluation"}
     assert all(seconds >= 0 for seconds in report.wall_s.values())
 

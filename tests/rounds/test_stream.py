@@ -83,10 +83,10 @@ def test_every_sample_is_scored_by_every_detector_unless_told(federation: Build)
         "historical_loss", "current_loss", "confidence", "pixel_distance", "kernel_density", "lid", "mahalanobis",
     }  # fmt: skip
     watched = federation().rounds()
-    alone = federation({"defense": {"name": "none", "rivals": False}}).rounds()
+    alone = federation({"defense": {"name": "none", "baselines": False}}).rounds()
     for result, plain in zip(watched, alone, strict=True):
-        assert set(result.report.verdicts.rivals) == expected and plain.report.verdicts.rivals == {}
-        assert all(len(scores) == 20 for scores in result.report.verdicts.rivals.values())
+        assert set(result.report.verdicts.baselines) == expected and plain.report.verdicts.baselines == {}
+        assert all(len(scores) == 20 for scores in result.report.verdicts.baselines.values())
         assert np.array_equal(result.report.verdicts.before, plain.report.verdicts.before)
         assert (result.report.loss, result.report.accuracy) == (plain.report.loss, plain.report.accuracy)
 
