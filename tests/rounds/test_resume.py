@@ -22,7 +22,7 @@ Build = Callable[..., Federation]
 ROUNDS = 6
 CHANGES: dict[str, dict[str, Any]] = {
     "stream": {
-        "defense": {"name": "dsc", "baselines": False},
+        "defense": {"name": "dsc", "rivals": False},
         "history": {"name": "lag", "lag": 2},
         "quarantine": {"name": "evidence", "limit": 5.0, "rounds": 2, "max_rounds": 1},
     },

@@ -83,7 +83,7 @@ def test_every_sample_is_scored_by_every_detector_unless_told(federation: Build)
         "historical_loss", "current_loss", "confidence", "pixel_distance", "kernel_density", "lid", "mahalanobis",
     }  # fmt: skip
     watched = federation().rounds()
-    alone = federation({"defense": {"name": "none", "baselines": False}}).rounds()
+    alone = federation({"defense": {"name": "none", "rivals": False}}).rounds()
     for result, plain in zip(watched, alone, strict=True):
         assert set(result.report.verdicts.baselines) == expected and plain.report.verdicts.baselines == {}
         assert all(len(scores) == 20 for scores in result.report.verdicts.baselines.values())
