@@ -24,7 +24,7 @@ from fedmd.storage import digest, file_digest
 
 
 @dataclass(frozen=True)
-class Published:
+class FileLayout:
     """A class of torchvision.datasets, the files it reads, and where they lie below its root folder."""
 
     kind: str
@@ -53,7 +53,7 @@ _IDX = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-
 class TorchvisionSet(DataSource):
     """One of them: training and test part in one."""
 
-    published: ClassVar[Published]
+    layout: ClassVar[FileLayout]
     defaults: ClassVar = {"splits": splits(6000, 500, 500, 5000)}
 
     class Params(Section):
@@ -80,33 +80,33 @@ class TorchvisionSet(DataSource):
         Raises:
             ConfigError: files that are missing or damaged, or no network to get them.
         """
-        published, path = self.published, self.params.path
+        layout, path = self.layout, self.params.path
         if path is None:
-            return _download(published, cache_dir / "torchvision")
+            return _download(layout, cache_dir / "torchvision")
         cache_dir.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=cache_dir) as root:  # no symbolic links or unpacked files in the user's folder
-            folder = Path(root, published.below)
+            folder = Path(root, layout.below)
             folder.mkdir(parents=True, exist_ok=True)
-            for file, name in zip(self._files(path), published.files, strict=True):
+            for file, name in zip(self._files(path), layout.files, strict=True):
                 _place(file, folder / name)
-            return _read(published, Path(root), f"data.path: the files in {path}")
+            return _read(layout, Path(root), f"data.path: the files in {path}")
 
     def _files(self, place: str) -> list[Path]:
-        """The files of the set, one for each of `Published.files`."""
-        published, path = self.published, Path(place).expanduser()
+        """The files of the set, one for each of `FileLayout.files`."""
+        layout, path = self.layout, Path(place).expanduser()
         if not path.is_dir():
             raise ConfigError(f"data.path: there is no folder {path}.")
-        candidates = [path, path / "raw", path / published.below]
+        candidates = [path, path / "raw", path / layout.below]
         complete = []
         for folder in candidates:
-            pairs = [(folder / name, folder / f"{name}.gz") for name in published.files]
+            pairs = [(folder / name, folder / f"{name}.gz") for name in layout.files]
             complete.append([next((file for file in pair if file.is_file()), None) for pair in pairs])
         best = max(complete, key=lambda files: sum(file is not None for file in files))
-        missing = [name for name, file in zip(published.files, best, strict=True) if file is None]
+        missing = [name for name, file in zip(layout.files, best, strict=True) if file is None]
         if missing:
             raise ConfigError(
-                f"data.path: {path} lacks {', '.join(missing)} of {published.kind}; it must hold "
-                f"{', '.join(published.files)} (plain or .gz), itself or in {published.below}."
+                f"data.path: {path} lacks {', '.join(missing)} of {layout.kind}; it must hold "
+                f"{', '.join(layout.files)} (plain or .gz), itself or in {layout.below}."
             )
         return [file for file in best if file is not None]
 
@@ -115,7 +115,7 @@ class TorchvisionSet(DataSource):
 class Mnist(TorchvisionSet):
     """MNIST: 70,000 digits, 28x28 grey, 10 classes."""
 
-    published = Published("MNIST", _IDX, "MNIST/raw")
+    layout = FileLayout("MNIST", _IDX, "MNIST/raw")
 
 
 @register_data("fashion_mnist")
@@ -125,7 +125,7 @@ class FashionMnist(TorchvisionSet):
     Debian's package dataset-fashion-mnist has the files: data.path=/usr/share/datasets/fashion-mnist
     """
 
-    published = Published("FashionMNIST", _IDX, "FashionMNIST/raw")
+    layout = FileLayout("FashionMNIST", _IDX, "FashionMNIST/raw")
 
 
 @register_data("cifar10")
@@ -136,7 +136,7 @@ class Cifar10(TorchvisionSet):
     """
 
     defaults: ClassVar = {"augment": "crop_flip", "splits": splits(20000, 500, 500, 10000)}
-    published = Published(
+    layout = FileLayout(
         "CIFAR10", (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"), "cifar-10-batches-py"
     )
 
@@ -149,7 +149,7 @@ class Cifar100(TorchvisionSet):
     """
 
     defaults: ClassVar = {"augment": "crop_flip", "splits": splits(20000, 1000, 500, 10000)}
-    published = Published("CIFAR100", ("train", "test", "meta"), "cifar-100-python")
+    layout = FileLayout("CIFAR100", ("train", "test", "meta"), "cifar-100-python")
 
 
 @register_data("svhn")
@@ -157,7 +157,7 @@ class Svhn(TorchvisionSet):
     """SVHN: 99,289 house numbers (cropped digits), 32x32 in colour, 10 classes."""
 
     defaults: ClassVar = {"augment": "crop", "splits": splits(20000, 500, 500, 10000)}  # a mirrored 2 is no digit
-    published = Published("SVHN", ("train_32x32.mat", "test_32x32.mat"), ".")
+    layout = FileLayout("SVHN", ("train_32x32.mat", "test_32x32.mat"), ".")
 
 
 def _place(path: Path, target: Path) -> None:
@@ -171,33 +171,33 @@ def _place(path: Path, target: Path) -> None:
         raise ConfigError(f"data.path: {path} is not a complete .gz file.") from error
 
 
-def _download(published: Published, root: Path) -> Samples:
+def _download(layout: FileLayout, root: Path) -> Samples:
     """Download unless a complete copy is there, then read."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for part in _parts(published):
-            published.reader(root, download=True, **part)
+        for part in _parts(layout):
+            layout.reader(root, download=True, **part)
     except (OSError, RuntimeError, HTTPException) as error:  # URLError is an OSError; RuntimeError: all mirrors
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip("<>. ")
         raise ConfigError(
-            f"data.path: {published.kind} could not be downloaded from {' or '.join(published.urls())} ({reason}); "
-            f"set data.path to a folder that holds {', '.join(published.files)}."
+            f"data.path: {layout.kind} could not be downloaded from {' or '.join(layout.urls())} ({reason}); "
+            f"set data.path to a folder that holds {', '.join(layout.files)}."
         ) from error
-    return _read(published, root, f"data.path: the files downloaded to {root}")
+    return _read(layout, root, f"data.path: the files downloaded to {root}")
 
 
-def _read(published: Published, root: Path, what: str) -> Samples:
+def _read(layout: FileLayout, root: Path, what: str) -> Samples:
     """Both parts from files in torchvision's layout; it checks CIFAR's and SVHN's checksums (before unpickling)."""
     try:
-        pairs = [_samples_of(published.reader(root, **part)) for part in _parts(published)]
+        pairs = [_samples_of(layout.reader(root, **part)) for part in _parts(layout)]
         return np.concatenate([images for images, _ in pairs]), np.concatenate([labels for _, labels in pairs])
     except Exception as error:  # torchvision's readers assert, and raise a dozen types on damaged files
         reason = (str(error).strip() or type(error).__name__).split(". ")[0].rstrip(".")
-        raise ConfigError(f"{what} are damaged or not {published.kind} ({reason}).") from error
+        raise ConfigError(f"{what} are damaged or not {layout.kind} ({reason}).") from error
 
 
-def _parts(published: Published) -> list[dict[str, Any]]:
-    return [{"split": "train"}, {"split": "test"}] if published.kind == "SVHN" else [{"train": True}, {"train": False}]
+def _parts(layout: FileLayout) -> list[dict[str, Any]]:
+    return [{"split": "train"}, {"split": "test"}] if layout.kind == "SVHN" else [{"train": True}, {"train": False}]
 
 
 def _samples_of(part: Any) -> Samples:
