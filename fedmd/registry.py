@@ -247,7 +247,7 @@ class Registry:
         self._complete = True  # before the imports: a module of the catalogue may ask for a name
         for name in self._packages:
             package = importlib.import_module(name)
-            for module in pkgutil.iter_modules(package.__path__):
+            for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
                 importlib.import_module(f"{name}.{module.name}")
 
     def _checked(self, found: Any, said: str) -> type[Plugin]:

@@ -31,8 +31,15 @@ BASE: dict[str, Any] = {
     },
     "model": {"name": "resnet_small", "width": 4},
     "training": {
-        "burn_in": {"epochs": 2, "batch_size": 16, "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4},
-        "online": {"lr": 0.02, "momentum": 0.9},
+        "burn_in": {
+            "epochs": 2,
+            "batch_size": 16,
+            "lr": 0.1,
+            "momentum": 0.9,
+            "weight_decay": 1e-4,
+            "batchnorm": "running",
+        },
+        "online": {"lr": 0.02, "momentum": 0.9, "batchnorm": "train"},
     },
     "stream": {
         "source": "fresh",

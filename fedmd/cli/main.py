@@ -19,6 +19,7 @@ fedmd: federated streaming learning under accumulative poisoning, defended by Me
   fedmd quarantine RUN_DIR list | show CLIENT | release CLIENT | replay CLIENT [--learn]
   fedmd calibrate FILE [KEY=VALUE ...]       thresholds from a clean run on your data, for threshold=calibrated
   fedmd deploy init DIR [--host NAME] [--port PORT] [--nodes N]   a real federation's folder; fedmd deploy demo [DIR]
+  fedmd list [KIND ...]                      the attacks, defences, detectors, ... there are, with one line on each
   fedmd --version
 
 Settings are Hydra overrides:
@@ -64,6 +65,7 @@ def _dispatch(arguments: list[str]) -> int:
         "quarantine": _quarantine,
         "calibrate": _calibrate,
         "deploy": _deploy,
+        "list": _list,
     }
     if arguments[0] not in commands:
         raise ConfigError(f"{arguments[0]!r} is not a command; commands: {', '.join(commands)}.")
@@ -118,6 +120,12 @@ def _deploy(arguments: list[str]) -> int:
     from fedmd.cli.deploy import deploy
 
     return deploy(arguments)
+
+
+def _list(arguments: list[str]) -> int:
+    from fedmd.cli.list import list_plugins
+
+    return list_plugins(arguments)
 
 
 def _calibrate(arguments: list[str]) -> int:

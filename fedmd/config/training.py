@@ -22,7 +22,7 @@ class BurnInConfig(Section):
     lr: Positive
     momentum: Share
     weight_decay: NonNegative
-    batchnorm: Literal["running", "precise"] = "running"
+    batchnorm: Literal["running", "precise"] = "precise"
 
 
 class OnlineConfig(Section):
@@ -35,7 +35,7 @@ class OnlineConfig(Section):
 
     lr: Positive
     momentum: Share
-    batchnorm: Literal["train", "frozen", "trusted"] = "train"
+    batchnorm: Literal["train", "frozen", "trusted"] = "trusted"
     batchnorm_momentum: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
@@ -53,7 +53,7 @@ class LocalConfig(Section):
     """
 
     epochs: Count = 1
-    batch_size: Count = 32
+    batch_size: Count = 20
     lr: Positive = 0.05
     momentum: Share = 0.0
     samples: Count | None = None

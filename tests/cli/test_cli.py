@@ -12,8 +12,9 @@ import yaml
 
 from fedmd.cli import main as cli
 from fedmd.config import RunConfig
+from fedmd.registry import REGISTRIES
 from fedmd.rounds.checkpoint import note_config
-from fedmd.runs import launch, simulation
+from fedmd.runs import launch
 from fedmd.runs.compose import Composed, compose
 
 FEDMD = Path(sys.executable).parent / "fedmd"
@@ -109,7 +110,7 @@ def test_mistakes_cost_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("FEDMD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(simulation, "run_simulation", lambda *args, **kwargs: pytest.fail("Ray was started"))
+    monkeypatch.setattr("flwr.simulation.run_simulation", lambda *args, **kwargs: pytest.fail("Ray was started"))
     assert call(*arguments) == 2
     err = capsys.readouterr().err
     assert err.startswith("fedmd: ") and err.count("\n") == 1 and err.endswith(".\n"), err
@@ -140,7 +141,7 @@ def test_what_cannot_be_resumed(
     config = tmp_path / "other" / "config.json"
     config.write_text(config.read_text().replace("{", '{"colour": 1, ', 1))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(simulation, "run_simulation", lambda *args, **kwargs: pytest.fail("Ray was started"))
+    monkeypatch.setattr("flwr.simulation.run_simulation", lambda *args, **kwargs: pytest.fail("Ray was started"))
     assert call("run", *arguments) == 2
     err = capsys.readouterr().err
     assert err.startswith("fedmd: resume: ") and err.count("\n") == 1 and err.endswith(".\n"), err
@@ -194,6 +195,26 @@ def test_run_hands_over_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert call("run", "seed=3", *folders) == 0
     assert call("run", "-m", "seed=3,4", *folders) == 0
     assert seen == [([tmp_path / "one"], False), ([tmp_path / "many/s3", tmp_path / "many/s4"], True)]
+
+
+@pytest.mark.parametrize("kind", ["attacks", "defences", "defenses", "detectors", "models", "data"])
+def test_list_shows_every_plugin_with_a_line_from_its_docstring(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("list", kind) == 0
+    section = {"attacks": "attack", "defences": "defense", "detectors": "detector", "models": "model"}
+    registry = REGISTRIES[section.get(kind.replace("defenses", "defences"), kind)]
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:] if line}
+    assert sorted(lines) == sorted(registry.names())
+    for name, line in lines.items():
+        assert "built-in" in line and registry.resolve(name).summary()[:60] in line
+    if kind == "attacks":
+        assert " update " in lines["alie"] and " stream " in lines["noise"] and "both modes" in lines["accumulative"]
+
+
+def test_list_shows_all_kinds_and_knows_no_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("list") == 0
+    assert "accumulative" in (out := capsys.readouterr().out) and "resnet_small" in out and "digits" in out
+    assert call("list", "attackers") == 2
+    assert "'attackers' is nothing to list; kinds: attacks, defences" in capsys.readouterr().err
 
 
 # -- the installed script, in another folder, without this process's imports ------------------------------------------

@@ -2,14 +2,17 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from fedmd.config import ConfigError, RunConfig
+from fedmd.config import ConfigError, QuarantineConfig, RunConfig, Section
 from fedmd.runs.compose import choices, compose, compose_study, config_dir, expand, groups
+from fedmd.runs.options import plugin_sections
 from fedmd.runs.plan import read_plan
 from fedmd.runs.study import arm_infos
 
@@ -274,3 +277,42 @@ def test_studies_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.Monke
     assert compose_study(["experiment=smoke"]).folder == tmp_path / "comparisons" / "smoke"
     assert compose_study(["experiment=demo"]).folder == tmp_path / "comparisons" / "demo"
     assert compose_study(["experiment=smoke", "hydra.sweep.dir=/tmp/x"]).folder == Path("/tmp/x")
+
+
+# -- every default lives once ------------------------------------------------------------------------------------------
+
+
+def different(section: type[BaseModel], preset: dict[str, Any], place: str) -> list[str]:
+    """Where a preset lacks a key of its section, or has another value than the section's default."""
+    found = []
+    for key, field in section.model_fields.items():
+        value, inner = preset.get(key, ...), field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel) and isinstance(value, dict):
+            found += different(inner, value, f"{place}.{key}")
+        elif value is ... or (not field.is_required() and value != field.default):
+            found.append(f"{place}.{key}")
+    return found + [f"{place}.{key}" for key in preset if key not in section.model_fields]
+
+
+def test_presets_and_the_schema_say_the_same() -> None:
+    """A group that is no plug-in's: its default option has every key, with the default that Python users get."""
+    defaults = yaml.safe_load((config_dir() / "config.yaml").read_text())["defaults"]
+    chosen = {group: option for entry in defaults if isinstance(entry, dict) for group, option in entry.items()}
+    conditional = {
+        "screening.lower",
+        "screening.upper",
+        *(f"quarantine.{key}" for key in QuarantineConfig.model_fields),
+    }
+    checked = 0
+    for group, field in RunConfig.model_fields.items():
+        section = field.annotation
+        if group in plugin_sections() or not (isinstance(section, type) and issubclass(section, Section)):
+            continue
+        if group not in NAMED:  # those become plug-ins
+            preset = yaml.safe_load((config_dir() / group / f"{chosen[group]}.yaml").read_text())
+            assert set(different(section, preset, group)) - conditional == set()
+            checked += 1
+        for other in choices(group):
+            preset = yaml.safe_load((config_dir() / group / f"{other}.yaml").read_text())
+            assert set(preset) <= set(section.model_fields), (group, other)
+    assert checked >= 9
