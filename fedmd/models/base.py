@@ -32,10 +32,11 @@ class Model(Plugin):
         if isinstance(found, type) or not callable(found):
             raise ValueError(f"factory: must name a subclass of fedmd.models.Model or a function, not {found!r}")
         function: Callable[..., object] = found
-        place = f"{getattr(found, '__module__', '')}:{getattr(found, '__qualname__', found)}"
+        module = getattr(found, "__module__", "")
+        place = f"{module}:{getattr(found, '__qualname__', found)}"
 
         class Built(Model):
-            name, label, __doc__ = "custom", place, found.__doc__
+            name, label, __doc__, __module__ = "custom", place, found.__doc__, module
 
             def build(self, *, channels: int, classes: int, image_size: tuple[int, int]) -> nn.Module:
                 try:

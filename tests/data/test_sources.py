@@ -1,5 +1,6 @@
 """The image sets that ship in packages, and a user's own source."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 from fedmd.config import ConfigError, DataConfig
 from fedmd.data.sources.base import load_images
 from fedmd.data.sources.packaged import Digits
+from fedmd.models import model_for
+from fedmd.registry import DATA, MODELS, resolving
+from fedmd.runs.compose import compose
 
 PARTS = {"splits": {"burn_in": 1, "trusted": 1, "attacker": 1, "test": 1}, "partition": {"name": "iid"}}
 
@@ -46,6 +50,9 @@ def stripes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "        level: int = 9\n"
         "    def decode(self, cache_dir):\n"
         "        return np.full((6, 1, 4, 4), self.params.level, np.uint8), np.arange(6) % 3\n"
+        "def linear(channels, classes, image_size):\n"
+        "    from torch import nn\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(channels * image_size[0] * image_size[1], classes))\n"
         "class Floats(Stripes):\n"
         "    def decode(self, cache_dir):\n"
         "        return np.zeros((6, 1, 4, 4)), np.arange(6)\n"
@@ -65,3 +72,23 @@ def test_a_source_of_the_user_s_own_and_its_settings(stripes: str, tmp_path: Pat
 def test_a_source_that_gives_no_pixels_gets_one_sentence(stripes: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^data\.name: Floats must give images uint8 .* not float64 \[6, 1, 4, 4\]"):
         load_images(DataConfig(name="custom", factory=f"{stripes}:Floats", **PARTS), tmp_path)
+
+
+def test_an_installed_package_brings_a_source_and_a_model(stripes: str, tmp_path: Path) -> None:
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        f"[fedmd.data]\nstripes = {stripes}:Stripes\n[fedmd.models]\nlinear = {stripes}:linear\n"
+    )
+    importlib.invalidate_caches()
+    try:
+        config = compose(["data=stripes", "data.level=5", "model=linear"]).config
+        with resolving("installed"):  # as on a deployed node
+            images = load_images(config.data, tmp_path)
+            model = model_for(config.model, images, seed=0)
+        assert (images.images == 5).all() and model(images.tensors()[0]).shape == (6, 3)
+        assert {each.name: each.origin for each in DATA.listed()}["stripes"] == "theirs"
+    finally:
+        DATA._plugins.pop("stripes", None)
+        MODELS._plugins.pop("linear", None)
