@@ -5,6 +5,7 @@ and spreads a round's clients over processes, GPUs and machines.
 """
 
 import os
+import secrets
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,11 +19,17 @@ from fedmd.config import ConfigError, RunConfig, RuntimeConfig
 from fedmd.runs.compose import make_folder
 from fedmd.types import Json
 
-# Before Flower and Ray are imported: nothing is reported to anybody's server from a simulation.
+# Before Flower and Ray are imported. Nothing is reported to anybody's server from a simulation. And nobody else joins
+# it: Ray listens on all interfaces and runs whatever it is sent, unless it is told to stay on loopback (that is what
+# RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 does, on any system) and to ask for a token.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 from flwr.app import ConfigRecordValues, Context
 from flwr.serverapp import Grid, ServerApp
