@@ -144,7 +144,7 @@ class Registry:
         kind: in words, for sentences ("attack", "data source").
         group: the group of entry points.
         base: the class that plug-ins of the kind are subclasses of, as "module:name".
-        packages: the catalogue: packages whose every module is imported to find fedmd's own.
+        packages: the catalogue: modules, and packages whose every module, imported to find fedmd's own.
     """
 
     def __init__(self, kind: str, group: str, base: str, *packages: str) -> None:
@@ -267,13 +267,19 @@ ATTACKS = Registry("attack", "fedmd.attacks", "fedmd.attacks.base:Attack", "fedm
 MODELS = Registry("model", "fedmd.models", "fedmd.models.base:Model", "fedmd.models")
 DATA = Registry("data source", "fedmd.data", "fedmd.data.sources.base:DataSource", "fedmd.data.sources")
 
-# What follows has no catalogue yet: a kind's room adds the packages, and turns its section of the configuration into a
-# `PluginSection`, in the same commit.
-DEFENSES = Registry("defense", "fedmd.defenses", "fedmd.defense.base:Defense")
-DETECTORS = Registry("detector", "fedmd.detectors", "fedmd.defense.samples.detectors:Detector")
-THRESHOLDS = Registry("threshold", "fedmd.thresholds", "fedmd.defense.samples.thresholds:Threshold")
-HISTORIES = Registry("history", "fedmd.histories", "fedmd.defense.history:History")
-STRATEGIES = Registry("strategy", "fedmd.strategies", "fedmd.flower.strategies.catalogue:StrategyPlugin")
+DEFENSES = Registry("defense", "fedmd.defenses", "fedmd.defense.base:Defense", "fedmd.defense.catalogue")
+DETECTORS = Registry(
+    "detector", "fedmd.detectors", "fedmd.defense.samples.detectors.base:Detector", "fedmd.defense.samples.detectors"
+)
+THRESHOLDS = Registry(
+    *("threshold", "fedmd.thresholds", "fedmd.defense.samples.thresholds:Threshold"),
+    *("fedmd.defense.samples.thresholds", "fedmd.defense.calibration_file"),
+)
+HISTORIES = Registry("history", "fedmd.histories", "fedmd.defense.history:HistoryPlugin", "fedmd.defense.history")
+STRATEGIES = Registry(
+    *("strategy", "fedmd.strategies", "fedmd.flower.strategies.base:StrategyPlugin"),
+    *(f"fedmd.flower.strategies.{module}" for module in ("catalogue", "vectors", "byzfl")),
+)
 
 register_attack = ATTACKS.register
 register_defense = DEFENSES.register

@@ -27,8 +27,6 @@ def calibrate(arguments: Sequence[str]) -> int:
     config = compose([*options.overrides, "attack=none"]).config
     if config.mode != "stream":
         raise ConfigError(f"mode: fedmd calibrate is for mode=stream, not {config.mode}.")
-    if not 0 < config.threshold.fpr < 1:
-        raise ConfigError(f"threshold.fpr: must be between 0 and 1 for a calibration, not {config.threshold.fpr:g}.")
     from fedmd.runs.calibration import calibrate as run  # torch is slow to import
 
     found = run(config, options.file, confidence=options.confidence, window=options.window)

@@ -1,96 +1,56 @@
 """Settings of the defence: what is measured, against what, what is done about it, and how updates are aggregated."""
 
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from fedmd.config.base import Count, NonNegative, Positive, Section, Share
+from fedmd.config.base import Count, NonNegative, Positive, Section
+from fedmd.config.plugin import Chosen, PluginSection
 
-Minority = Annotated[float, Field(ge=0, lt=0.5)]
 _MIB = 2**20
 
 
-class DefenseConfig(Section):
-    """What happens to a batch before the server learns from it; md_screen is for mode=update, see `ScreeningConfig`.
+class DefenseConfig(PluginSection):
+    """What is done before the server learns, with its own settings, `params`; see `fedmd.defense.catalogue`.
 
-    `detector` and `stopping` are for name=dsc and drop: what is held against the threshold, and over what it is
-    averaged first (nothing, a client's message, the round's whole batch). name=trim ranks by `detector`, which is the
-    current loss there unless told. `rivals` has every sample scored by every detector, for the report.
+    A defence of mode=stream sees samples with their scores, by `detector`; that of mode=update has its settings in
+    `ScreeningConfig`.
     """
 
-    name: Literal["none", "at", "dsc", "drop", "clip", "trim", "frozen", "md_screen"]
-    step_size: Positive = 0.02
-    radius: Share = 0.2
-    max_steps: Count = 10
-    stopping: Literal["per_sample", "per_client", "batch_mean"] = "per_sample"
-    detector: Literal[
-        "discrepancy", "historical_loss", "current_loss", "confidence",
-        "pixel_distance", "kernel_density", "lid", "mahalanobis",
-    ] = "discrepancy"  # fmt: skip
-    clip_norm: Positive = 1.0
-    trim_share: Share = 0.2
-    rivals: bool = True
+    section: ClassVar[str] = "defense"
+    slots: ClassVar[tuple[str, ...]] = ("detector",)
+    old_names: ClassVar[Mapping[str, str]] = {"rivals": "baselines"}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _trims_by_loss(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("name") == "trim":
-            return {"detector": "current_loss", **values}
-        return values
+    detector: str = Field("discrepancy", description="what is held against the threshold")
+    detector_factory: str | None = None
+    detector_params: Chosen = Field(default_factory=Section)
+    stopping: Literal["per_sample", "per_client", "batch_mean"] = Field(
+        "per_sample", description="over what it is averaged first: nothing, a client's message, the round's whole batch"
+    )
+    baselines: bool = Field(True, description="score every sample by every detector, for the report")
 
 
-class ThresholdConfig(Section):
-    """The discrepancy (nats) above which a sample is suspicious; `path` is the file of `fedmd calibrate`."""
+class ThresholdConfig(PluginSection):
+    """The score above which a sample is suspicious; see `fedmd.defense.samples.thresholds`."""
 
-    name: Literal["published", "quantile", "fixed", "calibrated"]
-    start: NonNegative = 0.5
-    slope: NonNegative = 0.02
-    fpr: Share = 0.05
-    value: NonNegative = 0.5
-    path: str | None = None
-
-    @model_validator(mode="after")
-    def _needs_a_file(self) -> Self:
-        if self.name == "calibrated" and not self.path:
-            raise ValueError("path must name a file that fedmd calibrate wrote, for threshold=calibrated")
-        return self
+    section: ClassVar[str] = "threshold"
 
 
-class HistoryConfig(Section):
-    """The earlier model that the discrepancy compares with; for lag_and_start, of mode=update, two of them."""
+class HistoryConfig(PluginSection):
+    """The earlier model that the discrepancy compares with; see `fedmd.defense.history`."""
 
-    name: Literal["snapshot", "lag", "ema", "lag_and_start"]
-    epoch: Count = 1
-    lag: Count = 10
-    decay: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    section: ClassVar[str] = "history"
 
 
-class StrategyConfig(Section):
-    """The Flower strategy that aggregates, see `fedmd.flower.strategies.catalogue`.
+class StrategyConfig(PluginSection):
+    """The Flower strategy that aggregates in mode=update; see `fedmd.flower.strategies.catalogue`."""
 
-    `malicious_share` is what the defender assumes, not what is true: krum, multikrum and bulyan are told
-    f = round(malicious_share * clients a round), fedtrimmedavg cuts that share at either end. `lr` and `momentum` are
-    the server's, for fedavgm and fedadam. `bound` is for norm_clipping, `radius` and `iterations` for
-    centered_clipping; where null, each round's median norm. `aggregator` names ByzFL's class, made with `options`.
-    """
-
-    name: Literal[
-        "fedavg", "fedavgm", "fedadam", "fedprox", "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan",
-        "norm_clipping", "fltrust", "centered_clipping", "byzfl",
-    ] = "fedavg"  # fmt: skip
-    malicious_share: Minority = 0.2
-    lr: Positive = 1.0
-    momentum: Share = 0.9
-    proximal_mu: NonNegative = 0.1
-    bound: Positive | None = None
-    radius: Positive | None = None
-    iterations: Count = 3
-    aggregator: str = "GeometricMedian"
-    options: dict[str, int | float | str] = Field(default_factory=dict)
+    section: ClassVar[str] = "strategy"
 
 
 class ScreeningConfig(Section):
-    """How defense.name=md_screen judges updates, see `fedmd.flower.strategies.screening`.
+    """How defense=discrepancy_screening judges updates, see `fedmd.flower.strategies.screening`.
 
     `probe` is how many of the trusted images are asked, null for all. An update is acted upon outside limits.
     `threshold` robust: those of the round's clients, `k`, `floor` and `tails` as in `robust_threshold`; fixed: `lower`

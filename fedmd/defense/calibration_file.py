@@ -1,15 +1,19 @@
 """The file that `fedmd calibrate` writes and threshold=calibrated reads: thresholds, and what they are valid for."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import ClassVar, Self
 
 import torch
+from pydantic import Field, model_validator
+from torch import Tensor
 
-from fedmd.config import ConfigError, RunConfig, ThresholdConfig
+from fedmd.config import ConfigError, Mode, RunConfig, Section, Share
 from fedmd.defense.calibration import Limit
 from fedmd.defense.samples.thresholds import Threshold
+from fedmd.registry import register_threshold
 from fedmd.storage import digest
 from fedmd.training.burn_in import BurnIn
 from fedmd.types import Json
@@ -24,7 +28,8 @@ def validity(config: RunConfig, burn_in: BurnIn) -> Json:
     one kind of machine only: calibrate where the server runs.
     """
     facts: Json = {
-        "defense.detector": config.defense.detector,
+        "defense.detector": config.defense.detector_factory or config.defense.detector,
+        "defense.detector_params": config.defense.detector_params.model_dump(),
         "defense.stopping": config.defense.stopping,
         "history": config.history.model_dump(),
         "model": config.model.model_dump(),
@@ -51,37 +56,74 @@ def calibration_text(
     return {
         "format": FORMAT,
         "thresholds": [asdict(limit) for limit in limits],  # by online step; the last one holds ever after
-        "fpr": config.threshold.fpr,
+        "fpr": share_above(config),
         "confidence": confidence,
         "valid_for": validity(config, burn_in),
         "versions": versions,
     }
 
 
-def threshold_for(config: RunConfig, burn_in: BurnIn) -> Threshold | ThresholdConfig:
-    """The calibrated threshold of threshold.path where that is the one configured, else the configuration itself.
+def share_above(config: RunConfig) -> float:
+    """The share of clean traffic that may lie above the thresholds, `threshold.fpr`.
 
-    Raises ConfigError when the file cannot be read or was made for another setting; the sentence names it.
+    Raises ConfigError where the configured threshold has none, or one that cannot be measured.
     """
-    if config.threshold.name != "calibrated":
-        return config.threshold
-    path = Path(config.threshold.path or "").expanduser()
-    try:
-        stored = json.loads(path.read_text())
-        steps = [float(entry["tolerance"]) for entry in stored["thresholds"]]
-        made_for, stored_format = stored["valid_for"], stored["format"]
-        if stored_format != FORMAT or not steps:
-            raise ValueError(f"format {stored_format!r} is not {FORMAT}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"threshold.path: {path} is no file of fedmd calibrate ({error}).") from error
-    here = validity(config, burn_in)
-    for key in (*here, *made_for):
-        if here.get(key) != made_for.get(key):
-            raise ConfigError(
-                f"threshold.path: {path} was calibrated for {key}={_short(made_for.get(key))}, but this run has "
-                f"{_short(here.get(key))}; run fedmd calibrate again."
-            )
-    return lambda step, trusted: steps[min(step, len(steps) - 1)]
+    fpr = getattr(config.threshold.params, "fpr", None)
+    if fpr is None:
+        raise ConfigError(f"threshold.name: fedmd calibrate needs quantile or calibrated, not {config.threshold.name}.")
+    if not 0 < fpr < 1:
+        raise ConfigError(f"threshold.fpr: must be between 0 and 1 for a calibration, not {fpr:g}.")
+    return float(fpr)
+
+
+@register_threshold("calibrated")
+class Calibrated(Threshold):
+    """Measured by fedmd calibrate on the operator's own clean stream (extension)."""
+
+    modes: ClassVar[tuple[Mode, ...]] = ("stream",)
+
+    class Params(Section):
+        """Which calibration."""
+
+        path: str | None = Field(None, description="the file that fedmd calibrate wrote")
+        fpr: Share = Field(0.05, description="of the calibration")
+
+        @model_validator(mode="after")
+        def _needs_a_file(self) -> Self:
+            if not self.path:
+                raise ValueError("path must name a file that fedmd calibrate wrote, for threshold=calibrated")
+            return self
+
+    params: Params
+
+    @property
+    def file(self) -> Path:
+        """The calibration."""
+        return Path(self.params.path or "").expanduser()
+
+    def prepare(self, run: RunConfig, burn_in: BurnIn) -> None:
+        """Read the file. Raises ConfigError when it cannot be, or was made for another setting; it names that."""
+        path = self.file
+        try:
+            stored = json.loads(path.read_text())
+            steps = [float(entry["tolerance"]) for entry in stored["thresholds"]]
+            made_for, stored_format = stored["valid_for"], stored["format"]
+            if stored_format != FORMAT or not steps:
+                raise ValueError(f"format {stored_format!r} is not {FORMAT}")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"threshold.path: {path} is no file of fedmd calibrate ({error}).") from error
+        here = validity(run, burn_in)
+        for key in (*here, *made_for):
+            if here.get(key) != made_for.get(key):
+                raise ConfigError(
+                    f"threshold.path: {path} was calibrated for {key}={_short(made_for.get(key))}, but this run has "
+                    f"{_short(here.get(key))}; run fedmd calibrate again."
+                )
+        self._steps = steps
+
+    def __call__(self, step: int, trusted: Callable[[], Tensor]) -> float:
+        """The tolerance limit of this step; the last one holds ever after."""
+        return self._steps[min(step, len(self._steps) - 1)]
 
 
 def _short(value: object) -> str:

@@ -7,12 +7,14 @@ overwrite its tensors afterwards.
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from fedmd.config import HistoryConfig
+from fedmd.config import ConfigError, Count, Mode, Section
+from fedmd.registry import Plugin, register_history
 from fedmd.storage import Saved
 
 State = Mapping[str, Tensor]
@@ -117,18 +119,99 @@ class Ema:
         self.state = _copy(saved["average"], self.state)
 
 
-def build_histories(config: HistoryConfig, snapshots: Sequence[State]) -> tuple[History, ...]:
-    """What a configuration asks for; two of them for lag_and_start, else one.
+class HistoryPlugin(Plugin):
+    """A choice of historical models; it makes `History` objects, which the current model is shown to."""
 
-    `snapshots` are the states after each epoch of burn-in.
-    """
-    if config.name == "lag":
-        return (Lag(config.lag),)
-    if config.name == "ema":
-        return (Ema(config.decay),)
-    if config.name == "lag_and_start":
-        return (Lag(config.lag), Snapshot(snapshots[-1]))
-    return (Snapshot(snapshots[config.epoch - 1]),)
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """The epochs of burn-in, from 1, whose models it is made of."""
+        return ()
+
+    def build(self, snapshots: Sequence[State]) -> tuple[History, ...]:
+        """One history, of mode=update perhaps several; `snapshots` are the states after each epoch of burn-in."""
+        raise NotImplementedError
+
+
+@register_history("snapshot")
+class SnapshotHistory(HistoryPlugin):
+    """The model after this epoch of burn-in, for good."""
+
+    class Params(Section):
+        """Which one."""
+
+        epoch: Count = Field(1, description="of burn-in")
+
+    params: Params
+
+    @classmethod
+    def check_run(cls, params: Params, run: Any) -> None:
+        """There must be such an epoch."""
+        epochs = run.training.burn_in.epochs
+        if params.epoch > epochs:
+            raise ValueError(
+                f"history.epoch must be between 1 and training.burn_in.epochs={epochs}, not {params.epoch}"
+            )
+
+    @property
+    def epochs(self) -> tuple[int, ...]:
+        """The one."""
+        return (self.params.epoch,)
+
+    def build(self, snapshots: Sequence[State]) -> tuple[History, ...]:
+        """That snapshot. Raises ConfigError where there are too few."""
+        if self.params.epoch > len(snapshots):
+            raise ConfigError(f"history.epoch: must be at most {len(snapshots)}, the number of snapshots there are.")
+        return (Snapshot(snapshots[self.params.epoch - 1]),)
+
+
+@register_history("lag")
+class LagHistory(HistoryPlugin):
+    """The model of `lag` online steps or rounds ago (the end of burn-in until then)."""
+
+    class Params(Section):
+        """How long ago."""
+
+        lag: Count = 10
+
+    params: Params
+
+    def build(self, snapshots: Sequence[State]) -> tuple[History, ...]:
+        """One that lags."""
+        return (Lag(self.params.lag),)
+
+
+@register_history("ema")
+class EmaHistory(HistoryPlugin):
+    """Exponential moving average of the weights: decay * average + (1 - decay) * current (extension)."""
+
+    class Params(Section):
+        """How slowly it moves."""
+
+        decay: Annotated[float, Field(gt=0, lt=1)] = 0.9
+
+    params: Params
+
+    def build(self, snapshots: Sequence[State]) -> tuple[History, ...]:
+        """One average."""
+        return (Ema(self.params.decay),)
+
+
+@register_history("lag_and_start")
+class LagAndStart(HistoryPlugin):
+    """The model of `lag` rounds ago and that of the end of burn-in, both."""
+
+    modes: ClassVar[tuple[Mode, ...]] = ("update",)
+
+    class Params(Section):
+        """How long ago."""
+
+        lag: Count = 3
+
+    params: Params
+
+    def build(self, snapshots: Sequence[State]) -> tuple[History, ...]:
+        """Two histories."""
+        return (Lag(self.params.lag), Snapshot(snapshots[-1]))
 
 
 def _copy(state: State, like: State | None = None) -> dict[str, Tensor]:

@@ -57,7 +57,9 @@ def amount(value: float, name: str) -> str:
 def detector_setting(config: Json) -> str:
     """Which score a run of these settings holds against its threshold; older settings know the discrepancy only."""
     defense = config.get("defense", {})
-    return "limit_factor" if defense.get("name") == "md_screen" else str(defense.get("detector", "discrepancy"))
+    if defense.get("name") in ("discrepancy_screening", "md_screen"):  # its old name
+        return "limit_factor"
+    return str(defense.get("detector", "discrepancy"))
 
 
 def threshold_label(stopping: str) -> str:

@@ -130,9 +130,8 @@ def sole_server(folder: Path) -> Iterator[None]:
 def _foundations(config: RunConfig, burn_in: BurnIn) -> dict[str, str]:
     """What a run rests on and no checkpoint holds, by name: the format, hashes of models and of a file."""
     snapshots = [burn_in.final]
-    if config.history.name == "snapshot":
-        snapshots.append(burn_in.snapshots[config.history.epoch - 1])
+    snapshots += [burn_in.snapshots[epoch - 1] for epoch in config.history.make().epochs]
     found = {"format": FORMAT, "burn-in": digest(*(t.numpy() for snapshot in snapshots for t in snapshot.values()))}
-    if config.threshold.name == "calibrated" and config.threshold.path is not None:
-        found["threshold.path"] = digest(Path(config.threshold.path).expanduser().read_bytes())
+    if (file := config.threshold.make().file) is not None:
+        found["threshold.path"] = digest(file.read_bytes())
     return found

@@ -16,10 +16,10 @@ from torch.optim.swa_utils import update_bn
 
 from fedmd import storage
 from fedmd.audit.entries import JudgedMessage, Score
-from fedmd.defense.calibration_file import threshold_for
 from fedmd.defense.history import State
 from fedmd.defense.samples.drift import ROUNDS
 from fedmd.defense.samples.pipeline import Pipeline
+from fedmd.defense.samples.thresholds import Threshold
 from fedmd.rounds.model import ServerModel
 from fedmd.rounds.records import Judged, Learned, Unit
 from fedmd.seeding import seed_for
@@ -58,12 +58,14 @@ class StreamServer:
         self._optimizer = make_optimizer(net, config.training.online)
         torch.manual_seed(seed_for(config.seed, "start"))  # for models with dropout, as in `learn`
         self._refit_batchnorm(net)
+        threshold: Threshold = config.threshold.make()
+        threshold.prepare(config, setup.trained)
         self.pipeline = Pipeline.from_config(
             net,
             trusted=self.model.trusted,
             snapshots=self._refitted(setup.trained.snapshots),
             defense=config.defense,
-            threshold=threshold_for(config, setup.trained),
+            threshold=threshold,
             history=config.history,
         )
         self.baselines = tuple(self.pipeline.baselines)
@@ -132,7 +134,7 @@ class StreamServer:
             judged.x,
             judged.y,
             batchnorm="frozen" if self._config.training.online.batchnorm == "frozen" else "train",
-            clip_norm=self.pipeline.response.clip_norm,
+            clip_norm=self.pipeline.defense.clip_norm,
             placement=self._placement,
         )
         if loss is not None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from fedmd.config import ConfigError, RunConfig
+from fedmd.config import ConfigError, RunConfig, Section, ThresholdConfig
 from fedmd.data.clients import sample_clients
 from fedmd.defense.calibration import Limit, Scores, limits
-from fedmd.defense.calibration_file import calibration_text
+from fedmd.defense.calibration_file import calibration_text, share_above
 from fedmd.defense.samples.pooling import pooled
 from fedmd.rounds.stream import JudgedSamples, StreamServer
 from fedmd.runs.federation import versions
@@ -42,7 +42,7 @@ def calibrate(
         scores.append(_held_against_threshold(judged, config))
         on_round(round, config.stream.rounds)
     try:
-        found = limits(scores, fpr=config.threshold.fpr, confidence=confidence, window=window)
+        found = limits(scores, fpr=share_above(config), confidence=confidence, window=window)
     except ValueError as error:
         raise ConfigError(f"{error}; raise stream.clean_rounds, threshold.fpr or --window.") from error
     write_json(file, calibration_text(config, setup.trained, found, confidence=confidence, versions=versions()))
@@ -64,7 +64,9 @@ def _undefended(config: RunConfig) -> RunConfig:
     """The same run, learning from everything: any threshold will do, as nothing is done about it."""
     return config.model_copy(
         update={
-            "defense": config.defense.model_copy(update={"name": "none", "rivals": False}),
-            "threshold": config.threshold.model_copy(update={"name": "fixed"}),
+            "defense": config.defense.model_copy(
+                update={"name": "none", "factory": None, "params": Section(), "baselines": False}
+            ),
+            "threshold": ThresholdConfig.model_validate({"name": "fixed"}),
         }
     )

@@ -20,11 +20,11 @@ from flwr.superlink.grid import InMemoryGrid
 from fedmd.attacks.base import attack_of
 from fedmd.attacks.coalition import coalition_of
 from fedmd.config import ConfigError, RunConfig
-from fedmd.defense.updates.from_config import build_screen
+from fedmd.defense.base import defense_of
 from fedmd.flower.server.collect import AskForSamples, AskForUpdates, Asking, Collector
 from fedmd.flower.server.nodes import Nodes
 from fedmd.flower.strategies.aggregator import StrategyAggregator
-from fedmd.flower.strategies.catalogue import build_strategy
+from fedmd.flower.strategies.base import strategy_of
 from fedmd.flower.wire.model_exchange import InMessage, shared_memory
 from fedmd.report.figures.run import write_figures
 from fedmd.report.files import Truth, write_summary
@@ -60,8 +60,9 @@ def _update_side(setup: Setup) -> Side:
     data, config = setup.data, setup.data.config
     model = ServerModel(setup)
     arrays = ArrayRecord({name: tensor.cpu() for name, tensor in floating(model.net.state_dict()).items()})
-    aggregator = StrategyAggregator(build_strategy(config, model), arrays)
-    screen = build_screen(config, model.net, model.trusted, setup.trained.snapshots)
+    plugin, defense = strategy_of(config), defense_of(config)
+    aggregator = StrategyAggregator(plugin, plugin.build(config, model), arrays)
+    screen = defense.build_screen(config, model.net, model.trusted, setup.trained.snapshots)
     most = config.local.samples or len(data.split.stream)
     asking = AskForUpdates(config, aggregator, model.net, data.images.classes, most)
     return UpdateServer(model, aggregator, screen), asking

@@ -35,7 +35,6 @@ from flwr.app import ConfigRecordValues, Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedmd.data.federated import load_federated_data
-from fedmd.defense.samples.detectors import check_detector
 from fedmd.flower.client.app import app as client_app
 from fedmd.models import model_for
 from fedmd.report.monitoring.tensorboard import tensorboard_is_installed
@@ -150,7 +149,7 @@ def _check(config: RunConfig) -> None:
         raise ConfigError("runtime.tensorboard: needs the package tensorboard; pip install tensorboard.")
     data = load_federated_data(config)
     attack_of(config).check(data.images)
-    check_detector(config.defense.detector, model_for(config.model, data.images, config.seed))
+    config.defense.make_slot("detector").check_model(model_for(config.model, data.images, config.seed))
     data.streams.batch(0, 0)
 
 

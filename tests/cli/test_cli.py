@@ -32,7 +32,7 @@ def test_help(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) ->
     assert call(*arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    defenses = "at, clip, drop, dsc, frozen, md_screen, none, trim"
+    defenses = "at, clip, custom, discrepancy_screening, drop, dsc, frozen, none, trim"
     for word in ("fedmd run", "fedmd compare", "-m", "--cfg", "hydra.run.dir", defenses):
         assert word in out
 
@@ -72,7 +72,7 @@ def test_cfg_of_a_sweep_prints_every_run(capsys: pytest.CaptureFixture[str]) -> 
         (("rn",), ["'rn'", "run", "compare"]),
         (("run", "attack.frction=0.2"), ["attack.frction", "did you mean fraction?"]),
         (("run", "a.b=1", "c.d=2"), ["a.b", "unknown key"]),
-        (("run", "defense=dcs"), ["defense", "at, clip, drop, dsc, frozen, md_screen, none, trim"]),
+        (("run", "defense=dcs"), ["defense", "at, clip, custom, discrepancy_screening, drop, dsc, frozen, none, trim"]),
         (("run", "seed=1,2"), ["seed", "-m"]),
         (("run", "attack.fraction=2"), ["attack.fraction", "1", "not 2"]),
         (("run", "--wat"), ["--wat", "-m"]),

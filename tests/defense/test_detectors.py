@@ -8,10 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedmd.config import ConfigError
-from fedmd.defense.samples.detectors import DETECTORS, check_detector
+from fedmd.config import ConfigError, DefenseConfig
+from fedmd.defense.samples.detectors.base import Detector
 from fedmd.defense.samples.outputs import ModelOutputs, compute_outputs
 from fedmd.defense.samples.pooling import count_alarms, pooled, pooled_trusted
+
+
+def detector(name: str) -> Detector:
+    return DefenseConfig.model_validate({"name": "none", "detector": name}).make_slot("detector")  # type: ignore[no-any-return]
 
 
 def outputs() -> ModelOutputs:
@@ -28,7 +32,7 @@ def test_losses_are_minus_log_softmax_of_the_label(name: str, side: str) -> None
         -math.log(math.exp(row[label]) / sum(math.exp(value) for value in row))
         for row, label in zip(logits.tolist(), given_outputs.labels.tolist(), strict=True)
     ]
-    assert DETECTORS[name](given_outputs).tolist() == pytest.approx(expected, rel=1e-5)
+    assert detector(name)(given_outputs).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 100)), min_size=1, max_size=40))
@@ -71,10 +75,10 @@ def test_computing_outputs_leaves_the_models_as_they_were() -> None:
 
 @pytest.mark.parametrize("name", ["kernel_density", "lid", "mahalanobis"])
 def test_a_feature_detector_needs_a_linear_layer(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"^defense.detector: {name} needs .* allowed: discrepancy, "):
-        check_detector(name, nn.Conv2d(1, 2, 3))
-    check_detector(name, nn.Linear(2, 2))
-    check_detector("pixel_distance", nn.Conv2d(1, 2, 3))
+    with pytest.raises(ConfigError, match=rf"^defense.detector: {name} needs .* allowed: confidence, current_loss, "):
+        detector(name).check_model(nn.Conv2d(1, 2, 3))
+    detector(name).check_model(nn.Linear(2, 2))
+    detector("pixel_distance").check_model(nn.Conv2d(1, 2, 3))
 
 
 def test_alarms_are_counted_by_what_is_judged() -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from fedmd.config import HistoryConfig
-from fedmd.defense.history import Ema, History, Lag, Snapshot, State, build_histories
+from fedmd.config import ConfigError, HistoryConfig
+from fedmd.defense.history import Ema, History, Lag, Snapshot, State
 from fedmd.storage import load_tree, save_tree
 
 
@@ -156,7 +156,7 @@ def test_what_a_configuration_asks_for() -> None:
     snapshots = [state_of(net(seed)) for seed in range(3)]
 
     def states(**settings: object) -> list[State]:
-        histories = build_histories(HistoryConfig.model_validate(settings), snapshots)
+        histories = HistoryConfig.model_validate(settings).make().build(snapshots)
         for history in histories:
             for seed in range(10, 14):
                 history.observe(net(seed).state_dict())
@@ -169,6 +169,8 @@ def test_what_a_configuration_asks_for() -> None:
     assert same(lagging, state_of(net(12)))
     (average,) = states(name="ema", decay=1e-6)
     assert torch.allclose(average["3.bias"], net(13).state_dict()["3.bias"], atol=1e-4)
+    with pytest.raises(ConfigError, match=r"history\.epoch: must be at most 3"):
+        states(name="snapshot", epoch=4)
     before, start = states(name="lag_and_start", lag=2)
     assert same(before, state_of(net(11))) and same(start, snapshots[-1])
 

@@ -10,15 +10,17 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedmd.config import DefenseConfig
+from fedmd.defense.base import Defense
 from fedmd.defense.history import Lag, Snapshot
-from fedmd.defense.samples.detectors import DETECTORS, Detector
+from fedmd.defense.samples.detectors.base import Score
 from fedmd.defense.samples.drift import DriftMonitor
 from fedmd.defense.samples.outputs import TrustedSamples, compute_outputs
 from fedmd.defense.samples.pipeline import Pipeline
-from fedmd.defense.samples.responses import RESPONSES, Accept, Drop
+from fedmd.registry import DETECTORS as REGISTERED
 from fedmd.types import Action, Screened
 
 N = 24
+DETECTORS: dict[str, Score] = {each.name: each(each.Params()) for each in REGISTERED.own()}  # type: ignore[misc]
 
 
 def net(seed: int) -> nn.Module:
@@ -43,6 +45,10 @@ def naive_discrepancy(historical: nn.Module, current: nn.Module, x: Tensor) -> T
     return torch.stack(rows)
 
 
+def defense(name: str) -> Defense:
+    return DefenseConfig.model_validate({"name": name}).make()  # type: ignore[no-any-return]
+
+
 def pipeline(name: str, threshold: float | Callable[..., float], **settings: object) -> Pipeline:
     config = DefenseConfig.model_validate({"name": name, **settings})
     rule = threshold if callable(threshold) else lambda step, trusted: threshold
@@ -50,9 +56,9 @@ def pipeline(name: str, threshold: float | Callable[..., float], **settings: obj
         net(0),
         Snapshot(net(7).state_dict()),
         rule,
-        RESPONSES[config.name](config),
+        config.make(),
         trusted=(torch.rand(9, 1, 8, 8), torch.arange(9) % 5),
-        detector=DETECTORS[config.detector],
+        detector=config.make_slot("detector"),
         stopping=config.stopping,
     )
 
@@ -220,8 +226,7 @@ def test_a_plain_pytorch_loop(batch: tuple[Tensor, Tensor]) -> None:
     x, y = batch
     model = net(0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    response = Drop(DefenseConfig(name="drop"))
-    guard = Pipeline(model, Lag(1), lambda step, trusted: math.inf, response, trusted=batch)
+    guard = Pipeline(model, Lag(1), lambda step, trusted: math.inf, defense("drop"), trusted=batch)
     measured = []
     for _ in range(3):
         screened = guard.screen(x, y)
@@ -306,7 +311,7 @@ def counted(calls: dict[str, int], name: str) -> Callable[[nn.Module, object], N
 def test_forward_passes(
     batch: tuple[Tensor, Tensor],
     rule: Callable[..., float],
-    baselines: dict[str, Detector],
+    baselines: dict[str, Score],
     passes: dict[str, int],
 ) -> None:
     """The trusted set is asked only where somebody wants it, and once however many detectors do."""
@@ -335,13 +340,13 @@ def test_baselines_watch_and_change_nothing(batch: tuple[Tensor, Tensor], name: 
 def test_feature_baselines_of_a_model_without_a_linear_layer_measure_nothing(batch: tuple[Tensor, Tensor]) -> None:
     model = nn.Sequential(nn.Conv2d(1, 5, 8), nn.Flatten())
     guard = Pipeline(
-        model, Snapshot(), lambda step, trusted: 1.0, Accept(DefenseConfig(name="none")),
+        model, Snapshot(), lambda step, trusted: 1.0, defense("none"),
         trusted=batch, baselines=DETECTORS,
     )  # fmt: skip
-    rivals = guard.screen(*batch).verdicts.baselines
-    unmeasured = {name for name, scores in rivals.items() if np.isnan(scores).all()}
+    baselines = guard.screen(*batch).verdicts.baselines
+    unmeasured = {name for name, scores in baselines.items() if np.isnan(scores).all()}
     assert unmeasured == {"kernel_density", "lid", "mahalanobis"}
-    assert all(np.isfinite(scores).all() for name, scores in rivals.items() if name not in unmeasured)
+    assert all(np.isfinite(scores).all() for name, scores in baselines.items() if name not in unmeasured)
 
 
 def test_the_monitor_counts_messages_where_messages_are_judged(batch: tuple[Tensor, Tensor]) -> None:

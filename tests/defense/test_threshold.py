@@ -10,16 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmd.config import ThresholdConfig
-from fedmd.defense.samples.thresholds import (
-    build_threshold,
-    conformal_quantile,
-    fixed_threshold,
-    published_threshold,
-    quantile_threshold,
-)
+from fedmd.defense.samples.thresholds import Threshold, conformal_quantile
 
 derandomised = settings(deadline=None, derandomize=True)
 SCORES = st.lists(st.floats(0, 50, width=32), min_size=1, max_size=40)
+
+
+def threshold(name: str, **settings: float) -> Threshold:
+    made: Threshold = ThresholdConfig.model_validate({"name": name, **settings}).make()
+    return made
 
 
 def never() -> torch.Tensor:
@@ -94,24 +93,24 @@ def test_bad_fpr(fpr: float) -> None:
 
 def test_published_schedule() -> None:
     """T_t = 0.5 + 0.02 t, eq (7)."""
-    assert [published_threshold(t, never) for t in (0, 1, 25, 100)] == pytest.approx([0.5, 0.52, 1.0, 2.5])
-    assert published_threshold(10, never, start=1.0, slope=0.1) == pytest.approx(2.0)
+    assert [threshold("published")(t, never) for t in (0, 1, 25, 100)] == pytest.approx([0.5, 0.52, 1.0, 2.5])
+    assert threshold("published", start=1.0, slope=0.1)(10, never) == pytest.approx(2.0)
 
 
 def test_fixed() -> None:
-    assert [fixed_threshold(t, never, value=0.3) for t in (0, 100)] == [0.3, 0.3]
+    assert [threshold("fixed", value=0.3)(t, never) for t in (0, 100)] == [0.3, 0.3]
 
 
 def test_quantile_is_measured_anew_at_every_step() -> None:
     moving = [torch.arange(1.0, 20.0), torch.arange(1.0, 20.0) * 2]
-    threshold = build_threshold(ThresholdConfig(name="quantile", fpr=0.5))
-    assert [threshold(t, lambda t=t: moving[t]) for t in (0, 1)] == [10, 20]
+    rule = threshold("quantile", fpr=0.5)
+    assert [rule(t, lambda t=t: moving[t]) for t in (0, 1)] == [10, 20]  # type: ignore[misc]
 
 
 def test_a_diverged_model_has_no_threshold_but_a_run() -> None:
-    assert quantile_threshold(3, lambda: torch.full((50,), math.nan), fpr=0.05) == math.inf
+    assert threshold("quantile")(3, lambda: torch.full((50,), math.nan)) == math.inf
 
 
-def test_built_from_the_configuration() -> None:
-    assert build_threshold(ThresholdConfig(name="published", start=0.1, slope=0.2))(5, never) == pytest.approx(1.1)
-    assert build_threshold(ThresholdConfig(name="fixed", value=0.7))(5, never) == 0.7
+def test_only_the_quantile_promises_a_share() -> None:
+    assert threshold("quantile", fpr=0.2).promised == 0.2
+    assert threshold("fixed").promised is None and threshold("published").promised is None

@@ -52,6 +52,8 @@ def record(work: Path, name: str, overrides: list[str], stop_after: int | None) 
     summary = json.loads((work / name / "summary.json").read_text())
     summary = {key: summary[key] for key in summary if key not in ("wall_s", "versions", "config", "schema")}
     summary["detection"]["rivals"] = summary["detection"].pop("baselines")  # as they were called in the fixture
+    if summary["defense"]["name"] == "discrepancy_screening":
+        summary["defense"]["name"] = "md_screen"  # likewise
     entries = [entry.entry.body() for entry in read_live(work / name / "audit")]
     for body in entries:
         if body["kind"] == "run":

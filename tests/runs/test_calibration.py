@@ -69,6 +69,7 @@ def test_the_server_uses_each_steps_threshold_and_then_the_last(make_config: Mak
     ("change", "named"),
     [
         ({"defense.detector": "historical_loss"}, "defense.detector"),
+        ({"defense": {"name": "drop", "detector": "lid", "detector_params": {"neighbours": 5}}}, "defense.detector"),
         ({"defense.stopping": "per_client"}, "defense.stopping"),
         ({"history": {"name": "lag", "lag": 3}}, "history"),
         ({"training.online": {"lr": 0.5, "momentum": 0.9}}, "training.online"),
@@ -105,6 +106,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
         ([*tiny], "the first argument is the file to write"),
         ([str(file), *tiny, "--confidence", "2"], "--confidence: must be between 0 and 1"),
         ([str(file), *tiny, "threshold.fpr=0.001"], "are needed for each threshold"),
+        ([str(file), *tiny, "threshold.fpr=1"], "threshold.fpr: must be between 0 and 1 for a calibration"),
+        ([str(file), *tiny, "threshold=fixed"], "threshold.name: fedmd calibrate needs quantile or calibrated"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["calibrate", *wrong])

@@ -58,7 +58,7 @@ def test_every_option_of_a_group_composes(group: str) -> None:
 def test_the_mode_chooses_a_defence_and_the_user_another() -> None:
     assert (compose([]).config.mode, compose([]).config.defense.name) == ("stream", "dsc")
     update = compose(["mode=update"]).config
-    assert (update.mode, update.defense.name, update.strategy.name) == ("update", "md_screen", "fedavg")
+    assert (update.mode, update.defense.name, update.strategy.name) == ("update", "discrepancy_screening", "fedavg")
     assert compose(["defense=none", "mode=update", "strategy=krum"]).config.defense.name == "none"
 
 
@@ -86,12 +86,16 @@ def test_groups_are_the_folders_of_conf() -> None:
     assert set(groups()) == folders
     expected = {"data", "model", "stream", "attack", "defense", "threshold", "history", "federation", "runtime"}
     assert expected <= folders
-    assert choices("defense") == ["at", "clip", "drop", "dsc", "frozen", "md_screen", "none", "trim"]
-    for name in sorted({*choices("defense")} - {"md_screen"}):
-        assert compose([f"defense={name}", "defense.rivals=false"]).config.defense.rivals is False
+    defenses = ["at", "clip", "custom", "discrepancy_screening", "drop", "dsc", "frozen", "none", "trim"]
+    assert choices("defense") == defenses
+    for name in sorted({*defenses} - {"custom", "discrepancy_screening"}):
+        for key in ("baselines", "rivals"):  # its old name
+            assert compose([f"defense={name}", f"defense.{key}=false"]).config.defense.baselines is False
     trim = compose(["defense=trim", "defense.trim_share=0.3"]).config.defense
-    assert (trim.detector, trim.trim_share) == ("current_loss", 0.3)
-    assert compose(["defense=clip", "defense.clip_norm=2"]).config.defense.clip_norm == 2
+    assert (trim.detector, trim.params.model_dump()) == ("current_loss", {"trim_share": 0.3})
+    assert compose(["defense=clip", "defense.clip_norm=2"]).config.defense.make().clip_norm == 2
+    update = compose(["mode=update", "defense=md_screen"]).config.defense  # its old name
+    assert update.name == "discrepancy_screening"
 
 
 def test_two_composed_runs_are_independent() -> None:
@@ -195,8 +199,8 @@ def test_sweeps_that_cannot_be_enumerated(override: str) -> None:
         (["~data"], ["data", "required"]),
         (["a.b=1", "c.d=2"], ["a.b", "unknown key"]),
         (["defense=drop", "defense.fooo=1"], ["defense.fooo", "name"]),
-        (["defense=dcs"], ["defense", "'dcs'", "at, clip, drop, dsc, frozen, md_screen, none, trim"]),
-        (["defense=null"], ["defense", "'null'", "at, clip, drop, dsc, frozen, md_screen, none, trim"]),
+        (["defense=dcs"], ["defense", "'dcs'", "discrepancy_screening, drop, dsc, frozen, none, trim"]),
+        (["defense=null"], ["defense", "'null'", "discrepancy_screening, drop, dsc, frozen, none, trim"]),
         (["data=5"], ["data", "'5'", "digits"]),
         (["experiment=smok"], ["experiment", "'smok'", "smoke"]),
         (["model=custom"], ["model.factory", "required"]),

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedmd.defense.samples.detectors import Detector, discrepancy
+from fedmd.defense.samples.detectors.base import Score
+from fedmd.defense.samples.detectors.model_scores import DISCREPANCY
 from fedmd.defense.samples.outputs import ModelOutputs, TrustedSamples, compute_outputs, penultimate_features
 from fedmd.defense.samples.pooling import Stopping, pooled
 from fedmd.training.evaluate import evaluating
@@ -58,7 +59,7 @@ def correct(
     stopping: Stopping = "per_sample",
     before: Tensor | None = None,
     clients: Tensor | None = None,
-    detector: Detector = discrepancy,
+    detector: Score = DISCREPANCY,
     trusted: Callable[[], TrustedSamples] | None = None,
 ) -> Correction:
     """Eq (6): pull samples back until their discrepancy is at or below ``threshold``.

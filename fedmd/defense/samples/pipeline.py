@@ -11,20 +11,22 @@ import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedmd.config import DefenseConfig, HistoryConfig, Section, ThresholdConfig
-from fedmd.defense.history import History, State, build_histories
-from fedmd.defense.samples.detectors import DETECTORS, Detector, check_detector, discrepancy
+from fedmd.defense.base import Defense, ScoredBatch
+from fedmd.defense.history import History, State
+from fedmd.defense.samples.detectors.base import Detector, Score
+from fedmd.defense.samples.detectors.model_scores import DISCREPANCY, Discrepancy
 from fedmd.defense.samples.drift import DriftMonitor
 from fedmd.defense.samples.outputs import TrustedSet, compute_outputs
 from fedmd.defense.samples.pooling import Stopping, count_alarms, pooled, pooled_trusted
-from fedmd.defense.samples.responses import RESPONSES, Response, ScoredBatch
-from fedmd.defense.samples.thresholds import Threshold, build_threshold
+from fedmd.defense.samples.thresholds import Threshold, ThresholdFunction
+from fedmd.registry import DETECTORS
 from fedmd.storage import Saved
 from fedmd.types import Action, Screened, Verdicts
 
@@ -33,13 +35,13 @@ Settings = str | Mapping[str, object]  # a name, or a name and settings as in th
 
 
 class Pipeline:
-    """Discrepancy, threshold and response in a row.
+    """Detector, threshold and defence in a row.
 
     Args:
         current: the model being trained, watched in place.
         history: told of it, now and by `observe`; `historical` is the net that holds its state.
         threshold: above which score a sample is suspicious.
-        response: what is done about it.
+        defense: what is done about it.
         trusted: the server's own clean samples [n, C, H, W] and labels [n], for thresholds and detectors that need
             them.
         detector, stopping: what is held against the threshold, and over what it is averaged first.
@@ -51,20 +53,20 @@ class Pipeline:
         self,
         current: nn.Module,
         history: History,
-        threshold: Threshold,
-        response: Response,
+        threshold: ThresholdFunction,
+        defense: Defense,
         *,
         trusted: tuple[Tensor, Tensor],
-        detector: Detector = discrepancy,
+        detector: Score = DISCREPANCY,
         stopping: Stopping = "per_sample",
-        baselines: Mapping[str, Detector] | None = None,
+        baselines: Mapping[str, Score] | None = None,
         monitor: DriftMonitor | None = None,
     ) -> None:
         self.current = current
         self.historical = copy.deepcopy(current).requires_grad_(False).eval()
         self.history = history
         self.threshold = threshold
-        self.response = response
+        self.defense = defense
         self.trusted = trusted
         self.detector = detector
         self.stopping = stopping
@@ -84,7 +86,7 @@ class Pipeline:
         trusted: tuple[Tensor, Tensor],
         snapshots: Sequence[nn.Module | State] = (),
         defense: Settings | DefenseConfig = "dsc",
-        threshold: Settings | ThresholdConfig | Threshold = "quantile",
+        threshold: Settings | ThresholdConfig | ThresholdFunction = "quantile",
         history: Settings | HistoryConfig = "snapshot",
     ) -> Self:
         """The pipeline of the sections defense, threshold and history of a run's configuration.
@@ -92,25 +94,27 @@ class Pipeline:
         Each is a name, a mapping such as {"name": "dsc", "radius": 0.3}, or the section itself; a threshold may be a
         function, too. `snapshots` are earlier models, oldest first; history=snapshot takes number `epoch` of them.
         """
-        defense, history = _section(DefenseConfig, defense), _section(HistoryConfig, history)
-        check_detector(defense.detector, current)
-        states = [each.state_dict() if isinstance(each, nn.Module) else each for each in snapshots]
-        (historical,) = build_histories(history, states)
-        response, monitor = RESPONSES[defense.name](defense), None
+        defense = _section(DefenseConfig, defense)
+        acts: Defense = defense.make()
+        detector: Detector = defense.make_slot("detector")
+        detector.check_model(current)
         if not callable(threshold):
-            settings = _section(ThresholdConfig, threshold)
-            threshold = build_threshold(settings)
-            if settings.name == "quantile" and response.uses_threshold:
-                monitor = DriftMonitor(settings.fpr, len(trusted[0]))
+            threshold = cast(Threshold, _section(ThresholdConfig, threshold).make())
+        monitor, promised = None, getattr(threshold, "promised", None)
+        if promised is not None and acts.uses_threshold:
+            monitor = DriftMonitor(promised, len(trusted[0]))
+        states = [each.state_dict() if isinstance(each, nn.Module) else each for each in snapshots]
+        (historical,) = _section(HistoryConfig, history).make().build(states)
+        baselines = [each for each in DETECTORS.own() if each is not Discrepancy] if defense.baselines else []
         return cls(
             current,
             historical,
             threshold,
-            response,
+            acts,
             trusted=trusted,
-            detector=DETECTORS[defense.detector],
+            detector=detector,
             stopping=defense.stopping,
-            baselines={name: each for name, each in DETECTORS.items() if defense.rivals and each is not discrepancy},
+            baselines={each.name: cast(Detector, each(each.Params())) for each in baselines},
             monitor=monitor,
         )
 
@@ -134,7 +138,7 @@ class Pipeline:
         screened = time.perf_counter()
         baselines = {name: _array(baseline(outputs)) for name, baseline in self.baselines.items()}
         compared = time.perf_counter()
-        decision = self.response.decide(
+        decision = self.defense.decide(
             ScoredBatch(
                 *(self.current, self.historical, x, y, before, suspicious, threshold, clients),
                 *(outputs.trusted, self.detector, self.stopping),
@@ -146,7 +150,7 @@ class Pipeline:
             steps=decision.steps.long().cpu().numpy(),
             actions=decision.actions.long().cpu().numpy(),
             threshold=threshold if math.isfinite(threshold) else None,
-            discrepancy=None if self.detector is discrepancy else _array(discrepancy(outputs)),
+            discrepancy=None if isinstance(self.detector, Discrepancy) else _array(DISCREPANCY(outputs)),
             baselines=baselines,
             drift=drift,
         )

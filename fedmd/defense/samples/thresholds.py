@@ -1,45 +1,108 @@
 """From which score on a sample is suspicious: eqs (7) and (8) of the method, and a constant.
 
-A threshold is a function `(step, trusted) -> nats`. `step` counts the online steps since burn-in; `trusted()`
-returns the detector's score [n] (the discrepancy, unless a defence says otherwise) of the server's trusted samples
-under today's models, and is only called, and paid for, by the thresholds that need it.
-
 [MD23] Zhu et al., Exploring Model Dynamics for Accumulative Poisoning Discovery, ICML 2023.
 """
 
 import math
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
+from typing import Any
 
+from pydantic import Field
 from torch import Tensor
 
-from fedmd.config import ThresholdConfig
+from fedmd.config import NonNegative, Section, Share
+from fedmd.registry import Plugin, register_threshold
 
-Threshold = Callable[[int, Callable[[], Tensor]], float]
+# What a `Threshold` is when it is called; any such function will do.
+ThresholdFunction = Callable[[int, Callable[[], Tensor]], float]
 
 
-def published_threshold(
-    step: int, trusted: Callable[[], Tensor] | None = None, *, start: float = 0.5, slope: float = 0.02
-) -> float:
-    """Eq (7) of [MD23]'s code: start + slope * step, in nats.
+class Threshold(Plugin):
+    """A function `(step, trusted) -> score`, the largest that is not suspicious.
+
+    `step` counts the online steps since burn-in; `trusted()` returns the detector's scores [n] (the discrepancy, in
+    nats, unless a defence says otherwise) of the server's trusted samples under today's models, and is only called,
+    and paid for, by the thresholds that need it.
+    """
+
+    @property
+    def promised(self) -> float | None:
+        """Which share of clean traffic it promises to call suspicious; None: it promises nothing."""
+        return None
+
+    @property
+    def file(self) -> Path | None:
+        """A file that it reads, so that a run which goes on with another content of it can be refused."""
+        return None
+
+    def prepare(self, run: Any, burn_in: Any) -> None:
+        """Read what it needs for the run of the RunConfig `run`, which begins with the models of `burn_in`.
+
+        Raises ConfigError where that is not to be had.
+        """
+
+    def __call__(self, step: int, trusted: Callable[[], Tensor]) -> float:
+        """The threshold of this step; infinite: nothing is suspicious."""
+        raise NotImplementedError
+
+
+@register_threshold("published")
+class Published(Threshold):
+    """start + slope * step, eq (7): the published code's schedule.
 
     The published code counts *accumulative* rounds, which no server can know; `step` counts all online steps.
     """
-    return start + slope * step
+
+    class Params(Section):
+        """The schedule."""
+
+        start: NonNegative = Field(0.5, description="nats")
+        slope: NonNegative = Field(0.02, description="nats a step")
+
+    params: Params
+
+    def __call__(self, step: int, trusted: Callable[[], Tensor]) -> float:
+        """Eq (7)."""
+        return self.params.start + self.params.slope * step
 
 
-def fixed_threshold(step: int, trusted: Callable[[], Tensor] | None = None, *, value: float) -> float:
-    """The same number of nats at every step."""
-    return value
+@register_threshold("fixed")
+class Fixed(Threshold):
+    """The same number at every step."""
+
+    class Params(Section):
+        """The number."""
+
+        value: NonNegative = Field(0.5, description="nats")
+
+    params: Params
+
+    def __call__(self, step: int, trusted: Callable[[], Tensor]) -> float:
+        """The number."""
+        return self.params.value
 
 
-def quantile_threshold(step: int, trusted: Callable[[], Tensor], *, fpr: float) -> float:
-    """Eq (8), an extension of ours: the (1 - fpr) quantile of the trusted set's discrepancy at this step.
+@register_threshold("quantile")
+class Quantile(Threshold):
+    """(1 - fpr) quantile of the discrepancy over the server's trusted set, every round; eq (8), an extension."""
 
-    Infinite where a model has diverged, so that its discrepancy is no number: a run must survive its attackers.
-    """
-    scores = trusted()
-    return conformal_quantile(scores, fpr) if bool(scores.isfinite().all()) else math.inf
+    class Params(Section):
+        """The promise."""
+
+        fpr: Share = Field(0.05, description="share of clean traffic that lies above")
+
+    params: Params
+
+    @property
+    def promised(self) -> float:
+        """The share `fpr`."""
+        return self.params.fpr
+
+    def __call__(self, step: int, trusted: Callable[[], Tensor]) -> float:
+        """Eq (8); infinite where a model has diverged, so that its scores are no numbers: a run must survive that."""
+        scores = trusted()
+        return conformal_quantile(scores, self.params.fpr) if bool(scores.isfinite().all()) else math.inf
 
 
 def conformal_quantile(scores: Tensor, fpr: float) -> float:
@@ -58,13 +121,3 @@ def conformal_quantile(scores: Tensor, fpr: float) -> float:
     if k > n:
         return math.inf
     return float(scores.flatten().kthvalue(k).values) if k >= 1 else 0.0
-
-
-def build_threshold(config: ThresholdConfig) -> Threshold:
-    """The threshold a configuration asks for."""
-    thresholds: dict[str, Threshold] = {
-        "published": partial(published_threshold, start=config.start, slope=config.slope),
-        "quantile": partial(quantile_threshold, fpr=config.fpr),
-        "fixed": partial(fixed_threshold, value=config.value),
-    }
-    return thresholds[config.name]

@@ -14,7 +14,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore.run import Run
 
 from fedmd.defense.updates.discrepancy import State
-from fedmd.flower.strategies.state import restore_strategy, strategy_state
+from fedmd.flower.strategies.base import StrategyPlugin, restore_memory
 from fedmd.flower.wire.updates import ClientUpdate, read_record
 from fedmd.rounds.update import Contribution
 from fedmd.storage import Saved
@@ -23,9 +23,10 @@ ARRAYS, METRICS, EXAMPLES = "arrays", "metrics", "num-examples"  # the names tha
 
 
 class StrategyAggregator:
-    """See `fedmd.rounds.update.Aggregator`; `arrays` is the model to begin with."""
+    """See `fedmd.rounds.update.Aggregator`; `plugin` made the `strategy`, `arrays` is the model to begin with."""
 
-    def __init__(self, strategy: Strategy, arrays: ArrayRecord) -> None:
+    def __init__(self, plugin: StrategyPlugin, strategy: Strategy, arrays: ArrayRecord) -> None:
+        self._plugin = plugin
         self._strategy = strategy
         self._arrays = arrays
         self._round = 0
@@ -60,11 +61,11 @@ class StrategyAggregator:
 
     def memory(self) -> Saved:
         """The model, and what the strategy remembers from round to round."""
-        return {"arrays": self.state, "strategy": strategy_state(self._strategy)}
+        return {"arrays": self.state, "strategy": self._plugin.memory(self._strategy)}
 
     def restore(self, saved: Saved) -> None:
         """Put back what `memory` returned. Raises ConfigError where the strategy's memory was not saved."""
-        restore_strategy(self._strategy, saved["strategy"])
+        restore_memory(self._plugin, self._strategy, saved["strategy"])
         self._arrays = ArrayRecord({name: Array(tensor.numpy()) for name, tensor in saved["arrays"].items()})
 
 

@@ -1,18 +1,23 @@
 """Any aggregator of ByzFL (Gonzalez et al. 2025) as a Flower strategy; needs `pip install byzfl`."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
+from flwr.serverapp.strategy import Strategy
+from pydantic import Field
 from torch import Tensor
 
-from fedmd.config import ConfigError
-from fedmd.flower.strategies.flat import FlatStrategy
+from fedmd.config import ConfigError, RunConfig, Section
+from fedmd.flower.strategies.base import EVERYBODY, StrategyPlugin
+from fedmd.flower.strategies.vectors import VectorStrategy, parameter_names
+from fedmd.registry import register_strategy
+from fedmd.rounds.model import ServerModel
 from fedmd.seeding import seed_for
 from fedmd.storage import Saved
 
 
-class ByzFL(FlatStrategy):
+class ByzFL(VectorStrategy):
     """The updates' aggregate by ByzFL's class `aggregator`, made with `options`, e.g. ("GeometricMedian", {"nu": 0.1}).
 
     Every client counts the same; the rule keeps its state from round to round, if it has any. Rules that draw random
@@ -42,6 +47,35 @@ class ByzFL(FlatStrategy):
         """Put back what `state` returned."""
         for name, value in saved.items():
             setattr(self._rule, name, value.clone() if isinstance(value, Tensor) else value)
+
+
+@register_strategy("byzfl")
+class ByzFLPlugin(StrategyPlugin):
+    """Any aggregator of ByzFL (Gonzalez et al., 2025); pip install byzfl."""
+
+    label = "ByzFL"
+
+    class Params(Section):
+        """Which one."""
+
+        aggregator: str = "GeometricMedian"
+        options: dict[str, int | float | str] = Field(
+            default_factory=dict, description="of that class, on the command line: +strategy.options.nu=0.1"
+        )
+
+    params: Params
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Its rule looks at parameters; batch-norm statistics are averaged beside."""
+        return ByzFL(**EVERYBODY, entries=parameter_names(server), seed=run.seed, **self.params.model_dump())
+
+    def memory(self, strategy: Strategy) -> Saved | None:
+        """The rule's."""
+        return cast(ByzFL, strategy).state()
+
+    def restore(self, strategy: Strategy, saved: Saved) -> None:
+        """Put it back."""
+        cast(ByzFL, strategy).restore(saved)
 
 
 def _remembered(rule: object) -> Saved | None:

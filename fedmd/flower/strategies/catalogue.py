@@ -1,8 +1,5 @@
-"""Flower's strategies by name, so configured that they take part in every round with whoever is there."""
+"""Flower's own strategies."""
 
-import copy
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from flwr.serverapp.strategy import (
@@ -17,81 +14,176 @@ from flwr.serverapp.strategy import (
     MultiKrum,
     Strategy,
 )
+from pydantic import Field
 
-from fedmd.config import RunConfig
-from fedmd.flower.strategies.byzfl import ByzFL
-from fedmd.flower.strategies.flat import CenteredClipping, FLTrust, NormClipping
+from fedmd.config import NonNegative, Positive, RunConfig, Section, Share
+from fedmd.flower.strategies.base import EVERYBODY, AssumesMalicious, Minority, StrategyPlugin
+from fedmd.registry import register_strategy
 from fedmd.rounds.model import ServerModel
-from fedmd.training.burn_in import Weights
-from fedmd.training.local import train_client
-
-# All that ClientGrid shows is asked: it has sampled already. Nobody evaluates at home, and nobody is waited for.
-_EVERYBODY: dict[str, Any] = {
-    "fraction_train": 1.0,
-    "fraction_evaluate": 0.0,
-    "min_train_nodes": 0,
-    "min_evaluate_nodes": 0,
-    "min_available_nodes": 0,
-}
-Build = Callable[[RunConfig, ServerModel], Strategy]
-
-STRATEGIES: dict[str, Build] = {
-    "fedavg": lambda config, server: FedAvg(**_EVERYBODY),
-    "fedavgm": lambda config, server: FedAvgM(
-        **_EVERYBODY, server_learning_rate=config.strategy.lr, server_momentum=config.strategy.momentum
-    ),
-    "fedadam": lambda config, server: FedAdam(**_EVERYBODY, eta=config.strategy.lr, beta_1=config.strategy.momentum),
-    "fedprox": lambda config, server: FedProx(**_EVERYBODY, proximal_mu=config.strategy.proximal_mu),
-    "fedmedian": lambda config, server: FedMedian(**_EVERYBODY),
-    "fedtrimmedavg": lambda config, server: FedTrimmedAvg(**_EVERYBODY, beta=config.strategy.malicious_share),
-    "krum": lambda config, server: Krum(**_EVERYBODY, num_malicious_nodes=assumed_malicious(config)),
-    "multikrum": lambda config, server: MultiKrum(
-        **_EVERYBODY,
-        num_malicious_nodes=assumed_malicious(config),
-        num_nodes_to_select=config.federation.sampled_clients - assumed_malicious(config),
-    ),
-    "bulyan": lambda config, server: Bulyan(**_EVERYBODY, num_malicious_nodes=assumed_malicious(config)),
-    "norm_clipping": lambda config, server: NormClipping(
-        **_EVERYBODY, entries=_parameters(server), bound=config.strategy.bound
-    ),
-    "fltrust": lambda config, server: FLTrust(
-        **_EVERYBODY, entries=_parameters(server), root_update=partial(_root_update, config, server)
-    ),
-    "centered_clipping": lambda config, server: CenteredClipping(
-        **_EVERYBODY,
-        entries=_parameters(server),
-        radius=config.strategy.radius,
-        iterations=config.strategy.iterations,
-    ),
-    "byzfl": lambda config, server: ByzFL(
-        **_EVERYBODY,
-        entries=_parameters(server),
-        aggregator=config.strategy.aggregator,
-        options=config.strategy.options,
-        seed=config.seed,
-    ),
-}
 
 
-def _parameters(server: ServerModel) -> list[str]:
-    """What norms and angles are taken of; batch-norm statistics are averaged beside."""
-    return [name for name, _ in server.net.named_parameters()]
+@register_strategy("fedavg")
+class FedAvgPlugin(StrategyPlugin):
+    """Mean of the models, weighted by number of samples (McMahan et al., 2017)."""
+
+    label = "FedAvg"
+    remembers = ()
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Flower's FedAvg."""
+        return FedAvg(**EVERYBODY)
 
 
-def _root_update(config: RunConfig, server: ServerModel, server_round: int, start: Weights) -> Weights:
-    """FLTrust's own update: the server trains on its trusted set as if it were one more client."""
-    model = copy.deepcopy(server.net)
-    complete = {**model.state_dict(), **start}
-    one_more, round = config.federation.clients, server_round - 1
-    train_client(model, complete, server.trusted_set, config, client=one_more, round=round)
-    return model.state_dict()
+@register_strategy("fedavgm")
+class FedAvgMPlugin(StrategyPlugin):
+    """FedAvg with momentum on the server (Hsu et al., 2019)."""
+
+    label = "FedAvgM"
+    remembers = ("momentum_vector",)  # its `current_arrays` is the global model in every round that moves it
+
+    class Params(Section):
+        """The server's optimizer."""
+
+        lr: Positive = 1.0
+        momentum: Share = 0.9
+
+    params: Params
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Flower's FedAvgM."""
+        return FedAvgM(**EVERYBODY, server_learning_rate=self.params.lr, server_momentum=self.params.momentum)
 
 
-def assumed_malicious(config: RunConfig) -> int:
-    """How many of a round's clients the defender takes for malicious."""
-    return round(config.strategy.malicious_share * config.federation.sampled_clients)
+@register_strategy("fedadam")
+class FedAdamPlugin(StrategyPlugin):
+    """Adam on the server (Reddi et al., 2021)."""
+
+    label = "FedAdam"
+    remembers = ("m_t", "v_t")
+
+    class Params(Section):
+        """The server's optimizer."""
+
+        lr: Positive = Field(0.01, description="its step")
+        momentum: Share = Field(0.9, description="its beta_1")
+
+    params: Params
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Flower's FedAdam."""
+        return FedAdam(**EVERYBODY, eta=self.params.lr, beta_1=self.params.momentum)
 
 
-def build_strategy(config: RunConfig, server: ServerModel) -> Strategy:
-    """The configured strategy, which moves the server's model."""
-    return STRATEGIES[config.strategy.name](config, server)
+@register_strategy("fedprox")
+class FedProxPlugin(StrategyPlugin):
+    """FedAvg of clients whose training is pulled back to the server model by mu / 2 * |.|^2 (Li et al., 2020)."""
+
+    label = "FedProx"
+    remembers = ()
+
+    class Params(Section):
+        """The pull."""
+
+        proximal_mu: NonNegative = 0.1
+
+    params: Params
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Flower's FedProx."""
+        return FedProx(**EVERYBODY, proximal_mu=self.params.proximal_mu)
+
+
+@register_strategy("fedmedian")
+class FedMedianPlugin(StrategyPlugin):
+    """Median of each coordinate (Yin et al., 2018)."""
+
+    label = "FedMedian"
+    remembers = ()
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Flower's FedMedian."""
+        return FedMedian(**EVERYBODY)
+
+
+@register_strategy("fedtrimmedavg")
+class FedTrimmedAvgPlugin(StrategyPlugin):
+    """Mean of each coordinate without the malicious_share at either end (Yin et al., 2018)."""
+
+    label = "FedTrimmedAvg"
+    remembers = ()
+
+    class Params(Section):
+        """What is cut."""
+
+        malicious_share: Minority = Field(0.2, description="of the clients, cut at either end")
+
+    params: Params
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Flower's FedTrimmedAvg."""
+        return FedTrimmedAvg(**EVERYBODY, beta=self.params.malicious_share)
+
+
+@register_strategy("krum")
+class KrumPlugin(StrategyPlugin):
+    """The model nearest to its neighbours (Blanchard et al., 2017)."""
+
+    label = "Krum"
+    remembers = ()
+
+    class Params(AssumesMalicious):
+        """How many to expect."""
+
+    params: Params
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Flower's Krum."""
+        return Krum(**EVERYBODY, num_malicious_nodes=self.params.malicious(run))
+
+
+@register_strategy("multikrum")
+class MultiKrumPlugin(StrategyPlugin):
+    """Mean of the n - f models nearest to their neighbours (Blanchard et al., 2017)."""
+
+    label = "MultiKrum"
+    remembers = ()
+
+    class Params(AssumesMalicious):
+        """How many to expect."""
+
+    params: Params
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Flower's MultiKrum."""
+        malicious = self.params.malicious(run)
+        selected = run.federation.sampled_clients - malicious
+        return MultiKrum(**EVERYBODY, num_malicious_nodes=malicious, num_nodes_to_select=selected)
+
+
+@register_strategy("bulyan")
+class BulyanPlugin(StrategyPlugin):
+    """Krum selects, a trimmed mean of each coordinate follows (El Mhamdi et al., 2018); needs n >= 4 f + 3."""
+
+    label = "Bulyan"
+    remembers = ()
+
+    class Params(AssumesMalicious):
+        """A smaller share, as it needs many clients."""
+
+        malicious_share: Minority = Field(0.1, description="of a round, as the defender assumes it")
+
+    params: Params
+
+    @classmethod
+    def check_run(cls, params: Params, run: Any) -> None:
+        """There must be 4 f + 3 clients a round."""
+        clients, malicious = run.federation.sampled_clients, params.malicious(run)
+        if run.mode == "update" and clients < 4 * malicious + 3:
+            raise ValueError(
+                f"strategy.malicious_share: bulyan needs 4 f + 3 clients a round, but "
+                f"{params.malicious_share:g} of {clients} makes f = {malicious}"
+            )
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Flower's Bulyan."""
+        return Bulyan(**EVERYBODY, num_malicious_nodes=self.params.malicious(run))

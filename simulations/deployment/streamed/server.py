@@ -32,7 +32,7 @@ def main(grid: Grid, context: Context) -> None:
         model,
         trusted=(x[300:500], y[300:500]),
         snapshots=[early],
-        defense={"name": "drop", "detector": "historical_loss", "rivals": False},
+        defense={"name": "drop", "detector": "historical_loss", "baselines": False},
         threshold={"name": "quantile", "fpr": fpr},
     )
     for round in range(int(context.run_config["rounds"])):

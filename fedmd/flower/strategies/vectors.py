@@ -1,27 +1,34 @@
-"""Norm clipping, FLTrust and centered clipping as Flower strategies: thin, over the kernels of `defense.aggregation`.
+"""Norm clipping, FLTrust and centered clipping as Flower strategies, over the kernels of `updates.aggregators`.
 
 They see updates Δ_i = θ_i − θ_t as rows of one matrix [n, d], made of the floating entries named in `entries`; what is
 left out (integers, and whatever `entries` omits) is averaged as FedAvg does, integers rounded.
 """
 
+import copy
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import FedAvg
+from flwr.serverapp.strategy import FedAvg, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
+from pydantic import Field
 from torch import Tensor
 
+from fedmd.config import Count, Positive, RunConfig, Section
 from fedmd.defense.updates.aggregators import centered_clipping, clip_norms, fltrust
+from fedmd.flower.strategies.base import EVERYBODY, StrategyPlugin
+from fedmd.registry import register_strategy
+from fedmd.rounds.model import ServerModel
 from fedmd.storage import Saved
+from fedmd.training.local import train_client
 
 RootUpdate = Callable[[int, dict[str, Tensor]], Mapping[str, Tensor]]
 
 
-class FlatStrategy(FedAvg):
+class VectorStrategy(FedAvg):
     """FedAvg with another rule for the updates: a subclass says how rows become one.
 
     `entries` names the arrays the rule looks at, by default every floating one, BatchNorm's running statistics
@@ -59,7 +66,7 @@ class FlatStrategy(FedAvg):
         averaged = aggregate_arrayrecords(contents, self.weighted_by_key)
         return self._stepped(step, averaged), self.train_metrics_aggr_fn(contents, self.weighted_by_key)
 
-    def flat(self, state: Mapping[str, Tensor]) -> Tensor:
+    def vector(self, state: Mapping[str, Tensor]) -> Tensor:
         """The entries the rule looks at, as one vector [d] on the CPU."""
         return torch.cat([state[name].detach().cpu().flatten() for name in self._names()])
 
@@ -69,7 +76,7 @@ class FlatStrategy(FedAvg):
 
     def _update(self, content: RecordDict) -> Tensor:
         record = next(iter(content.array_records.values()))
-        return self.flat({n: torch.from_numpy(record[n].numpy()) for n in self._names()}) - self.flat(self._current)
+        return self.vector({n: torch.from_numpy(record[n].numpy()) for n in self._names()}) - self.vector(self._current)
 
     def _stepped(self, step: Tensor, averaged: ArrayRecord) -> ArrayRecord:
         new: dict[str, Tensor] = {}
@@ -84,7 +91,7 @@ class FlatStrategy(FedAvg):
         return ArrayRecord({name: Array(tensor.numpy()) for name, tensor in new.items()})
 
 
-class NormClipping(FlatStrategy):
+class NormClipping(VectorStrategy):
     """FedAvg of updates clipped to the norm `bound` (Sun et al. 2019); None: the median norm of the round."""
 
     def __init__(self, *, bound: float | None = None, **settings: Any) -> None:
@@ -96,7 +103,7 @@ class NormClipping(FlatStrategy):
         return weights @ clip_norms(updates, self._bound)
 
 
-class CenteredClipping(FlatStrategy):
+class CenteredClipping(VectorStrategy):
     """Clipping round the round before's aggregate (Karimireddy et al. 2021); every client counts the same."""
 
     def __init__(self, *, radius: float | None = None, iterations: int = 3, **settings: Any) -> None:
@@ -119,7 +126,7 @@ class CenteredClipping(FlatStrategy):
         self._centre = None if saved["centre"] is None else saved["centre"].clone()
 
 
-class FLTrust(FlatStrategy):
+class FLTrust(VectorStrategy):
     """Updates weighted by their agreement with the server's own (Cao et al. 2021).
 
     `root_update(round, θ_t)` trains on the server's trusted set, from a state dict, as a client would, and returns the
@@ -133,8 +140,80 @@ class FLTrust(FlatStrategy):
     def combine(self, server_round: int, updates: Tensor, weights: Tensor) -> Tensor:
         """FLTrust's mean; the clients' numbers of examples play no part."""
         start = {name: tensor.clone() for name, tensor in self._current.items()}
-        reference = self.flat(self._root_update(server_round, start)) - self.flat(self._current)
+        reference = self.vector(self._root_update(server_round, start)) - self.vector(self._current)
         return fltrust(updates, reference.to(updates.dtype))
+
+
+@register_strategy("norm_clipping")
+class NormClippingPlugin(StrategyPlugin):
+    """Mean of updates no longer than `bound` (Sun et al., 2019)."""
+
+    label = "norm clipping"
+    remembers = ()
+
+    class Params(Section):
+        """The bound."""
+
+        bound: Positive | None = Field(None, description="null: the median norm of the round")
+
+    params: Params
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Norms are of parameters; batch-norm statistics are averaged beside."""
+        return NormClipping(**EVERYBODY, entries=parameter_names(server), bound=self.params.bound)
+
+
+@register_strategy("centered_clipping")
+class CenteredClippingPlugin(StrategyPlugin):
+    """Clipped round the aggregate of the round before (Karimireddy et al., 2021)."""
+
+    label = "centered clipping"
+
+    class Params(Section):
+        """How it clips."""
+
+        radius: Positive | None = Field(None, description="null: the median distance")
+        iterations: Count = 3
+
+    params: Params
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Distances are of parameters; batch-norm statistics are averaged beside."""
+        return CenteredClipping(**EVERYBODY, entries=parameter_names(server), **self.params.model_dump())
+
+    def memory(self, strategy: Strategy) -> Saved:
+        """The centre."""
+        return cast(CenteredClipping, strategy).state()
+
+    def restore(self, strategy: Strategy, saved: Saved) -> None:
+        """Put the centre back."""
+        cast(CenteredClipping, strategy).restore(saved)
+
+
+@register_strategy("fltrust")
+class FLTrustPlugin(StrategyPlugin):
+    """Updates weighted by their agreement with one trained on the trusted set (Cao et al., 2021)."""
+
+    label = "FLTrust"
+    remembers = ()
+
+    def build(self, run: RunConfig, server: ServerModel) -> Strategy:
+        """Angles are of parameters; batch-norm statistics are averaged beside."""
+
+        def root_update(server_round: int, start: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+            """The server trains on its trusted set as if it were one more client."""
+            model = copy.deepcopy(server.net)
+            complete = {**model.state_dict(), **start}
+            one_more, round = run.federation.clients, server_round - 1
+            train_client(model, complete, server.trusted_set, run, client=one_more, round=round)
+            return model.state_dict()
+
+        return FLTrust(**EVERYBODY, entries=parameter_names(server), root_update=root_update)
+
+
+def parameter_names(server: ServerModel) -> list[str]:
+    """What norms and angles are taken of."""
+    return [name for name, _ in server.net.named_parameters()]
 
 
 def _metrics(content: RecordDict) -> MetricRecord:

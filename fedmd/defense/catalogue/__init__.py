@@ -1,0 +1,1 @@
+"""The defences: every module here is found by its being here."""
