@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg
 from fedmd.config import ConfigError
 from fedmd.flower.strategies import byzfl as byzfl_strategy
 from fedmd.flower.strategies.byzfl import ByzFL
-from fedmd.flower.strategies.flat import CenteredClipping, FLTrust, NormClipping
+from fedmd.flower.strategies.vectors import CenteredClipping, FLTrust, NormClipping
 
 START = {"w": np.array([[1.0, 2.0]], np.float32), "var": np.array([5.0], np.float32), "n": np.array(4)}
 STEPS = [(3.0, 4.0), (0.0, 1.0), (0.0, -2.0)]

@@ -13,8 +13,8 @@ from fedmd.attacks.coalition import coalition_of
 from fedmd.audit.entries import Entry
 from fedmd.audit.reader import read_live
 from fedmd.config import RunConfig
+from fedmd.defense.base import defense_of
 from fedmd.defense.samples.outputs import ModelOutputs
-from fedmd.defense.updates.from_config import build_screen
 from fedmd.rounds.gate import Gate, open_gate
 from fedmd.rounds.loop import run_rounds
 from fedmd.rounds.model import ServerModel
@@ -96,7 +96,7 @@ def server_of(setup: Setup) -> StreamServer | UpdateServer:
     if config.mode == "stream":
         return StreamServer(setup)
     model = ServerModel(setup)
-    screen = build_screen(config, model.net, model.trusted, setup.trained.snapshots)
+    screen = defense_of(config).build_screen(config, model.net, model.trusted, setup.trained.snapshots)
     return UpdateServer(model, MomentumMean(floating(model.net.state_dict())), screen)
 
 

@@ -32,7 +32,14 @@ def test_defaults_are_valid_and_overrides_reach_the_configuration() -> None:
     assert config.federation.clients == 12
 
 
-NAMED = ("attack", "defense", "threshold", "history", "strategy")
+CLASSES = {
+    "attack": "fedmd.attacks.catalogue.noise:Noise",
+    "defense": "fedmd.defense.catalogue.rejection:Drop",
+    "threshold": "fedmd.defense.samples.thresholds:Fixed",
+    "history": "fedmd.defense.history:LagHistory",
+    "strategy": "fedmd.flower.strategies.catalogue:FedMedianPlugin",
+}
+NAMED = tuple(CLASSES)
 
 
 @pytest.mark.parametrize("group", [*NAMED, "training", "stream", "runtime", "local", "screening", "mode"])
@@ -42,7 +49,7 @@ def test_every_option_of_a_group_composes(group: str) -> None:
         valid, refusals = [], []
         needed = {
             "calibrated": ["threshold.path=some.json"],
-            "custom": [f"{group}.factory=fedmd.attacks.catalogue.noise:Noise"],
+            "custom": [f"{group}.factory={CLASSES.get(group)}"],
         }.get(option, [])
         for mode in ("stream", "update"):
             chosen = [f"mode={option}"] if group == "mode" else [f"mode={mode}", f"{group}={option}"]
