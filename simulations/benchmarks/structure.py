@@ -5,7 +5,7 @@ time with one accumulative round more, and whatever was called more often then b
 of a checkout, whose own fedmd and tests are measured.
 """
 
-import ast
+import argparse
 import json
 import sys
 import tempfile
@@ -79,33 +79,46 @@ def path_of(overrides: list[str], cache: Path) -> tuple[set[str], set[str]]:
     )
 
 
-def classes(files: set[str]) -> int:
-    """Classes and named types that these files define."""
-    return sum(
-        isinstance(node, ast.ClassDef) for name in files for node in ast.walk(ast.parse((ROOT / name).read_text()))
-    )
+def measure() -> tuple[dict[str, int], dict[str, list[str]]]:
+    """The numbers by the names that docs/architecture.md gives them, and what is behind the last ones."""
+    lines = {path: len(path.read_text().splitlines()) for path in sorted((ROOT / "fedmd").rglob("*.py"))}
+    numbers = {
+        "Python files in `fedmd/`": len(lines),
+        "lines in them": sum(lines.values()),
+        f"files over {LONG} lines": sum(count > LONG for count in lines.values()),
+    }
+    details: dict[str, list[str]] = {}
+    types: set[str] = set()
+    with tempfile.TemporaryDirectory() as cache:
+        for name, overrides in MODES.items():
+            files, of_mode = path_of(overrides, Path(cache))
+            numbers[f"files that take part in a round of {name}"] = len(files)
+            details[name] = sorted(files)
+            types |= of_mode
+    numbers["types at work in a round, both modes"] = len(types)
+    details["types"] = sorted(types)
+    return numbers, details
+
+
+def fill(page: Path, numbers: dict[str, int]) -> None:
+    """Put the numbers into the last column of the page's table, in the rows that are called after them."""
+    rows = []
+    for row in page.read_text(encoding="utf-8").splitlines():
+        cells = row.split(" | ")
+        number = numbers.get(cells[0].removeprefix("| "))
+        rows.append(row if number is None else " | ".join([*cells[:-1], f"{number:,} |"]))
+    page.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def main() -> None:
-    """Print the numbers, and the way of each mode file by file."""
-    lines = {path: len(path.read_text().splitlines()) for path in sorted((ROOT / "fedmd").rglob("*.py"))}
-    found: dict[str, object] = {
-        "Python files in fedmd/": len(lines),
-        "lines in fedmd/": sum(lines.values()),
-        f"files over {LONG} lines": sum(count > LONG for count in lines.values()),
-    }
-    files: set[str] = set()
-    types: set[str] = set()
-    ways: dict[str, list[str]] = {}
-    with tempfile.TemporaryDirectory() as cache:
-        for name, overrides in MODES.items():
-            of_files, of_types = path_of(overrides, Path(cache))
-            found[f"files on the way of {name}"] = len(of_files)
-            ways[name] = sorted(of_files)
-            files, types = files | of_files, types | of_types
-    found["types at work in a round, both modes"] = len(types)
-    found["classes defined in those files"] = classes(files)
-    print(json.dumps({**found, "ways": ways, "types": sorted(types)}, indent=2))
+    """Print the numbers and what is behind them; --fill PAGE writes the numbers into its table."""
+    parser = argparse.ArgumentParser(description="Measure the structure of the checkout in the current folder.")
+    parser.add_argument("--fill", type=Path, metavar="PAGE")
+    options = parser.parse_args()
+    numbers, details = measure()
+    print(json.dumps({**numbers, **details}, indent=2))
+    if options.fill:
+        fill(options.fill, numbers)
 
 
 if __name__ == "__main__":
