@@ -32,7 +32,7 @@ Saved = dict[str, Any]  # what an object's `state()` returns and its `restore()`
 
 
 class CheckpointError(ValueError):
-    """The file exists, but it is not a complete checkpoint."""
+    """The file exists, but it is not a complete checkpoint, or not as it was written."""
 
 
 @contextmanager
@@ -130,17 +130,16 @@ def save(path: Path, tensors: dict[str, Tensor], metadata: Json) -> None:
         if storage in storages:
             plain[name] = plain[name].clone()
         storages.add(storage)
-    # `names` keeps the order; a digest of tensors and metadata would stand beside it, for `load` to compare
-    header = json.dumps({"names": list(plain), "metadata": metadata})
+    header = json.dumps({"names": list(plain), "metadata": metadata})  # `names` keeps the order
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={HEADER_KEY: header})
+        save_file(plain, temporary, metadata={HEADER_KEY: f"{_content_digest(header, plain)} {header}"})
 
 
-def load(path: Path) -> tuple[dict[str, Tensor], Json]:
+def load(path: Path, *, check: bool = True) -> tuple[dict[str, Tensor], Json]:
     """The tensors (on the CPU, in the order they were saved in) and the metadata of `path`.
 
-    The tensors are private views of the mapped file: a large checkpoint costs memory only where it is read,
-    and damage that keeps the file's length goes unnoticed.
+    The tensors are private views of the mapped file. With `check` all of it is read once, for its SHA-256; without,
+    only what is used is ever read, and a changed byte goes unnoticed: for files that this run has just written.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -152,10 +151,25 @@ def load(path: Path) -> tuple[dict[str, Tensor], Json]:
         raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="pt") as stored:
-            header = json.loads(stored.metadata()[HEADER_KEY])
-            return {name: stored.get_tensor(name) for name in header["names"]}, header["metadata"]
+            written, _, text = stored.metadata()[HEADER_KEY].partition(" ")  # one key: several have no order
+            header = json.loads(text)
+            tensors = {name: stored.get_tensor(name) for name in header["names"]}
+            if check and _content_digest(text, tensors) != written:
+                raise ValueError("its SHA-256 is not the one it was written with")
+            return tensors, header["metadata"]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is not a complete fedmd checkpoint ({error}).") from error
+
+
+def _content_digest(header: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over the header's text and each tensor's name, dtype, shape and bytes, in order."""
+    import torch
+
+    hasher = hashlib.sha256(header.encode())
+    for name, tensor in tensors.items():
+        hasher.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 def save_tree(path: Path, tree: Saved) -> None:

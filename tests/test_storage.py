@@ -182,3 +182,39 @@ def test_written_json_is_strict_and_comes_back(tmp_path: Path) -> None:
 def test_the_module_imports_no_torch() -> None:
     code = "import sys, fedmd.storage; assert not {'torch', 'safetensors'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+TREE = {"weights": torch.arange(40.0), "flags": torch.tensor([True, False]), "seconds": 1.5, "names": ["a", "b"]}
+
+
+@settings(max_examples=200, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_any_flipped_byte_of_a_file_is_found_or_changes_nothing(place: float, flip: int) -> None:
+    """Spaces that fill up a header mean nothing; what is loaded is never other than what was saved."""
+    with TemporaryDirectory() as name:
+        path = Path(name) / "a"
+        save_tree(path, TREE)
+        content = bytearray(path.read_bytes())
+        content[int(place * len(content))] ^= flip
+        path.write_bytes(content)
+        with suppress(CheckpointError):
+            loaded = load_tree(path)
+            assert loaded.keys() == TREE.keys() and (loaded["seconds"], loaded["names"]) == (1.5, ["a", "b"])
+            for key in ("weights", "flags"):
+                assert loaded[key].dtype == TREE[key].dtype and torch.equal(loaded[key], TREE[key])
+
+
+def test_a_flipped_byte_of_a_tensor_is_an_error_unless_nobody_asked(tmp_path: Path) -> None:
+    save(tmp_path / "a", {"x": torch.zeros(100)}, {})
+    content = bytearray((tmp_path / "a").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        load(tmp_path / "a")
+    assert not torch.equal(load(tmp_path / "a", check=False)[0]["x"], torch.zeros(100))
+
+
+def test_equal_content_makes_equal_files(tmp_path: Path) -> None:
+    for name in "ab":
+        save_tree(tmp_path / name, TREE)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()

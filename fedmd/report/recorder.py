@@ -1,5 +1,6 @@
 """The record of a run, written as it goes on: `metrics.jsonl`, one line a round, and the verdicts of every sample."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,17 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.report.files import DERIVED, METRICS, SUMMARY, TRUTH, VERDICTS
-from fedmd.report.verdicts import PARTS, join_parts, keep_parts, schema_with, verdict_table, write_part
+from fedmd.report.verdicts import PARTS, join_parts, keep_parts, read_part, schema_with, verdict_table, write_part
 from fedmd.storage import dumps
 from fedmd.types import Action, Json, RoundReport
 
 
 @dataclass(frozen=True)
 class RecordPosition:
-    """How far a record goes: `bytes` of metrics.jsonl, and the number of parts with verdicts."""
+    """How far a record goes: `bytes` of metrics.jsonl, and the number of parts with verdicts; and the SHA-256 of each.
+
+    An empty hash is compared with nothing.
+    """
 
     bytes: int = 0
     parts: int = 0
+    metrics_sha256: str = ""
+    parts_sha256: str = ""
 
 
 class RunRecorder:
@@ -35,7 +41,8 @@ class RunRecorder:
         with RunRecorder(folder) as recorder:
             recorder.record(report)
 
-    Raises ValueError on opening when the record in the folder does not go as far as `after`.
+    Raises ValueError on opening, and changes nothing, when the record in the folder does not go as far as `after`, or
+    is another up to there.
     """
 
     def __init__(self, folder: Path, baselines: Sequence[str] = (), *, after: RecordPosition | None = None) -> None:
@@ -44,13 +51,13 @@ class RunRecorder:
         self._metrics: TextIO | None = None
         self._after = after or RecordPosition()
         self._number = 0
+        self._metrics_hash, self._parts_hash = hashlib.sha256(), hashlib.sha256()
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / PARTS).mkdir(exist_ok=True)
         metrics = self.folder / METRICS
-        if metrics.exists() and metrics.stat().st_size < self._after.bytes:
-            raise ValueError(f"{metrics} is shorter than it was")
+        self._check(metrics)
         keep_parts(self.folder, self._after.parts)
         for stale in (SUMMARY, TRUTH, VERDICTS, *DERIVED):
             (self.folder / stale).unlink(missing_ok=True)
@@ -58,6 +65,21 @@ class RunRecorder:
         self._metrics.truncate(self._after.bytes)
         self._number = self._after.parts
         return self
+
+    def _check(self, metrics: Path) -> None:
+        """Read the record up to where it goes on."""
+        if self._after.bytes and not metrics.exists():
+            raise ValueError(f"{metrics} is missing")
+        written = metrics.read_bytes()[: self._after.bytes] if self._after.bytes else b""
+        if len(written) < self._after.bytes:
+            raise ValueError(f"{metrics} is shorter than it was")
+        self._metrics_hash.update(written)
+        for number in range(self._after.parts):
+            self._parts_hash.update(read_part(self.folder, number))
+        if self._after.metrics_sha256 not in ("", self._metrics_hash.hexdigest()):
+            raise ValueError(f"{metrics} is not as it was written")
+        if self._after.parts_sha256 not in ("", self._parts_hash.hexdigest()):
+            raise ValueError(f"{self.folder / PARTS} is not as it was written")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -77,18 +99,21 @@ class RunRecorder:
         """
         if self._metrics is None:
             raise RuntimeError("record() belongs inside `with RunRecorder(folder) as recorder:`")
-        table, line = verdict_table(report, self._schema), dumps(round_metrics(report))
+        table, line = verdict_table(report, self._schema), dumps(round_metrics(report)) + "\n"
         write_part(self.folder, self._number, table)
+        self._parts_hash.update(read_part(self.folder, self._number))
         self._number += 1
-        self._metrics.write(line + "\n")
+        self._metrics.write(line)
         self._metrics.flush()
+        self._metrics_hash.update(line.encode())
 
     def flush(self) -> RecordPosition:
         """How far the record goes; that much is on disk when this returns."""
         if self._metrics is None:
             raise RuntimeError("flush() belongs inside `with RunRecorder(folder) as recorder:`")
         os.fsync(self._metrics.fileno())
-        return RecordPosition(os.fstat(self._metrics.fileno()).st_size, self._number)
+        size = os.fstat(self._metrics.fileno()).st_size
+        return RecordPosition(size, self._number, self._metrics_hash.hexdigest(), self._parts_hash.hexdigest())
 
 
 def round_metrics(report: RoundReport) -> Json:

@@ -80,11 +80,17 @@ def write_part(folder: Path, number: int, table: pa.Table) -> None:
         feather.write_feather(table, str(temporary), compression="zstd")
 
 
+def read_part(folder: Path, number: int) -> bytes:
+    """Part `number` as it is on disk. Raises ValueError when it is missing."""
+    try:
+        return _part(folder, number).read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{_part(folder, number)} is missing") from error
+
+
 def keep_parts(folder: Path, count: int) -> None:
-    """Delete all but the first `count` parts. Raises ValueError when one of these is missing."""
+    """Delete all but the first `count` parts."""
     wanted = [_part(folder, number) for number in range(count)]
-    if missing := [path for path in wanted if not path.exists()]:
-        raise ValueError(f"{missing[0]} is missing")
     if (folder / PARTS).exists():
         for path in set((folder / PARTS).iterdir()) - set(wanted):
             path.unlink()

@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedmd import storage
+from fedmd.audit.reader import read_live
+from fedmd.audit.trail import FOLDER
 from fedmd.config import ConfigError, RunConfig
-from fedmd.report.files import METRICS, read_summary
+from fedmd.report.files import METRICS, SUMMARY, read_summary
 from fedmd.report.verdicts import PARTS, discard_parts
 from fedmd.rounds.loop import is_checkpoint_due
 from fedmd.storage import CheckpointError, Saved, digest
@@ -17,7 +19,7 @@ from fedmd.training.burn_in import BurnIn
 
 CONFIG = "config.json"  # there from a run's first moment on
 CHECKPOINT = "checkpoint.safetensors"  # there until the run has finished
-FORMAT = "3"
+FORMAT = "4"
 
 
 class Checkpoints:
@@ -63,6 +65,18 @@ class Checkpoints:
             os.fsync(folder)  # its name, too: what a checkpoint makes superfluous is deleted next
         finally:
             os.close(folder)
+
+
+def why_it_begins_again(folder: Path) -> str | None:
+    """Of a run in `folder` that has rounds on record and no checkpoint to go on from; None where nothing is lost."""
+    metrics = folder / METRICS
+    if (folder / SUMMARY).exists():  # it had finished: what begins now is another run
+        return None
+    recorded = metrics.exists() and metrics.stat().st_size > 0
+    if not recorded and not any(record.entry.kind == "message" for record in read_live(folder / FOLDER)):
+        return None
+    found = (folder / CHECKPOINT).exists()
+    return "the checkpoint is of other settings or another fedmd" if found else "the checkpoint is missing"
 
 
 def discard_checkpoint(folder: Path) -> None:

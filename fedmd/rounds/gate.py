@@ -10,6 +10,7 @@ from fedmd.audit import quarantine_store, release_requests
 from fedmd.audit.chain import Position
 from fedmd.audit.entries import Entry, RoundRecord, refused_node_entries, round_entries
 from fedmd.audit.quarantine_store import QuarantineStore, StoredMessage
+from fedmd.audit.reader import trail_files
 from fedmd.audit.trail import FOLDER, AuditTrail
 from fedmd.config import ConfigError, QuarantineConfig, RunConfig
 from fedmd.defense.quarantine import Quarantine
@@ -162,12 +163,16 @@ def open_gate(
     server: Server[M],
     saved: Saved | None = None,
     round: int = 0,
+    restart: str | None = None,
 ) -> Iterator[Gate[M]]:
     """The gate of a new run in `folder`, or of the one whose gate was `saved`, which goes on with `round`.
 
-    What the trail there knows of an earlier run, or of later rounds, becomes void, and stays. Raises ConfigError when
-    the trail is not the one that the saved gate wrote.
+    What the trail there knows of an earlier run, or of later rounds, becomes void, and stays. `restart` goes on record:
+    why a run that had rounds begins again with the first. Raises ConfigError when the trail is not the one that the
+    saved gate wrote, and writes nothing where it is missing.
     """
+    if saved is not None and not trail_files(folder / FOLDER):
+        raise ConfigError(f"resume: the run's audit trail, {folder / FOLDER}, is missing.")
     store = QuarantineStore(
         folder / quarantine_store.FOLDER,
         max_rounds=config.quarantine.max_rounds,
@@ -186,6 +191,6 @@ def open_gate(
             quarantine_store.discard(quarantine_store.contents(store.folder))
             release_requests.discard(store.folder, release_requests.pending(store.folder))
             if trail.position != Position():
-                trail.rewind(Position(), "a new run in the same folder")
-            trail.append([Entry("run", "started", content=config.digest())])
+                trail.rewind(Position(), restart or "a new run in the same folder")
+            trail.append([Entry("run", "started", content=config.digest(), reason=restart)])
         yield gate

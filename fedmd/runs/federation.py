@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -34,7 +34,7 @@ from fedmd.report.recorder import RecordPosition, RunRecorder
 from fedmd.report.scores import detector_setting
 from fedmd.report.summary import summarise
 from fedmd.report.verdicts import discard_parts
-from fedmd.rounds.checkpoint import Checkpoints, discard_checkpoint, note_config, sole_server
+from fedmd.rounds.checkpoint import Checkpoints, discard_checkpoint, note_config, sole_server, why_it_begins_again
 from fedmd.rounds.gate import open_gate
 from fedmd.rounds.loop import run_rounds
 from fedmd.rounds.model import ServerModel
@@ -47,6 +47,7 @@ from fedmd.training.local import floating
 from fedmd.training.setup import Setup, set_up
 from fedmd.types import ExampleImages, Json, RoundReport
 
+log = logging.getLogger(__name__)
 Observer = Callable[[RunConfig, RoundReport], None]
 Side = tuple[Server[Any], Asking[Any]]  # a mode's server, and how its clients are asked
 
@@ -83,7 +84,8 @@ def serve(
     """Run the federation of `config`, leave everything there is to know in `folder`, return its summary.
 
     `started` is the `time.perf_counter()` from which start-up is counted, if that was before this call. With `resume`
-    the run in `folder` goes on from its checkpoint; where there is none, it had not begun and does so now.
+    the run in `folder` goes on from its checkpoint; where there is none, it begins, which is said and recorded if it had
+    rounds.
 
     Raises ConfigError for data or a model that cannot be had, for a folder that another process is working in, and
     for a checkpoint that does not fit; RuntimeError when the nodes do not come.
@@ -92,17 +94,23 @@ def serve(
         if not resume:
             discard_checkpoint(folder)
         note_config(folder, config)
-        summary = _serve(grid, config, folder, on_round, time.perf_counter() if started is None else started)
+        began = time.perf_counter() if started is None else started
+        summary = _serve(grid, config, folder, on_round, began, resume)
         discard_checkpoint(folder)
         discard_parts(folder)
     return summary
 
 
-def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, began: float) -> Json:
+def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, began: float, resume: bool) -> Json:
     setup = set_up(config)
     attack_of(config).check(setup.data.images)
     checkpoints = Checkpoints(folder, config, setup.trained)
     done, saved = checkpoints.load() or (0, None)
+    restart = why_it_begins_again(folder) if resume and saved is None else None
+    if restart is not None:
+        told = f"{folder}: {restart}, so the run begins again with round 0; its earlier rounds are void"
+        log.warning(told)
+        print(told, flush=True)
     with ExitStack() as stack:
         stack.enter_context(quiet_flower())
         shared = stack.enter_context(shared_memory())
@@ -122,7 +130,7 @@ def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, bega
         if saved is not None:
             server.restore(saved["server"])
             coalition.cache.restore(saved["cache"])
-        gate = stack.enter_context(open_gate(config, folder, server, saved and saved["gate"], done))
+        gate = stack.enter_context(open_gate(config, folder, server, saved and saved["gate"], done, restart))
 
         def keep(done: int) -> None:
             if checkpoints.is_due(done):
@@ -199,7 +207,7 @@ class Progress:
         return {
             "session": self.session,
             "poisoned_rounds": self.poisoned_rounds,
-            "recorded": [recorded.bytes, recorded.parts],
+            "recorded": list(astuple(recorded)),
             "seconds": self.seconds + seconds,
             "examples": shown and [torch.tensor(part) for part in (shown.clean, shown.poisoned, shown.corrected)],
         }

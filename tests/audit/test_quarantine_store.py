@@ -87,3 +87,14 @@ def test_requests(tmp_path: Path) -> None:
     assert requests.pending(folder) == {(12, 8)}
     (folder / "release-4").touch()  # by hand
     assert requests.pending(folder) == {(12, 8), (4, -1)}
+
+
+def test_a_batch_that_was_changed_on_disk_is_not_loaded(tmp_path: Path) -> None:
+    store = QuarantineStore(tmp_path, max_rounds=3, max_bytes=10**6)
+    store.put(1, 4, {"images": torch.zeros(8)})
+    (message,) = contents(tmp_path)
+    content = bytearray(message.path.read_bytes())
+    content[-1] ^= 1
+    message.path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="SHA-256"):
+        message.load()

@@ -210,5 +210,5 @@ def test_a_trail_that_lacks_what_the_checkpoint_saw_is_refused(process: Start, m
     run.go()
     for file in (run.folder / "audit").iterdir():
         file.unlink()
-    with pytest.raises(ConfigError, match=r"resume: .*has no record"):
+    with pytest.raises(ConfigError, match=r"resume: .*is missing"):
         process(mode, "lost").go()
