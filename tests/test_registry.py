@@ -22,10 +22,10 @@ from fedmd.flower.wire.header import INFO, Request, info_request, read_info, req
 from fedmd.flower.wire.samples import STREAM
 from fedmd.registry import ATTACKS, register_attack
 from fedmd.runs.compose import choices, compose, config_dir
+from fedmd.runs.inline import server_identity
 from fedmd.runs.options import option_files, plugin_sections
 from fedmd.types import Phase, StreamBatch
 from tests.golden.federate import federate
-from tests.golden.inline import identity
 from tests.golden.runs import RUNS
 
 Make = Callable[..., RunConfig]
@@ -159,7 +159,7 @@ def test_a_node_imports_nothing_that_the_server_names(
     mapping["attack"] = {"name": "custom", "factory": factory, "fraction": 1.0, "params": {"command": "touch ran"}}
 
     def ask(content: RecordDict, kind: str) -> Message:
-        with identity():
+        with server_identity():
             message = Message(content, 1, kind)
             message.metadata.__dict__["_message_id"] = "request"
             return app(message, Context(7, 1, node, RecordDict(), {}))

@@ -69,7 +69,7 @@ def _update_side(setup: Setup) -> Side:
     return UpdateServer(model, aggregator, screen), asking
 
 
-_SIDES: dict[str, Callable[[Setup], Side]] = {"stream": _stream_side, "update": _update_side}
+SIDES: dict[str, Callable[[Setup], Side]] = {"stream": _stream_side, "update": _update_side}
 
 
 def serve(
@@ -115,7 +115,7 @@ def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, bega
         stack.enter_context(quiet_flower())
         shared = stack.enter_context(shared_memory())
         exchange = shared if isinstance(grid, InMemoryGrid) else InMessage()
-        server, asking = _SIDES[config.mode](setup)
+        server, asking = SIDES[config.mode](setup)
         burn_in = {"accuracy": server.model.accuracy(), "attack_success": server.model.attack_success()}
         nodes = Nodes(grid, config, exchange.folder)
         nodes.connect()

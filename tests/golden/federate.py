@@ -13,7 +13,8 @@ from fedmd.rounds.checkpoint import CHECKPOINT
 from fedmd.runs import federation
 from fedmd.runs.compose import compose
 from fedmd.runs.federation import serve
-from tests.golden.inline import Inline, identity
+from fedmd.runs.inline import server_identity
+from tests.inline import Inline, simulated_nodes
 
 Federate = Callable[..., dict[str, Tensor]]
 
@@ -37,13 +38,13 @@ def federate(overrides: list[str], folder: Path, cache: Path, *, stop_after: int
             raise Stopped
 
     discard = federation.discard_checkpoint
-    with pytest.MonkeyPatch.context() as patch, identity():
+    with pytest.MonkeyPatch.context() as patch, server_identity():
         patch.setattr(federation, "discard_checkpoint", keep)
         if stop_after is not None:
             with pytest.raises(Stopped):
-                serve(Inline(app, config.federation.node_count), config, folder, stop)
+                serve(Inline(simulated_nodes(app, config.federation.node_count)), config, folder, stop)
         serve(
-            Inline(app, config.federation.node_count),
+            Inline(simulated_nodes(app, config.federation.node_count)),
             config,
             folder,
             lambda config, report: None,

@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from flwr.supercore.task_identity import TaskIdentity
+
+from fedmd.runs.inline import server_identity
 
 
 @pytest.fixture(autouse=True, scope="session")
 def identity() -> Iterator[None]:
-    """Flower sets this when it starts a ServerApp."""
-    before = (TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id)
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
-    yield
-    TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = before
+    """For all tests of this folder."""
+    with server_identity():
+        yield

@@ -18,9 +18,10 @@ from httpx import ConnectError
 from fedmd.config import RunConfig
 from fedmd.flower.server import nodes as nodes_module
 from fedmd.flower.server.nodes import Nodes
-from fedmd.flower.wire import STREAM, Expected, stream_reply, stream_request
+from fedmd.flower.wire.samples import STREAM, ExpectedBatch, batches_reply
 from fedmd.types import StreamBatch
-from tests.hostile.wire import Clock, read_batches
+from tests.flower.wire.examples import asked, read_round
+from tests.inline import Clock
 
 NODES = (101, 102, 103)
 Contents = dict[str, bytes]  # what a node uploaded: deflated objects by id
@@ -39,7 +40,7 @@ class SuperLink:
             asked = message_from_proto(proto)
             client = asked.metadata.dst_node_id - NODES[0]
             batch = StreamBatch(client, 0, np.full((4, 1, 8, 8), client, np.uint8), np.full(4, client))
-            reply = Message(stream_reply(0, [batch]), reply_to=asked)
+            reply = Message(batches_reply(0, [batch]), reply_to=asked)
             objects = {key: each.deflate() for key, each in get_all_nested_objects(reply).items()}
             if client == 1:
                 self._spoil(objects)
@@ -95,7 +96,7 @@ def test_a_spoilt_upload_costs_its_own_node_alone(
     monkeypatch.setattr(nodes_module, "time", Clock())
     config = make_config({"federation": {"clients": 3}})
     _, replies = ask(Nodes(grid_to(SuperLink(spoil)), config, ""))
-    heard = {node: read_batches(replies[node], 0, [node - 101], Expected((1, 8, 8), 10, 4)) for node in NODES}
+    heard = {node: read_round(replies[node], 0, [node - 101], ExpectedBatch((1, 8, 8), 10, 4)) for node in NODES}
     assert [len(batches) for batches, _ in heard.values()] == [1, 0, 1]
     (rejection,) = heard[102][1]
     assert "its answer cannot be decoded" in rejection.reason
@@ -109,7 +110,7 @@ def grid_to(link: Any) -> HttpGrid:
 
 def ask(nodes: Nodes) -> tuple[dict[int, Message], dict[int, Message]]:
     """A round's requests and replies."""
-    requests = {node: Message(stream_request("{}", 0, [node - 101], ""), node, STREAM) for node in NODES}
+    requests = {node: Message(asked("{}", 0, [node - 101]), node, STREAM) for node in NODES}
     return requests, nodes.ask(requests)
 
 

@@ -6,10 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fedmd.audit.stream_round import StreamRound, stream_entries
-from fedmd.flower.server.streaming import FlowerCollector
-from fedmd.rounds.learner import NO_VERDICTS
-from fedmd.rounds.session import Collected
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from httpx import ConnectError
@@ -18,25 +14,19 @@ from torch import nn
 from fedmd.config import RunConfig
 from fedmd.flower.server import nodes as nodes_module
 from fedmd.flower.strategies.replies import read_state, slots_of
-from fedmd.flower.wire import (
-    INFO,
-    UPDATE,
-    Expected,
-    ExpectedUpdate,
-    info_request,
-    read_info,
-    read_request,
-    read_updates,
-    stream_reply,
-    update_request,
-)
-from fedmd.flower.wire.model_exchange import InMessage
+from fedmd.flower.wire.header import INFO, info_request, read_info, read_request
 from fedmd.flower.wire.reasons import error_of, shown
-from fedmd.types import Rejection, StreamBatch
-from tests.hostile.wire import ROUND, Clock, WireGrid, answer, batch, encoded, read_batches, request, update
+from fedmd.flower.wire.samples import ExpectedBatch, batches_reply
+from fedmd.flower.wire.updates import UPDATE, ExpectedUpdate, read_updates
+from fedmd.rounds.records import Collected
+from fedmd.types import StreamBatch
+from tests.flower.federation import sample_collector
+from tests.flower.wire.examples import asked, read_round
+from tests.hostile.wire import ROUND, WireGrid, answer, batch, request, update
+from tests.inline import Clock, encoded
 
 Make = Callable[..., RunConfig]
-EXPECTED = Expected((1, 8, 8), 10, 4)
+EXPECTED = ExpectedBatch((1, 8, 8), 10, 4)
 WEIGHTS = ExpectedUpdate({"w": ((2, 3), np.dtype(np.float32))}, 50)
 MODEL = nn.Linear(2, 2)
 
@@ -49,17 +39,15 @@ def collect(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`collect(mail)`: a round of nodes 1 and 2, for clients 0 and 1; what `mail[node](honest)` makes of its answer."""
     monkeypatch.setattr(nodes_module, "time", Clock())
 
-    def build(mail: dict[int, Callable[[Message], list[bytes]]]) -> Collected:
+    def build(mail: dict[int, Callable[[Message], list[bytes]]]) -> Collected[StreamBatch]:
         def answers(node: int, request: Message) -> list[bytes]:
             asked = read_request(request)
-            content = stream_reply(asked.round, [batch(client, asked.round) for client in asked.clients])
+            content = batches_reply(asked.round, [batch(client, asked.round) for client in asked.clients])
             honest = Message(content, reply_to=request)
             return mail[node](honest) if node in mail else [encoded(honest)]
 
         config = make_config({"federation": {"clients": 2, "nodes": 2}})
-        collector = FlowerCollector(WireGrid({1: [0], 2: [1]}, answers), config, InMessage(), EXPECTED)
-        collector.connect()
-        return collector(0, (0, 1), MODEL)
+        return sample_collector(WireGrid({1: [0], 2: [1]}, answers), config)(0, (0, 1), MODEL)
 
     return build
 
@@ -82,7 +70,7 @@ def nothing(honest: Message) -> list[bytes]:
 def test_an_answer_that_flower_cannot_decode_costs_its_own_node_alone(collect: Any, mail: Any) -> None:
     for node in (1, 2):
         collected = collect({node: mail})
-        assert [kept.client for kept in collected.batches] == [2 - node]
+        assert [kept.client for kept in collected.messages] == [2 - node]
         (rejection,) = collected.rejections
         assert rejection.client == node - 1 and "its answer cannot be decoded" in rejection.reason
 
@@ -106,19 +94,19 @@ def test_an_answer_in_somebody_elses_name(collect: Any) -> None:
         return forged
 
     collected = collect({1: as_node(2)})
-    assert [kept.client for kept in collected.batches] == [1]
+    assert [kept.client for kept in collected.messages] == [1]
     assert [(r.client, r.reason) for r in collected.rejections] == [(0, "no answer before the deadline")]
-    assert len(collect({1: as_node(1)}).batches) == 2
+    assert len(collect({1: as_node(1)}).messages) == 2
 
 
 def test_of_two_answers_the_first_counts(collect: Any) -> None:
     def twice(honest: Message) -> list[bytes]:
-        other = Message(stream_reply(0, [StreamBatch(0, 0, batch(9).images, np.zeros(4, np.int64))]), reply_to=honest)
+        other = Message(batches_reply(0, [StreamBatch(0, 0, batch(9).images, np.zeros(4, np.int64))]), reply_to=honest)
         other.metadata.__dict__.update(honest.metadata.__dict__)
         return [encoded(honest), encoded(other)]
 
     collected = collect({1: twice})
-    assert [int(kept.images[0, 0, 0, 0]) for kept in collected.batches] == [0, 1] and collected.rejections == ()
+    assert [int(kept.images[0, 0, 0, 0]) for kept in collected.messages] == [0, 1] and collected.rejections == ()
 
 
 @pytest.mark.parametrize("dtype", [np.longdouble, np.complex64, np.uint64, ">i8", "U3"])
@@ -136,23 +124,12 @@ def test_a_counter_that_pytorch_cannot_hold(dtype: Any) -> None:
 
 
 def test_a_refused_client_gets_one_reason() -> None:
-    content = stream_reply(ROUND, [batch(1), batch(2)])
-    batches, rejections = read_batches(answer(content), ROUND, [0, 1], EXPECTED)
+    content = batches_reply(ROUND, [batch(1), batch(2)])
+    batches, rejections = read_round(answer(content), ROUND, [0, 1], EXPECTED)
     assert [kept.client for kept in batches] == [1]
     assert [(r.client, r.reason) for r in rejections] == [(0, "there is no batch with images and labels")]
-    updates, rejections = read_updates(answer(stream_reply(ROUND, [batch(2)])), ROUND, [0, 1], WEIGHTS)
+    updates, rejections = read_updates(answer(batches_reply(ROUND, [batch(2)])), ROUND, [0, 1], WEIGHTS)
     assert updates == [] and [r.client for r in rejections] == [0, 1]
-
-
-def test_a_note_on_a_message_is_no_second_message() -> None:
-    """A record nobody asked for made an accepted message a refused one besides."""
-    note = Rejection(0, "unexpected records ['x'] were ignored")
-    told = StreamRound(
-        0, 0, [], NO_VERDICTS, [batch(0)], [note, Rejection(1, "no answer")], {0: "in quarantine"}, {}, {}
-    )
-    entries = stream_entries(told)
-    assert [(e.client, e.action) for e in entries] == [(0, "quarantined"), (1, "rejected")]
-    assert [e.reason for e in entries] == ["in quarantine; unexpected records ['x'] were ignored", "no answer"]
 
 
 @pytest.mark.parametrize(
@@ -160,9 +137,9 @@ def test_a_note_on_a_message_is_no_second_message() -> None:
 )
 @pytest.mark.parametrize("field", ["protocol", "round"])
 def test_a_lie_in_the_header_is_told_in_few_words(field: str, value: Any) -> None:
-    content = stream_reply(ROUND, [batch(0)])
+    content = batches_reply(ROUND, [batch(0)])
     content["fedmd"] = ConfigRecord({**content.config_records["fedmd"], field: value})
-    (rejection,) = read_batches(answer(content), ROUND, [0], EXPECTED)[1]
+    (rejection,) = read_round(answer(content), ROUND, [0], EXPECTED)[1]
     assert len(rejection.reason) < 400 and rejection.reason.isprintable()
 
 
@@ -201,8 +178,8 @@ def test_lies_about_the_number_of_examples(examples: Any) -> None:
 
 def test_requests_are_not_replies() -> None:
     """A node that sends its request back."""
-    for sent, kind in ((info_request("{}"), INFO), (update_request("{}", ROUND, [0], "", 0.0), UPDATE)):
+    for sent, kind in ((info_request("{}"), INFO), (asked("{}", ROUND, [0]), UPDATE)):
         echo = Message(sent, reply_to=request(sent, kind))
-        assert read_batches(echo, ROUND, [0], EXPECTED)[0] == [] == read_updates(echo, ROUND, [0], WEIGHTS)[0]
+        assert read_round(echo, ROUND, [0], EXPECTED)[0] == [] == read_updates(echo, ROUND, [0], WEIGHTS)[0]
         with pytest.raises(ValueError, match=r"ids below|wants_model"):
             read_info(echo, 2)

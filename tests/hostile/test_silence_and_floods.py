@@ -1,5 +1,6 @@
 """Answers that never come, come too late, or come by the thousand: a round ends at its deadline with who is left."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,19 @@ import torch
 from flwr.app import Array, ArrayRecord, Message
 
 from fedmd.config import RunConfig
-from fedmd.data.federated import load_federated_data
 from fedmd.flower.server import nodes as nodes_module
-from fedmd.flower.server.client_grid import ClientGrid
-from fedmd.flower.server.model_records import expected_update, records_of
 from fedmd.flower.server.nodes import Nodes
-from fedmd.flower.server.update_session import UpdateSession, silent
-from fedmd.flower.strategies.catalogue import build_strategy
-from fedmd.flower.wire import STREAM, ClientUpdate, read_request, stream_request, update_reply
-from fedmd.flower.wire.model_exchange import InMessage
-from fedmd.rounds.global_model import GlobalModel
-from fedmd.rounds.update_guard import UpdateGuard
-from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Placement
+from fedmd.flower.wire.header import read_request
+from fedmd.flower.wire.samples import STREAM
+from fedmd.flower.wire.updates import ClientUpdate, updates_reply
+from fedmd.rounds.model import ServerModel
+from fedmd.training.local import floating
+from fedmd.training.setup import set_up
 from fedmd.types import RoundReport
-from tests.hostile.wire import Clock, WireGrid, decoded, encoded
+from tests.flower.federation import federate
+from tests.flower.wire.examples import asked
+from tests.hostile.wire import WireGrid
+from tests.inline import Clock, decoded, encoded
 
 Make = Callable[..., RunConfig]
 DEADLINE_S, CLIENTS, ROUNDS = 30.0, 4, 3
@@ -39,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def ask(config: RunConfig, grid: WireGrid) -> dict[int, Message]:
-    requests = {node: Message(stream_request("{}", 0, clients, ""), node, STREAM) for node, clients in NODES.items()}
+    requests = {node: Message(asked("{}", 0, clients), node, STREAM) for node, clients in NODES.items()}
     return Nodes(grid, config, "").ask(requests)
 
 
@@ -48,7 +47,7 @@ def federation(**changes: Any) -> dict[str, Any]:
 
 
 def prompt(node: int, request: Message) -> list[bytes]:
-    return [encoded(Message(update_reply(0, []), reply_to=request))]
+    return [encoded(Message(updates_reply(0, []), reply_to=request))]
 
 
 def test_nobody_waits_longer_than_for_the_last_answer_or_the_deadline(make_config: Make, clock: Clock) -> None:
@@ -97,7 +96,7 @@ def test_a_flood_of_answers_to_nothing_is_dropped(make_config: Make, clock: Cloc
         dropped = 0
 
         def pull_messages(self, message_ids: Any) -> list[Message]:
-            junk = decoded(prompt(0, Message(update_reply(0, []), 100, STREAM))[0])
+            junk = decoded(prompt(0, Message(updates_reply(0, []), 100, STREAM))[0])
             junk.metadata.__dict__["_reply_to_message_id"] = "nothing"
             self.dropped += 1000
             return [junk] * 1000 + super().pull_messages(message_ids)
@@ -130,29 +129,18 @@ def train(make_config: Make, tmp_path: Path, clock: Clock) -> Any:
         | {"stream.clean_rounds": ROUNDS, "defense": {"name": "none"}}
     )
 
-    def run(answers: Callable[[int, int, bytes], list[bytes]]) -> tuple[list[RoundReport], list[torch.Tensor]]:
-        data = load_federated_data(config)
-        start = burn_in(config, data.images, data.split, placement=Placement(), cache_dir=tmp_path)
-        server = GlobalModel(config, data.images, data.split, start, Placement())
-        before = {name: array.numpy() for name, array in records_of(server).items()}
+    numbers, before = itertools.count(), floating(ServerModel(set_up(config)).net.state_dict())
 
+    def run(answers: Callable[[int, int, bytes], list[bytes]]) -> tuple[list[RoundReport], list[torch.Tensor]]:
         def answer(node: int, request: Message) -> list[bytes]:
             round, client = read_request(request).round, node - 100
             rng = np.random.default_rng((round, client))
-            moved = {n: Array(np.asarray(a + rng.random(a.shape, np.float32))) for n, a in before.items()}
-            content = update_reply(round, [ClientUpdate(client, ArrayRecord(moved), 10, 0.1)])
+            moved = {n: Array(a.numpy() + rng.random(a.shape, np.float32)) for n, a in before.items()}
+            content = updates_reply(round, [ClientUpdate(client, ArrayRecord(moved), 10, 0.1)])
             return answers(round, client, encoded(Message(content, reply_to=request)))
 
-        grid = WireGrid(NODES, answer)
-        nodes = Nodes(grid, config, "")
-        nodes.connect()
-        reports: list[RoundReport] = []
-        guard, expected = UpdateGuard(), expected_update(server, 24)
-        clients = ClientGrid(grid, nodes, InMessage(), server, expected, config.limits, guard.admit)
-        session = UpdateSession(config, clients, server, guard, lambda round: "clean", reports.append)
-        with silent():
-            session.run(build_strategy(config, server, start.snapshots, session.judged, session.settled))
-        return reports, [tensor.clone() for tensor in server.model.state_dict().values()]
+        done = federate(WireGrid(NODES, answer), config, tmp_path / str(next(numbers)))
+        return done.reports, list(done.weights.values())
 
     return run
 

@@ -1,87 +1,49 @@
-"""Nodes whose answers are bytes until they are pulled, a clock nobody waits for, a second opinion on replies."""
+"""Nodes whose answers are bytes until they are pulled, and a second opinion on replies."""
 
 import io
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
-from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.superlink.grid import HttpGrid
 
-from fedmd.flower.wire import (
-    INFO,
-    STREAM,
-    ClientUpdate,
-    Expected,
-    info_reply,
-    read_rounds,
-    stream_request,
-    update_reply,
-)
-from fedmd.types import Rejection, StreamBatch
+from fedmd.flower.wire.header import INFO, info_reply
+from fedmd.flower.wire.samples import STREAM
+from fedmd.flower.wire.updates import ClientUpdate, updates_reply
+from fedmd.types import StreamBatch
+from tests.flower.wire.examples import ROUND, asked
+from tests.inline import Inline, decoded
 
 Answers = Callable[[int, Message], list[bytes]]
 
 
-class WireGrid(HttpGrid):
-    """As Flower's grid over HTTP: what a node sent is decoded while it is pulled, and delivered once."""
+class WireGrid(Inline, HttpGrid):
+    """As Flower's grid over HTTP: what a node sent is decoded while it is pulled, and delivered once.
+
+    `answers(node, request)` are what a node sends in a round; `nodes[node]` the clients it says it answers for.
+    """
 
     def __init__(self, nodes: dict[int, list[int]], answers: Answers) -> None:
-        self.nodes = nodes
-        self._answers = answers
-        self._mail: dict[str, list[bytes]] = {}
-        self._sent = 0
+        def node(number: int, clients: list[int], request: Message) -> Sequence[Message | bytes]:
+            if request.metadata.message_type == INFO:
+                return [Message(info_reply(clients, wants_model=False), reply_to=request)]
+            return answers(number, request)
 
-    def get_node_ids(self) -> list[int]:
-        return list(self.nodes)
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        pushed = []
-        for message in messages:
-            self._sent += 1
-            message.metadata.__dict__["_message_id"] = f"request-{self._sent}"
-            request, node = message, message.metadata.dst_node_id
-            if message.metadata.message_type == INFO:
-                mail = [encoded(Message(info_reply(self.nodes[node], wants_model=False), reply_to=request))]
-            else:
-                mail = self._answers(node, request)
-            self._mail[message.metadata.message_id] = mail
-            pushed.append(message.metadata.message_id)
-        return pushed
+        super().__init__({number: partial(node, number, clients) for number, clients in nodes.items()})
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        return [decoded(data) for message_id in message_ids for data in self._mail.pop(message_id, [])]
-
-
-class Clock:
-    """In place of the module `time`."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-def encoded(message: Message) -> bytes:
-    """What goes over the wire."""
-    return message_to_proto(message).SerializeToString()
-
-
-def decoded(data: bytes) -> Message:
-    """What Flower makes of it; raises all kinds of exceptions."""
-    return message_from_proto(ProtoMessage.FromString(data))
+        """The answers to these requests."""
+        wanted = set(message_ids)
+        pulled = [data for number, data in self.mail if number in wanted]
+        self.mail = [(number, data) for number, data in self.mail if number not in wanted]
+        return [decoded(data) for data in pulled]
 
 
 # -- small replies to a request of round 5 for clients 0 and 1 --------------------------------------------------------
-
-ROUND = 5
 
 
 def batch(client: int, round: int = ROUND) -> StreamBatch:
@@ -89,7 +51,7 @@ def batch(client: int, round: int = ROUND) -> StreamBatch:
 
 
 def request(content: RecordDict | None = None, kind: str = STREAM) -> Message:
-    return Message(content or stream_request("{}", ROUND, [0, 1], ""), 1, kind)
+    return Message(content or asked("{}", ROUND, [0, 1]), 1, kind)
 
 
 def answer(content: RecordDict | Error) -> Message:
@@ -97,7 +59,7 @@ def answer(content: RecordDict | Error) -> Message:
 
 
 def update(**arrays: Any) -> RecordDict:
-    return update_reply(ROUND, [ClientUpdate(0, ArrayRecord({n: Array(a) for n, a in arrays.items()}), 10, 0.1)])
+    return updates_reply(ROUND, [ClientUpdate(0, ArrayRecord({n: Array(a) for n, a in arrays.items()}), 10, 0.1)])
 
 
 # -- the second opinion: from the protocol, on the protocol buffers, without a line of fedmd ---------------------------
@@ -210,10 +172,3 @@ def _integer(value: Any) -> int | None:
 
 def _is_list(value: Any) -> bool:
     return str(value.WhichOneof("value")).endswith("_list")
-
-
-def read_batches(
-    message: Message, round: int, clients: Sequence[int], expected: Expected
-) -> tuple[list[StreamBatch], list[Rejection]]:
-    """`read_rounds` of a reply that answers for one round."""
-    return read_rounds(message, round, 1, clients, expected)[0]

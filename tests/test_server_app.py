@@ -44,7 +44,9 @@ def test_a_finished_run_is_left_alone(served: list[Any], tmp_path: Path, capsys:
     config = compose(["experiment=smoke"]).config
     note_config(tmp_path, config)
     (tmp_path / "metrics.jsonl").write_text("")
-    (tmp_path / "summary.json").write_text(json.dumps({"config": json.loads(config.to_json()), "detection": {}, "wall_s": {}}))
+    (tmp_path / "summary.json").write_text(
+        json.dumps({"config": json.loads(config.to_json()), "detection": {}, "wall_s": {}})
+    )
     run(f"resume={tmp_path}")
     assert served == [] and "nothing to resume" in capsys.readouterr().out
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,15 @@ from fedmd.config import ConfigError, RunConfig
 from fedmd.data.federated import load_federated_data
 from fedmd.data.tables import write_parquet
 from fedmd.flower.client import app as client_app
-from fedmd.flower.client import node as bound
-from fedmd.flower.wire import INFO, STREAM, Expected, info_request, read_info, read_rounds, stream_request
+from fedmd.flower.client import node as node_client
+from fedmd.flower.wire.header import INFO, info_request, read_info
+from fedmd.flower.wire.samples import STREAM, ExpectedBatch, read_batches
 from fedmd.types import StreamBatch
+from tests.flower.wire.examples import asked
+from tests.inline import over_the_wire
 
 Make = Callable[..., RunConfig]
-EXPECTED = Expected((1, 8, 8), 10, 4)
+EXPECTED = ExpectedBatch((1, 8, 8), 10, 4)
 CLIENT = 3
 
 
@@ -30,33 +32,31 @@ def node(make_config: Make, tmp_path: Path) -> dict[str, Any]:
     return {"client": CLIENT, "stream": f"parquet:{tmp_path}/own.parquet", "position": str(tmp_path / "p.json")}
 
 
-def call(wire: SimpleNamespace, content: RecordDict, kind: str, node: dict[str, Any], run: int = 7) -> Message:
-    """Through the ordinary ClientApp, which hands over to the bound one."""
-    request = wire.over_the_wire(Message(content, 1, kind))
-    return wire.over_the_wire(client_app.app(request, Context(run, 1, node, RecordDict(), {})))
+def call(content: RecordDict, kind: str, node: dict[str, Any], run: int = 7) -> Message:
+    """Through the ordinary ClientApp, which hands over to the node's own client."""
+    request = over_the_wire(Message(content, 1, kind))
+    return over_the_wire(client_app.app(request, Context(run, 1, node, RecordDict(), {})))
 
 
 def sent(reply: Message, round: int, rounds: int) -> list[StreamBatch]:
-    return [batch for batches, _ in read_rounds(reply, round, rounds, [CLIENT], EXPECTED) for batch in batches]
+    return [batch for batches, _ in read_batches(reply, round, rounds, [CLIENT], EXPECTED) for batch in batches]
 
 
-def test_it_sends_what_a_simulated_client_would(wire: SimpleNamespace, make_config: Make, node: dict[str, Any]) -> None:
+def test_it_sends_what_a_simulated_client_would(make_config: Make, node: dict[str, Any]) -> None:
     config = make_config()
-    assert read_info(call(wire, info_request(config.to_json()), INFO, node), 5) == ((CLIENT,), False)
+    assert read_info(call(info_request(config.to_json()), INFO, node), 5) == ((CLIENT,), False)
     streams = load_federated_data(config).streams
     for round in (0, 3):
-        request = stream_request(config.to_json(), round, [CLIENT], "", batches=3)
-        for offset, batch in enumerate(sent(call(wire, request, STREAM, node), round, 3)):
+        request = asked(config.to_json(), round, [CLIENT], batches=3)
+        for offset, batch in enumerate(sent(call(request, STREAM, node), round, 3)):
             honest = streams.batch(CLIENT, round + offset)
             assert batch.round == round + offset
             assert np.array_equal(batch.images, honest.images) and np.array_equal(batch.labels, honest.labels)
-    after = call(wire, stream_request(config.to_json(), 6, [CLIENT], ""), STREAM, node)
+    after = call(asked(config.to_json(), 6, [CLIENT]), STREAM, node)
     assert sent(after, 6, 1) == []  # the stream has ended, and that is no error
 
 
-def test_the_servers_data_and_model_are_not_touched(
-    wire: SimpleNamespace, make_config: Make, node: dict[str, Any], tmp_path: Path
-) -> None:
+def test_the_servers_data_and_model_are_not_touched(make_config: Make, node: dict[str, Any], tmp_path: Path) -> None:
     """Whatever the configuration names on the client's machine stays unread and unimported."""
     mapping = json.loads(make_config().to_json())
     mapping["data"] |= {"name": "image_folder", "path": "/etc"}
@@ -64,33 +64,31 @@ def test_the_servers_data_and_model_are_not_touched(
     mapping["attack"] = {"name": "accumulative", "fraction": 1.0}
     mapping["runtime"]["cache_dir"] = str(tmp_path / "written-by-the-server")
     run = json.dumps(mapping)
-    assert read_info(call(wire, info_request(run), INFO, node), 5) == ((CLIENT,), False)
-    (batch,) = sent(call(wire, stream_request(run, 0, [CLIENT], ""), STREAM, node), 0, 1)
+    assert read_info(call(info_request(run), INFO, node), 5) == ((CLIENT,), False)
+    (batch,) = sent(call(asked(run, 0, [CLIENT]), STREAM, node), 0, 1)
     assert np.array_equal(batch.images, load_federated_data(make_config()).streams.batch(CLIENT, 0).images)
     assert not (tmp_path / "written-by-the-server").exists()
 
 
 def test_the_same_question_gets_the_same_answer_and_a_new_run_new_samples(
-    wire: SimpleNamespace, make_config: Make, node: dict[str, Any]
+    make_config: Make, node: dict[str, Any]
 ) -> None:
-    request = stream_request(make_config().to_json(), 0, [CLIENT], "")
-    first, again = (sent(call(wire, request, STREAM, node), 0, 1)[0] for _ in range(2))
+    request = asked(make_config().to_json(), 0, [CLIENT])
+    first, again = (sent(call(request, STREAM, node), 0, 1)[0] for _ in range(2))
     assert np.array_equal(first.images, again.images)
-    other = sent(call(wire, request, STREAM, node, run=8), 0, 1)[0]
+    other = sent(call(request, STREAM, node, run=8), 0, 1)[0]
     assert np.array_equal(other.images, load_federated_data(make_config()).streams.batch(CLIENT, 1).images)
 
 
 def test_a_server_that_resumes_a_session_gets_what_the_killed_one_was_sent(
-    wire: SimpleNamespace, make_config: Make, node: dict[str, Any]
+    make_config: Make, node: dict[str, Any]
 ) -> None:
     """Flower calls the two by different run ids; what was asked last was perhaps never learned from."""
     streams = load_federated_data(make_config()).streams
 
     def labels(round: int, session: str, run: int) -> list[int]:
-        request = stream_request(make_config().to_json(), round, [CLIENT], "", session=session)
-        return [
-            int(label) for batch in sent(call(wire, request, STREAM, node, run), round, 1) for label in batch.labels
-        ]
+        request = asked(make_config().to_json(), round, [CLIENT], session=session)
+        return [int(label) for batch in sent(call(request, STREAM, node, run), round, 1) for label in batch.labels]
 
     own = [streams.batch(CLIENT, round).labels.tolist() for round in range(6)]
     assert [labels(round, "a", 7) for round in (0, 1, 2)] == own[:3]
@@ -103,33 +101,33 @@ def test_a_server_that_resumes_a_session_gets_what_the_killed_one_was_sent(
     [([2], 1, "speaks for client 3 alone"), ([3, 4], 1, "alone"), ([3], 3, "max-samples=10")],
 )
 def test_what_it_refuses(
-    wire: SimpleNamespace, make_config: Make, node: dict[str, Any], clients: list[int], batches: int, reason: str
+    make_config: Make, node: dict[str, Any], clients: list[int], batches: int, reason: str
 ) -> None:
-    request = stream_request(make_config().to_json(), 0, clients, "", batches=batches)
+    request = asked(make_config().to_json(), 0, clients, batches=batches)
     with pytest.raises(ValueError, match=reason):
-        call(wire, request, STREAM, {**node, "max-samples": 10})
+        call(request, STREAM, {**node, "max-samples": 10})
 
 
-def test_a_server_without_this_client(wire: SimpleNamespace, make_config: Make, node: dict[str, Any]) -> None:
+def test_a_server_without_this_client(make_config: Make, node: dict[str, Any]) -> None:
     config = make_config({"federation": {"clients": 2}})
     with pytest.raises(ValueError, match="client 3 is not one of the server's 2"):
-        call(wire, info_request(config.to_json()), INFO, node)
+        call(info_request(config.to_json()), INFO, node)
 
 
-def test_wrong_settings_at_either_end(wire: SimpleNamespace, make_config: Make, node: dict[str, Any]) -> None:
+def test_wrong_settings_at_either_end(make_config: Make, node: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="node-config image-size"):
-        call(wire, info_request(make_config().to_json()), INFO, {**node, "image-size": "big"})
+        call(info_request(make_config().to_json()), INFO, {**node, "image-size": "big"})
     with pytest.raises(ConfigError, match="seed"):
-        call(wire, info_request("{}"), INFO, node)
+        call(info_request("{}"), INFO, node)
     with pytest.raises(ValueError, match="names no stream"):
-        bound.app(
-            wire.over_the_wire(Message(info_request(make_config().to_json()), 1, INFO)),
+        node_client.app(
+            over_the_wire(Message(info_request(make_config().to_json()), 1, INFO)),
             Context(7, 1, {"partition-id": 0, "num-partitions": 1}, RecordDict(), {}),
         )
 
 
 def test_a_red_team_subscribes_and_attacks(
-    wire: SimpleNamespace, make_config: Make, node: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_config: Make, node: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """All of five clients collude; the model comes in the message; the ball round the honest sample holds."""
     from fedmd.flower.wire.model_exchange import InMessage
@@ -140,11 +138,11 @@ def test_a_red_team_subscribes_and_attacks(
         {"attack": {"name": "accumulative", "fraction": 1.0, "radius": 0.2}, "model": {"name": "cnn", "width": 2}}
     )
     attacker = {**node, "red-team": True}
-    assert read_info(call(wire, info_request(config.to_json()), INFO, attacker), 5) == ((CLIENT,), True)
+    assert read_info(call(info_request(config.to_json()), INFO, attacker), 5) == ((CLIENT,), True)
     data = load_federated_data(config)
     model = InMessage().publish(0, model_for(config.model, data.images, 3)).model
-    request = stream_request(config.to_json(), 0, [CLIENT], "", model=model, batches=4)
-    batches = sent(call(wire, request, STREAM, attacker), 0, 4)
+    request = asked(config.to_json(), 0, [CLIENT], model=model, batches=4)
+    batches = sent(call(request, STREAM, attacker), 0, 4)
     for round, batch in enumerate(batches):
         moved = np.abs(batch.images.astype(int) - data.streams.batch(CLIENT, round).images).max()
         assert moved == 0 if round < 2 else 0 < moved <= 51  # two clean rounds, then two accumulative ones

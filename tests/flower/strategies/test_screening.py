@@ -1,9 +1,8 @@
 """DiscrepancyScreening round Flower's own strategies, on real messages without Flower's processes."""
 
 import copy
-import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -42,6 +41,7 @@ STRATEGIES: dict[str, Callable[[], Strategy]] = {
     "bulyan": lambda: Bulyan(num_malicious_nodes=1),
 }
 EVERYTHING = math.inf
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 class Clients:
@@ -60,14 +60,6 @@ class Clients:
             for m in requests
             if m.metadata.message_type == "train"
         ][self.order]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_collections() -> Iterator[None]:
-    """Flower's Bulyan collects garbage after every array: keep what is imported out of that."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def net() -> nn.Module:

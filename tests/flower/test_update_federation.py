@@ -3,32 +3,28 @@
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from fedmd.flower.server.client_grid import ClientGrid, node_of
-from fedmd.flower.server.update_rounds import UpdateRounds
-from flwr.app import Array, Message, RecordDict
+from flwr.app import Array, RecordDict
 from torch import Tensor, nn
 
 from fedmd.audit.reader import read_live
 from fedmd.config import RunConfig
 from fedmd.data.clients import sample_clients
 from fedmd.data.federated import load_federated_data
-from fedmd.flower.wire import update_reply
 from fedmd.flower.wire.model_exchange import ByReference
 from fedmd.models import model_for
-from fedmd.rounds.checkpoint import Start
 from fedmd.seeding import generator
 from fedmd.storage import load_tree, save_tree
-from fedmd.training.burn_in import burn_in
-from fedmd.training.device import Placement
+from fedmd.training.setup import set_up
 from fedmd.types import Action, RoundReport
+from tests.flower.federation import Outcome, federate, simulated
 
 Make = Callable[..., RunConfig]
+pytestmark = pytest.mark.usefixtures("quick_collections")
 SCREENED = {"defense": {"name": "md_screen"}, "history": {"name": "lag_and_start", "lag": 1}}
 ATTACKED = {"attack": {"name": "accumulative", "fraction": 0.4}}
 
@@ -41,12 +37,11 @@ def test_fedavg_is_a_plain_loop(run: Any, small_updates: Any, make_config: Make,
     """Federated averaging written out: train a copy for each client, average the weights by number of samples."""
     changes = {"federation": {"clients": 5, "nodes": 2, "clients_per_round": 3}, "local": {"batch_size": 8, "lr": 0.1}}
     changes |= {"data.partition": {"name": "dirichlet", "alpha": 0.5}}
-    _, federated = run(changes)
+    federated = run(changes).weights
     config = make_config({**small_updates, **changes})
     data = load_federated_data(config)
     model = model_for(config.model, data.images, 0)
-    cache = tmp_path / "cache"
-    model.load_state_dict(burn_in(config, data.images, data.split, placement=Placement(), cache_dir=cache).final)
+    model.load_state_dict(set_up(config).trained.final)
     for round in range(config.stream.rounds):
         total: dict[str, Tensor] = {}
         samples = 0
@@ -72,7 +67,7 @@ def test_fedavg_is_a_plain_loop(run: Any, small_updates: Any, make_config: Make,
 
 
 def test_reports_of_an_honest_run(run: Any) -> None:
-    reports, _ = run()
+    reports = run().reports
     assert [report.round for report in reports] == [0, 1, 2]
     assert [report.phase for report in reports] == ["clean", "accumulative", "trigger"]
     for report in reports:
@@ -85,12 +80,12 @@ def test_reports_of_an_honest_run(run: Any) -> None:
 
 @pytest.mark.parametrize("changes", [{}, ATTACKED])
 def test_screening_that_flags_nobody_is_plain_fedavg(run: Any, changes: dict[str, Any]) -> None:
-    plain_reports, plain = run(changes)
+    plain = run(changes)
     lenient = {**SCREENED, "screening": {"threshold": "fixed", "upper": 1e9, "loss": "ignored"}}
-    reports, screened = run({**changes, **lenient})
-    assert same(plain, screened)
-    assert [report.accuracy for report in reports] == [report.accuracy for report in plain_reports]
-    for report in reports:
+    screened = run({**changes, **lenient})
+    assert same(plain.weights, screened.weights)
+    assert [report.accuracy for report in screened.reports] == [report.accuracy for report in plain.reports]
+    for report in screened.reports:
         assert (report.verdicts.before <= 1).all() and report.verdicts.threshold == 1
         assert report.verdicts.discrepancy is not None and (report.verdicts.discrepancy >= 0).all()
         assert "screening" in report.wall_s
@@ -98,37 +93,41 @@ def test_screening_that_flags_nobody_is_plain_fedavg(run: Any, changes: dict[str
 
 def test_what_is_rejected_is_not_learned_from(run: Any) -> None:
     strict = {**SCREENED, "screening": {"threshold": "fixed", "upper": 0.0, "loss": "ignored"}}
-    reports, _ = run(strict)
+    reports = run(strict).reports
     assert set(reports[-1].verdicts.actions) == {Action.REJECTED}
     assert reports[0].accuracy == reports[-1].accuracy  # nothing was ever learned
 
 
 def test_nobody_malicious_is_no_attack(run: Any) -> None:
     attack = {"name": "accumulative", "fraction": 0.0}
-    _, zero = run({"attack": attack})
-    _, none = run()
-    _, some = run(ATTACKED)
-    assert same(zero, none) and not same(some, none)
+    none = run().weights
+    assert same(run({"attack": attack}).weights, none) and not same(run(ATTACKED).weights, none)
 
 
 def test_nodes_and_the_models_way_change_nothing(run: Any) -> None:
     changes = {**ATTACKED, **SCREENED}
-    _, reference = run(changes)
-    assert same(run(changes, nodes=5)[1], reference)
-    assert same(run(changes, nodes=1, by_reference=True)[1], reference)
+    reference = run(changes).weights
+    assert same(run(changes, nodes=5).weights, reference)
+    assert same(run(changes, nodes=1, by_reference=True).weights, reference)
 
 
-@pytest.mark.parametrize(
-    "name", ["fedavg", "fedavgm", "fedadam", "fedprox", "fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan"]
-)
-@pytest.mark.parametrize("defense", [{}, SCREENED])
-def test_every_strategy_runs(run: Any, name: str, defense: dict[str, Any]) -> None:
-    strategy = {"name": name, "malicious_share": 0.0 if name == "bulyan" else 0.2, "lr": 0.1}
+STRATEGIES: list[dict[str, Any]] = [
+    *({"name": name} for name in ("fedavg", "fedavgm", "fedprox", "fedmedian", "fedtrimmedavg", "krum", "multikrum")),
+    {"name": "fedadam", "lr": 0.1},
+    {"name": "bulyan", "malicious_share": 0.0},
+    *({"name": name} for name in ("norm_clipping", "fltrust", "centered_clipping")),
+]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES, ids=lambda strategy: strategy["name"])
+@pytest.mark.parametrize("defense", [{}, SCREENED], ids=["unscreened", "screened"])
+def test_every_strategy_runs(run: Any, strategy: dict[str, Any], defense: dict[str, Any]) -> None:
     changes = {"model": {"name": "resnet_small", "width": 2}, "strategy": strategy, **defense}
     changes |= {"attack": {"name": "sign_flip", "fraction": 0.2}, "stream.clean_rounds": 0}
-    reports, state = run(changes)
-    assert len(reports) == 2 and all(report.rejections == () for report in reports)
-    assert all(bool(tensor.isfinite().all()) for tensor in state.values())
+    done = run(changes)
+    assert len(done.reports) == 2 and all(report.rejections == () for report in done.reports)
+    assert done.server.version == 2
+    assert all(bool(tensor.isfinite().all()) for tensor in done.weights.values())
 
 
 def poison_with(name: str, value: float) -> Callable[[RecordDict], None]:
@@ -144,12 +143,12 @@ def poison_with(name: str, value: float) -> Callable[[RecordDict], None]:
 
 @pytest.mark.parametrize("spoil", [poison_with("value", np.nan), poison_with("shape", 0.0)])
 def test_a_hostile_reply_costs_one_client(run: Any, spoil: Callable[[RecordDict], None]) -> None:
-    reports, state = run(spoil={1: spoil})
-    for report in reports:
+    done = run(spoil={1: spoil})
+    for report in done.reports:
         assert list(report.clients) == [0, 2, 3, 4]
         assert [rejection.client for rejection in report.rejections] == [1]
         assert len(report.verdicts.actions) == 4
-    assert all(bool(tensor.isfinite().all()) for tensor in state.values())
+    assert all(bool(tensor.isfinite().all()) for tensor in done.weights.values())
 
 
 def test_a_round_of_nothing_but_rejections_keeps_the_model(run: Any) -> None:
@@ -157,17 +156,9 @@ def test_a_round_of_nothing_but_rejections_keeps_the_model(run: Any) -> None:
         for update in [key for key in content if key != "fedmd"]:
             del content[update]
 
-    reports, _ = run(spoil=dict.fromkeys(range(5), empty))
+    reports = run(spoil=dict.fromkeys(range(5), empty)).reports
     assert len({report.accuracy for report in reports}) == 1
     assert all(len(report.clients) == 0 and len(report.rejections) == 5 for report in reports)
-
-
-def test_a_strategy_that_sends_different_models_is_refused(make_config: Make, wire: SimpleNamespace) -> None:
-    grid = ClientGrid.__new__(ClientGrid)
-    messages = [Message(RecordDict(), node_of(client), "train") for client in (0, 1)]
-    with pytest.raises(ValueError, match="another model"):
-        grid.send_and_receive(messages)
-    assert update_reply(0, []).array_records == {}
 
 
 # -- cut off and gone on with -----------------------------------------------------------------------------------------
@@ -194,54 +185,41 @@ REMEMBERING: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", REMEMBERING)
 def test_going_on_from_a_checkpoint_is_the_same_run(
-    name: str,
-    make_config: Make,
-    small_updates: Any,
-    in_process: Any,
-    wire: SimpleNamespace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, make_config: Make, small_updates: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Cut off in round 3 after a checkpoint of two rounds; new objects, which know only the file."""
     more = {"federation": {"clients": 3, "nodes": 2}, "stream.clean_rounds": 3, **ATTACKED, **REMEMBERING[name]}
     config = make_config({**small_updates, **more})
-    data = load_federated_data(config)
-    trained = burn_in(config, data.images, data.split, placement=Placement(), cache_dir=tmp_path / "cache")
 
-    def federate(
-        folder: str, start: Start | None = None, cut: int = -1
-    ) -> tuple[list[RoundReport], dict[str, Tensor], dict[str, Any]]:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / folder))
-        exchange = ByReference(tmp_path / folder)
-        grid: Any = in_process(2, wire, {}, ())
-        rounds = UpdateRounds(grid, data, trained, Placement(), exchange, tmp_path / folder)
-        reports: list[RoundReport] = []
+    def start(folder: Path, saved: Any = None, cut: int = -1) -> Outcome:
+        folder.mkdir(exist_ok=True)
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
 
-        def follow(report: RoundReport) -> None:
+        def crash(report: RoundReport) -> None:
             if report.round == cut:
                 raise Crash
-            reports.append(report)
-            save_tree(tmp_path / folder / "state", rounds.state())
 
+        done, exchange = Outcome(), ByReference(folder)
         with suppress(Crash):
-            rounds.run(follow, tmp_path / folder, start)
-        state = {key: tensor.clone() for key, tensor in rounds.server.model.state_dict().items()}
-        return reports, state, load_tree(tmp_path / folder / "state")
+            federate(simulated(2), config, folder, exchange=exchange, saved=saved, watch=crash, outcome=done)
+        save_tree(tmp_path / "state", done.saved)
+        done.saved = load_tree(tmp_path / "state")
+        return done
 
-    expected, model, last = federate("whole")
-    before, _, saved = federate("killed", cut=2)
-    after, again, last_again = federate("killed", Start(round=2, saved=saved))
-    assert [report.round for report in (*before, *after)] == list(range(config.stream.rounds))
-    for report, other in zip(expected, (*before, *after), strict=True):
+    whole, before = start(tmp_path / "whole"), start(tmp_path / "killed", cut=2)
+    after = start(tmp_path / "killed", before.saved)
+    reports = (*before.reports, *after.reports)
+    assert [report.round for report in reports] == list(range(config.stream.rounds))
+    for report, other in zip(whole.reports, reports, strict=True):
         assert (report.round, report.phase, report.accuracy) == (other.round, other.phase, other.accuracy)
         assert np.array_equal(report.clients, other.clients) and report.rejections == other.rejections
         assert np.array_equal(report.verdicts.before, other.verdicts.before, equal_nan=True)
         assert np.array_equal(report.verdicts.actions, other.verdicts.actions)
         assert report.quarantined == other.quarantined
-    assert any(report.quarantined for report in expected) == (name == "quarantined")
+    assert any(report.quarantined for report in whole.reports) == (name == "quarantined")
     trails = [[r.entry for r in read_live(tmp_path / folder / "audit")] for folder in ("whole", "killed")]
     assert trails[0] == trails[1] and len(trails[0]) > 3 * config.stream.rounds
-    assert same(model, again)
-    assert same(last["arrays"], last_again["arrays"])
-    assert {a.dtype for a in last["arrays"].values()} == {a.dtype for a in last_again["arrays"].values()}
+    assert same(whole.weights, after.weights)
+    assert whole.saved is not None and after.saved is not None
+    last, again = (done.saved["server"]["aggregator"]["arrays"] for done in (whole, after))
+    assert same(last, again) and [a.dtype for a in last.values()] == [a.dtype for a in again.values()]

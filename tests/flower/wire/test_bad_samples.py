@@ -2,7 +2,6 @@
 
 import io
 import pickle
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmd.flower.wire import Expected
-from tests.hostile.wire import read_batches
+from fedmd.flower.wire.samples import ExpectedBatch
+from tests.flower.wire.examples import ROUND, batch, honest, read_round, reply
 
-EXPECTED = Expected(shape=(1, 4, 4), classes=10, max_samples=3)
-ROUND = 5
+EXPECTED = ExpectedBatch(shape=(1, 4, 4), classes=10, max_samples=3)
 IMAGES = np.arange(48, dtype=np.uint8).reshape(3, 1, 4, 4)
 LABELS = np.array([9, 0, 4])
 
@@ -47,13 +45,13 @@ def archive() -> bytes:
     return buffer.getvalue()
 
 
-def refused(wire: SimpleNamespace, record: Any) -> str:
+def refused(record: Any) -> str:
     """Why client 0's `record` was refused; client 1's batch must have survived."""
-    content = wire.honest(1)
+    content = honest(1)
     content["batch.0"] = record
-    batches, rejections = read_batches(wire.reply(content), ROUND, [0, 1], EXPECTED)
+    batches, rejections = read_round(reply(content), ROUND, [0, 1], EXPECTED)
     assert [kept.client for kept in batches] == [1]
-    assert np.array_equal(batches[0].images, wire.batch(1).images)
+    assert np.array_equal(batches[0].images, batch(1).images)
     assert [rejection.client for rejection in rejections] == [0]
     return rejections[0].reason
 
@@ -108,20 +106,18 @@ UNREADABLE = "cannot be read"
         (npy_header("__import__('os').abort()"), LABELS, UNREADABLE),
     ],
 )
-def test_a_bad_batch_is_refused_and_its_neighbour_kept(
-    images: Any, labels: Any, reason: str, wire: SimpleNamespace
-) -> None:
+def test_a_bad_batch_is_refused_and_its_neighbour_kept(images: Any, labels: Any, reason: str) -> None:
     arrays = {"images": images, "labels": labels}
     record = ArrayRecord({name: a if isinstance(a, Array) else Array(a) for name, a in arrays.items()})
-    assert reason in refused(wire, record)
+    assert reason in refused(record)
 
 
-def test_these_arrays_would_have_been_accepted(wire: SimpleNamespace) -> None:
+def test_these_arrays_would_have_been_accepted() -> None:
     """The table above changes one thing at a time in a batch that is fine."""
     for images in (Array(IMAGES), raw(npy(IMAGES)), raw(npy(np.asfortranarray(IMAGES))), shaped("(3, 1, 4, 4)")):
-        content = RecordDict({"fedmd": wire.honest()["fedmd"]})
+        content = RecordDict({"fedmd": honest()["fedmd"]})
         content["batch.0"] = ArrayRecord({"images": images, "labels": Array(LABELS)})
-        batches, rejections = read_batches(wire.reply(content), ROUND, [0], EXPECTED)
+        batches, rejections = read_round(reply(content), ROUND, [0], EXPECTED)
         assert (len(batches), rejections) == (1, [])
 
 
@@ -135,12 +131,12 @@ def test_these_arrays_would_have_been_accepted(wire: SimpleNamespace) -> None:
         MetricRecord({"images": 1.0}),
     ],
 )
-def test_a_batch_of_another_kind(record: Any, wire: SimpleNamespace) -> None:
-    assert refused(wire, record) == "there is no batch with images and labels"
+def test_a_batch_of_another_kind(record: Any) -> None:
+    assert refused(record) == "there is no batch with images and labels"
 
 
-def test_a_missing_client(wire: SimpleNamespace) -> None:
-    batches, rejections = read_batches(wire.reply(wire.honest(1)), ROUND, [0, 1], EXPECTED)
+def test_a_missing_client() -> None:
+    batches, rejections = read_round(reply(honest(1)), ROUND, [0, 1], EXPECTED)
     assert [kept.client for kept in batches] == [1]
     assert [(r.client, r.reason) for r in rejections] == [(0, "there is no batch with images and labels")]
 
@@ -177,14 +173,14 @@ RECORDS = st.one_of(PAIRS, PAIRS, PAIRS, SETS, CONFIGS, st.just(MetricRecord({"x
 KEYS = st.sampled_from(["batch.0", "batch.1", "batch.2", "model", "é", ""])
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(header=st.one_of(st.none(), st.none(), CONFIGS), records=st.dictionaries(KEYS, RECORDS, max_size=3))
 def test_nothing_breaks_the_server_and_only_valid_batches_come_through(
-    header: ConfigRecord | None, records: dict[str, Any], wire: SimpleNamespace
+    header: ConfigRecord | None, records: dict[str, Any]
 ) -> None:
-    content = wire.honest()
+    content = honest()
     content.update({"fedmd": header, **records} if header is not None else records)
-    batches, rejections = read_batches(wire.reply(content), ROUND, [0, 1], EXPECTED)
+    batches, rejections = read_round(reply(content), ROUND, [0, 1], EXPECTED)
     for kept in batches:
         assert kept.images.dtype == np.uint8 and kept.labels.dtype == np.int64
         assert kept.images.shape == (len(kept.labels), 1, 4, 4) and 1 <= len(kept.labels) <= 3

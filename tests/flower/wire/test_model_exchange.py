@@ -2,32 +2,32 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from flwr.app import Message
 
 from fedmd.config import RunConfig
-from fedmd.flower.wire import STREAM, Request, read_request, stream_request
-from fedmd.flower.wire.model_exchange import ByReference, InMessage, fetch_model, shared_memory
+from fedmd.flower.wire.header import Request, read_request
+from fedmd.flower.wire.model_exchange import ByReference, InMessage, fetch_state, shared_memory
+from fedmd.flower.wire.samples import STREAM
 from fedmd.models import model_for
 from fedmd.types import ImageSet
+from tests.flower.wire.examples import asked
+from tests.inline import over_the_wire
 
 Make = Callable[..., RunConfig]
 
 
-def request(wire: SimpleNamespace, exchange: ByReference | InMessage, round: int, model: torch.nn.Module) -> Request:
+def request(exchange: ByReference | InMessage, round: int, model: torch.nn.Module) -> Request:
     """What a subscribed client reads in `round`."""
     published = exchange.publish(round, model)
-    content = stream_request("{}", round, [0], exchange.folder, published.model_file, published.model)
-    return read_request(wire.over_the_wire(Message(content, 1, STREAM)))
+    content = asked("{}", round, [0], exchange=exchange.folder, **vars(published))
+    return read_request(over_the_wire(Message(content, 1, STREAM)))
 
 
 @pytest.mark.parametrize("name", ["resnet_small", "cnn"])
-def test_both_ways_deliver_the_same_parameters(
-    make_config: Make, images: ImageSet, wire: SimpleNamespace, name: str
-) -> None:
+def test_both_ways_deliver_the_same_parameters(make_config: Make, images: ImageSet, name: str) -> None:
     config = make_config({"model": {"name": name, "width": 4}}).model
     source = model_for(config, images, 0)
     with shared_memory() as by_reference:
@@ -36,26 +36,24 @@ def test_both_ways_deliver_the_same_parameters(
             with torch.no_grad():
                 next(source.parameters()).add_(1)
             target = model_for(config, images, 1)
-            fetch_model(request(wire, exchange, round, source), target)
+            target.load_state_dict(fetch_state(request(exchange, round, source)))
             state = target.state_dict()
             assert all(torch.equal(tensor, state[key]) for key, tensor in source.state_dict().items())
         assert [path.name for path in Path(by_reference.folder).iterdir()] == ["model-2.safetensors"]
     assert not Path(by_reference.folder).exists()
 
 
-def test_what_was_fetched_does_not_change_with_the_file(
-    make_config: Make, images: ImageSet, wire: SimpleNamespace, tmp_path: Path
-) -> None:
+def test_what_was_fetched_does_not_change_with_the_file(make_config: Make, images: ImageSet, tmp_path: Path) -> None:
     """The next version replaces the file while a slow client still works with this one."""
     source, target = (model_for(make_config().model, images, seed) for seed in (0, 1))
     exchange = ByReference(tmp_path)
-    fetch_model(request(wire, exchange, 0, source), target)
+    target.load_state_dict(fetch_state(request(exchange, 0, source)))
     before = {key: tensor.clone() for key, tensor in target.state_dict().items()}
-    request(wire, exchange, 1, model_for(make_config().model, images, 2))
+    request(exchange, 1, model_for(make_config().model, images, 2))
     assert all(torch.equal(tensor, before[key]) for key, tensor in target.state_dict().items())
 
 
-def test_a_request_without_a_model(wire: SimpleNamespace) -> None:
-    empty = read_request(wire.over_the_wire(Message(stream_request("{}", 0, [0], ""), 1, STREAM)))
+def test_a_request_without_a_model() -> None:
+    empty = read_request(over_the_wire(Message(asked("{}", 0, [0]), 1, STREAM)))
     with pytest.raises(ValueError, match="carries no model"):
-        fetch_model(empty, torch.nn.Linear(1, 1))
+        fetch_state(empty)

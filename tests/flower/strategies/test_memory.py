@@ -18,6 +18,7 @@ from fedmd.flower.strategies.vectors import FLTrust
 from fedmd.registry import STRATEGIES
 from fedmd.storage import load_tree, save_tree
 
+pytestmark = pytest.mark.usefixtures("quick_collections")
 CLIENTS, DONE, ROUNDS = 7, 2, 4
 RUN: Any = SimpleNamespace(federation=SimpleNamespace(sampled_clients=CLIENTS, clients=CLIENTS), seed=3)
 SERVER: Any = SimpleNamespace(net=nn.Linear(3, 2))
