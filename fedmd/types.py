@@ -109,11 +109,15 @@ class Screened:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A client's message (or its absence) that the server did not use, and why; `content` as of a StreamBatch."""
+    """A client's message (or its absence) that the server did not use, and why; `content` as of a StreamBatch.
+
+    `exceeds_bounds`: it was more than may be sent, so that nobody looked at what it is; that counts against the client.
+    """
 
     client: int
     reason: str
     content: str | None = None
+    exceeds_bounds: bool = False
 
 
 @dataclass(frozen=True)

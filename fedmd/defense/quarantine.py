@@ -27,6 +27,13 @@ class Quarantine:
         caught = {client: round for client in evidence.nats if evidence.of(client) > config.limit}
         return Quarantine(evidence, {**caught, **self.since})
 
+    def after_excess(self, round: int, clients: frozenset[int], config: QuarantineConfig) -> "Quarantine":
+        """After `clients` sent more than may be sent: half the limit each, so that the third time is one too many."""
+        nats = {client: self.evidence.of(client) + config.limit / 2 for client in clients}
+        evidence = Evidence({**self.evidence.nats, **nats})
+        caught = {client: round for client in clients if evidence.of(client) > config.limit}
+        return Quarantine(evidence, {**caught, **self.since})
+
     def expired(self, round: int, config: QuarantineConfig) -> frozenset[int]:
         """The clients whose time is over when `round` begins."""
         if config.rounds is None:

@@ -77,6 +77,9 @@ class Gate(Generic[M]):
         round, collected, server, before = admitted.round, admitted.collected, self._server, self.quarantine
         if self._config.name == "evidence" and len(judged.clients) and (found := server.evidence(judged)) is not None:
             self.quarantine = before.after(round, judged.clients, *found, self._config)
+        if self._config.name == "evidence":
+            beyond = frozenset(item.client for item in collected.rejections if item.exceeds_bounds)
+            self.quarantine = self.quarantine.after_excess(round, beyond, self._config)
         new = frozenset(self.quarantine.since) - frozenset(before.since)
         kept_aside = sorted({*new, *(message.client for message in admitted.in_quarantine)})
         reasons = {client: f"in quarantine since round {self.quarantine.since[client]}" for client in kept_aside}

@@ -6,15 +6,16 @@ Samples and updates differ in how they are asked for and read (`AskForSamples`, 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Generic, Protocol
+from typing import Any, Generic, Protocol
 
 import numpy as np
 from flwr.app import Message
 from torch import nn
 
 from fedmd.config import RunConfig
-from fedmd.flower.server.nodes import Nodes, size_of
+from fedmd.flower.server.nodes import Nodes
 from fedmd.flower.strategies.aggregator import StrategyAggregator
+from fedmd.flower.wire.extent import Extent, measure
 from fedmd.flower.wire.header import Request, request_content
 from fedmd.flower.wire.model_exchange import Exchange, Published
 from fedmd.flower.wire.samples import STREAM, ExpectedBatch, read_batches
@@ -43,8 +44,8 @@ class Asking(Protocol[M]):
     def begin(self, round: int, clients: Sequence[int]) -> tuple[Sequence[int], Request]:
         """Whom of `clients` to ask, and what every request of the round has in common."""
 
-    def bound(self, clients: int) -> tuple[int, str]:
-        """The most bytes of arrays in a reply for so many clients, and where that bound is from."""
+    def extent(self, messages: int) -> Extent:
+        """The most that a reply with so many messages may have."""
 
     def read(self, reply: Message, first: int, rounds: int, clients: Sequence[int]) -> Read[M]: ...
 
@@ -69,9 +70,9 @@ class AskForSamples:
         """All of them."""
         return clients, Request(self._run, round, ())
 
-    def bound(self, clients: int) -> tuple[int, str]:
-        """limits.max_message_bytes."""
-        return self._most, f"limits.max_message_bytes={self._most}"
+    def extent(self, messages: int) -> Extent:
+        """Images and labels, of limits.max_message_bytes together."""
+        return Extent(messages, 2, self._most, f"limits.max_message_bytes={self._most}")
 
     def read(self, reply: Message, first: int, rounds: int, clients: Sequence[int]) -> Read[StreamBatch]:
         """See `read_batches`."""
@@ -103,12 +104,13 @@ class AskForUpdates:
         asked, proximal_mu = self._aggregator.configure(round, clients)
         return asked, Request(self._run, round, (), proximal_mu=proximal_mu, classes=self._classes)
 
-    def bound(self, clients: int) -> tuple[int, str]:
-        """limits.max_message_bytes, or what so many updates take."""
+    def extent(self, messages: int) -> Extent:
+        """The model's tensors, of limits.max_message_bytes together, or of what so many updates take."""
+        tensors = self.expected.tensors
         if self._most is not None:
-            return self._most, f"limits.max_message_bytes={self._most}"
-        one = sum(math.prod(shape) * 4 + _ARRAY_HEADER_BYTES for shape, _ in self.expected.tensors.values())
-        return clients * one, f"the {clients * one} that the asked updates take"
+            return Extent(messages, len(tensors), self._most, f"limits.max_message_bytes={self._most}")
+        one = sum(math.prod(shape) * 4 + _ARRAY_HEADER_BYTES for shape, _ in tensors.values())
+        return Extent(messages, len(tensors), messages * one, f"the {messages * one} that the asked updates take")
 
     def read(self, reply: Message, first: int, rounds: int, clients: Sequence[int]) -> Read[ClientUpdate]:
         """See `read_updates`; a reply has the updates of one round."""
@@ -151,14 +153,24 @@ class Collector(Generic[M]):
         clients, common = self._asking.begin(round, [client for client in clients if client not in unassigned])
         assigned = self._nodes.assign(clients).by_node
         replies = self._nodes.ask(self._requests(common, rounds, assigned, net))
-        read = [self._read(replies.get(node), round, rounds, mine) for node, mine in assigned.items()]
+        measured = {
+            node: measure(reply, self._asking.extent(len(assigned[node]) * rounds)) for node, reply in replies.items()
+        }
+        read = []
+        for node, mine in assigned.items():
+            if node not in replies:
+                read.append(_refused("no answer before the deadline", mine, rounds))
+            elif (excess := measured[node].excess) is not None:  # what is too large is not even read
+                read.append(_refused(excess, mine, rounds, exceeds_bounds=True))
+            else:
+                read.append(self._asking.read(replies[node], round, rounds, mine))
         nobody = [Rejection(client, "no node answers for it") for client in unassigned]
         collected = []
         for offset in range(rounds):
             messages = [message for of_node in read for message in of_node[offset][0]]
             refused = nobody + [rejection for of_node in read for rejection in of_node[offset][1]]
             collected.append(self._closed(messages, refused))
-        received = sum(size_of(reply) for reply in replies.values())
+        received = sum(each.data for each in measured.values())
         refused_nodes = self._nodes.refused_since_last_time()
         return [replace(collected[0], bytes_received=received, refused_nodes=refused_nodes), *collected[1:]]
 
@@ -180,17 +192,6 @@ class Collector(Generic[M]):
             for node, mine in assigned.items()
         }
 
-    def _read(self, reply: Message | None, round: int, rounds: int, clients: Sequence[int]) -> Read[M]:
-        """What is valid in a node's reply, and why the rest is not; what is too large is not even read."""
-        if reply is None:
-            reason = "no answer before the deadline"
-        else:
-            most, source = self._asking.bound(len(clients))
-            if (size := size_of(reply)) <= most:
-                return self._asking.read(reply, round, rounds, clients)
-            reason = f"the message has {size} bytes of arrays, more than {source}"
-        return [([], [Rejection(client, reason) for client in clients])] * rounds
-
     def _closed(self, messages: list[M], rejections: list[Rejection]) -> Collected[M]:
         """The round with who is left, or without anybody where these are too few."""
         if 0 < len(messages) < self._least:
@@ -207,3 +208,8 @@ class Collector(Generic[M]):
             self._nodes.fingerprint_of,
             wall_s=self._asking.seconds(messages),
         )
+
+
+def _refused(reason: str, clients: Sequence[int], rounds: int, *, exceeds_bounds: bool = False) -> Read[Any]:
+    """Nothing of these clients in any of the rounds."""
+    return [([], [Rejection(client, reason, exceeds_bounds=exceeds_bounds) for client in clients])] * rounds

@@ -13,6 +13,7 @@ from flwr.superlink.grid import HttpGrid
 from fedmd.config import ConfigError, RunConfig
 from fedmd.flower.server.identity import fingerprints, read_register
 from fedmd.flower.server.pull import Pulls
+from fedmd.flower.wire.extent import Extent, measure
 from fedmd.flower.wire.header import INFO, info_request, read_info
 from fedmd.types import RefusedNode
 
@@ -88,7 +89,10 @@ class Nodes:
 
     def _register(self, node: int, reply: Message, key: str) -> None:
         try:
-            clients, wants_model = read_info(reply, self._config.federation.clients)
+            known = self._config.federation.clients
+            if (excess := measure(reply, Extent(known, 0, 0, "the 0 of this answer")).excess) is not None:
+                raise ValueError(excess)
+            clients, wants_model = read_info(reply, known)
             if taken := sorted(set(clients) & set(self._node_of)):
                 raise ValueError(f"clients {taken} belong to another node already")
             if self._register_file is not None and (
@@ -150,10 +154,3 @@ class Nodes:
         if self._pulls is None:
             return self._grid.pull_messages(list(waiting))
         return self._pulls.answers(waiting, patience_s)
-
-
-def size_of(reply: Message) -> int:
-    """Bytes of array data in a reply."""
-    if reply.has_error():
-        return 0
-    return sum(record.count_bytes() for record in reply.content.array_records.values())

@@ -141,7 +141,10 @@ def header_of(message: Message) -> ConfigRecord:
 
 
 def content_hash(message: Message, key: str) -> str | None:
-    """SHA-256 of what the array record `key` holds, as it came: names, declared types and shapes, bytes."""
+    """SHA-256 of what the array record `key` holds, as it came: names, declared types and shapes, bytes.
+
+    Of a reply that was measured first (see `extent`): all of that is long only where much was sent.
+    """
     record = message.content.array_records.get(key)
     if record is None:
         return None
