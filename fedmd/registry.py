@@ -255,7 +255,8 @@ class Registry:
         base = self.base()
         if isinstance(found, type) and issubclass(found, base):
             plugin: type[Plugin] = found
-            plugin.name, plugin.label = plugin.name or CUSTOM, plugin.label or plugin.name or found.__name__
+            own = plugin.__dict__  # not what it has from a plug-in that it is a subclass of
+            plugin.name, plugin.label = own.get("name", CUSTOM), own.get("label") or found.__name__
             return plugin
         if hasattr(base, "of_factory"):
             made: type[Plugin] = base.of_factory(found)
