@@ -23,12 +23,6 @@ from fedmd.config.plugin import PluginSection, Unresolved
 from fedmd.config.runtime import AuditConfig, FederationConfig, LimitsConfig, ObservabilityConfig, RuntimeConfig
 from fedmd.config.training import LocalConfig, ModelConfig, TrainingConfig
 
-# Values that belong to the other mode, of settings that are no plug-ins (yet).
-_FOREIGN: dict[Mode, dict[str, tuple[str, ...]]] = {
-    "stream": {},
-    "update": {"stream.source": ("published_replay",)},
-}
-
 
 class RunConfig(Section):
     """One federation from burn-in to its last round. Same config, same numbers.
@@ -63,11 +57,8 @@ class RunConfig(Section):
         plugins = [section for _, section in self if isinstance(section, PluginSection)]
         for section in plugins:
             section.check_mode(self.mode)
-        other = "update" if self.mode == "stream" else "stream"
-        for key, foreign in _FOREIGN[self.mode].items():
-            section_name, field = key.split(".")
-            if (value := getattr(getattr(self, section_name), field)) in foreign:
-                raise ValueError(f"{key}: {value} is for mode={other}, not for mode={self.mode}")
+        if self.mode == "update" and self.stream.source == "published_replay":
+            raise ValueError("stream.source: published_replay is for mode=stream, not for mode=update")
         if self.mode == "update" and self.quarantine.name == "evidence" and not self._screens_updates():
             raise ValueError(
                 "quarantine.name: evidence comes from the screening in mode=update; set defense=discrepancy_screening"

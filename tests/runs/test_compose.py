@@ -327,3 +327,28 @@ def test_presets_and_the_schema_say_the_same() -> None:
             preset = yaml.safe_load((config_dir() / group / f"{other}.yaml").read_text())
             assert set(preset) <= set(section.model_fields), (group, other)
     assert checked >= 9
+
+
+# -- old names, and presets made for another option --------------------------------------------------------------------
+
+
+def test_old_names_are_still_read() -> None:
+    config = compose(["mode=update", "defense=md_screen", "defense.rivals=false"]).config
+    assert (config.defense.name, config.defense.baselines) == ("discrepancy_screening", False)
+    assert config == compose(["mode=update", "defense=discrepancy_screening", "defense.baselines=false"]).config
+    assert "md_screen" not in choices("defense")
+
+
+def test_a_presets_setting_for_another_option_is_left_out_and_a_users_refused() -> None:
+    """experiment=demo sets threshold.fpr, for its quantile."""
+    config = compose(["experiment=demo", "threshold=published"]).config
+    assert config.threshold.params.model_dump() == {"start": 0.5, "slope": 0.02}
+    sentence = refusal("experiment=demo", "threshold=published", "threshold.fpr=0.2")
+    assert sentence == "threshold.fpr: unknown key; allowed here: name, start, slope."
+
+
+def test_a_factorys_settings_need_no_plus() -> None:
+    factory = "attack.factory=fedmd.attacks.catalogue.noise:Noise"
+    assert compose(["attack=custom", factory, "attack.params.radius=0.1"]).config.attack.params.radius == 0.1
+    assert refusal("attack=custom", factory, "attack.params.radios=1").startswith("attack.params.radios: unknown key")
+    assert refusal("defense.detector_params.k=3").startswith("defense.detector_params.k: unknown key")

@@ -1,10 +1,10 @@
 """A defence for mode=stream."""
 
 import torch
-from fedmd.defense.base import Decision, Defense
 from pydantic import Field
 
 from fedmd.config import Section, Share
+from fedmd.defense.base import Decision, Defense
 from fedmd.types import Action
 
 
