@@ -10,7 +10,7 @@ from fedmd.cli.arguments import Arguments
 from fedmd.config import ConfigError
 from fedmd.deploy.folder import LOOPBACK, Plan, init_folder
 
-USAGE = "init DIR [--host NAME_OR_ADDRESS] [--port PORT] [--nodes N] | demo [DIR]"
+USAGE = "init DIR [--host NAME_OR_ADDRESS] [--port PORT] [--control-port PORT] [--nodes N] | demo [DIR]"
 
 
 def deploy(arguments: Sequence[str]) -> int:
@@ -20,13 +20,14 @@ def deploy(arguments: Sequence[str]) -> int:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--host", default=LOOPBACK)
     parser.add_argument("--port", type=int, default=9092)
+    parser.add_argument("--control-port", type=int, default=9093)
     parser.add_argument("--nodes", type=int, default=4)
     options = parser.parse_args(arguments)
     if options.action == "demo":
         return _demo(options.folder or Path("outputs/deployment-demo", f"{datetime.now():%Y-%m-%d_%H-%M-%S}"))
     if options.folder is None:
         raise ConfigError(f"fedmd deploy init: takes a DIR; usage: fedmd deploy {USAGE}.")
-    files = init_folder(options.folder, Plan(options.host, options.port, options.nodes))
+    files = init_folder(options.folder, Plan(options.host, options.port, options.nodes, options.control_port))
     print(f"{len(files)} files; begin with {options.folder / 'README.md'}")
     return 0
 

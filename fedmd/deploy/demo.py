@@ -12,7 +12,7 @@ from fedmd.audit.trail import FOLDER
 from fedmd.config import RunConfig
 from fedmd.data.federated import load_federated_data
 from fedmd.data.tables import write_parquet
-from fedmd.deploy.federation import Deployment, environment, free_port
+from fedmd.deploy.federation import Deployment, environment, free_port, has_proxy
 from fedmd.deploy.folder import LOOPBACK, Plan, init_folder
 from fedmd.deploy.processes import ProcessError, Processes
 from fedmd.report.files import METRICS, read_summary
@@ -22,6 +22,11 @@ from fedmd.types import Json
 
 RUN_S = 900.0  # gives up after so long; a quiet machine with two cores needs two to three minutes
 _KILL_AFTER_ROUNDS = 4
+_PROXIED = "SuperLink answers on loopback; nginx passes its interface for nodes on, who must be authenticated, and no other"
+_NOT_PROXIED = (
+    "SuperLink answers on loopback, and nodes of this machine go straight to it, for nginx is not installed; a real "
+    "federation needs it (apt-get install nginx-light)"
+)
 
 
 def demo(folder: Path, say: Callable[[str], None] = print) -> Path:
@@ -31,16 +36,17 @@ def demo(folder: Path, say: Callable[[str], None] = print) -> Path:
     def tell(text: str) -> None:
         say(f"[{time.perf_counter() - clock:5.1f} s] {text}")
 
-    plan = Plan(host=LOOPBACK, port=free_port(), nodes=4)
+    plan = Plan(host=LOOPBACK, port=free_port(), control_port=free_port(), nodes=4)
     init_folder(folder, plan)
     composed = compose(_overrides(folder))
     malicious = _prepare_nodes(folder, plan, composed.config)
     with Processes(folder / "logs", environment(folder)) as processes:
-        deployment = Deployment(folder, processes)
+        proxy = has_proxy()
+        deployment = Deployment(folder, plan, processes, proxy=proxy)
         deployment.make_secrets()
-        tell("a certificate authority, the server's certificate and four node keys are made")
-        deployment.start_superlink()
-        tell("SuperLink answers over TLS; nodes must be authenticated")
+        tell("a certificate authority, the server's certificates and four node keys are made")
+        deployment.start_server()
+        tell(_PROXIED if proxy else _NOT_PROXIED)
         deployment.register_nodes()
         for name in plan.names:
             deployment.start_node(name)

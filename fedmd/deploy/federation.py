@@ -1,19 +1,22 @@
 """A federation of real processes, run from the folder that `fedmd deploy init` writes: SuperLink, nodes, a run."""
 
 import json
+import os
 import shlex
+import shutil
 import socket
 import ssl
 import sys
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedmd.deploy.folder import LOOPBACK, Plan
 from fedmd.deploy.processes import ProcessError, Processes
 from fedmd.types import Json
 
 _COMMAND_S = 180.0
 _START_S = 180.0
+_SBIN = ("/usr/sbin", "/usr/local/sbin")
 NAME = "federation"  # of the connection in flower/config.toml
 
 
@@ -27,25 +30,48 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-class Deployment:
-    """One federation on this machine, through its folder's own scripts; `processes` ends everything it started."""
+def has_proxy() -> bool:
+    """Whether nginx is installed, where the folder's proxy.sh looks for it."""
+    return shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_SBIN))) is not None
 
-    def __init__(self, folder: Path, processes: Processes) -> None:
+
+class Deployment:
+    """One federation on this machine, through its folder's own scripts; `processes` ends everything it started.
+
+    Without a `proxy` nodes go to SuperLink itself, which only processes of this machine can.
+    """
+
+    def __init__(self, folder: Path, plan: Plan, processes: Processes, *, proxy: bool = True) -> None:
         self.folder = folder
+        self._plan = plan
         self._processes = processes
-        self._nodes = 0
+        self._public = (plan.host, plan.port) if proxy else (LOOPBACK, plan.control_port)
+        self._proxy = proxy
+
+    @property
+    def address(self) -> str:
+        """Where nodes reach the server."""
+        return "{}:{}".format(*self._public)
 
     def make_secrets(self) -> None:
         """Certificates, node keys and the register of who may speak for whom."""
         for script in ("certificates.py", "node_keys.py"):
             self._processes.run([sys.executable, str(self.folder / script)], timeout_s=_COMMAND_S)
 
-    def start_superlink(self) -> None:
-        """Start the server's end and wait until it answers over TLS with a certificate of our authority."""
-        host, port = self.address()
-        self._processes.start("superlink", ["bash", str(self.folder / "superlink.sh")])
+    def start_server(self) -> None:
+        """Start SuperLink and the proxy before it; wait until both answer with certificates of our authority."""
+        self._start("superlink", LOOPBACK, self._plan.control_port)
+        if self._proxy:
+            self.start_proxy()
+
+    def start_proxy(self) -> None:
+        """Start what the outside reaches; it answers for SuperLink whether that is up or not."""
+        self._start("proxy", self._plan.host, self._plan.port)
+
+    def _start(self, name: str, host: str, port: int) -> None:
+        self._processes.start(name, ["bash", str(self.folder / f"{name}.sh")])
         self._processes.wait_for(
-            "the SuperLink's answer", lambda: self._answers(host, port), timeout_s=_START_S, needs=["superlink"]
+            f"the {name}'s answer", lambda: self._answers(host, port), timeout_s=_START_S, needs=[name]
         )
 
     def register_nodes(self, *names: str) -> None:
@@ -55,8 +81,8 @@ class Deployment:
 
     def start_node(self, name: str) -> None:
         """Start a node in the background; its way to the server is its own business."""
-        self._nodes += 1
-        self._processes.start(name, ["bash", str(self.folder / "supernode.sh"), name, str(free_port())])
+        command = ["bash", str(self.folder / "supernode.sh"), name, str(free_port())]
+        self._processes.start(name, command, SUPERLINK=self.address)
 
     def submit(self, overrides: Sequence[str]) -> str:
         """Start a run of the folder's app with Hydra overrides; its id."""
@@ -73,12 +99,6 @@ class Deployment:
             ["flwr", "list", NAME, "--run-id", run_id, "--format", "json"], timeout_s=_COMMAND_S
         )
         return str(_json_in(reply)["runs"][0]["status"])
-
-    def address(self) -> tuple[str, int]:
-        """Where flower/config.toml says that the SuperLink is."""
-        settings = tomllib.loads((self.folder / "flower/config.toml").read_text())
-        host, _, port = settings["superlink"][NAME]["address"].rpartition(":")
-        return host, int(port)
 
     def _answers(self, host: str, port: int) -> bool:
         context = ssl.create_default_context(cafile=str(self.folder / "certificates/ca.pem"))

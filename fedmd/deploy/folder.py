@@ -1,7 +1,5 @@
 """`fedmd deploy init`: write a federation's folder from the templates beside this file."""
 
-import getpass
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +16,23 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Plan:
-    """What the templates need to know: where clients reach the server, and how many nodes to prepare."""
+    """What the templates need to know: where nodes reach the server, and how many of them to prepare.
+
+    `port` is the proxy's, open to the outside; `control_port` is SuperLink's own, on the server's loopback.
+    """
 
     host: str = LOOPBACK
     port: int = 9092
     nodes: int = 4
+    control_port: int = 9093
 
     def __post_init__(self) -> None:
         """Raises ConfigError for what no federation can be made of."""
-        if not 1 <= self.port <= 65535:
-            raise ConfigError(f"--port: must be between 1 and 65535, not {self.port}.")
+        for option, port in (("--port", self.port), ("--control-port", self.control_port)):
+            if not 1 <= port <= 65535:
+                raise ConfigError(f"{option}: must be between 1 and 65535, not {port}.")
+        if self.port == self.control_port:
+            raise ConfigError(f"--port: must differ from --control-port, which is {self.control_port} too.")
         if not 1 <= self.nodes <= 10_000:
             raise ConfigError(f"--nodes: must be between 1 and 10000, not {self.nodes}.")
         if not self.host or any(character.isspace() or character in "\"'\\$`" for character in self.host):
@@ -71,9 +76,9 @@ def _render(folder: Path, plan: Plan) -> dict[Path, str]:
         "host": plan.host,
         "listen": LOOPBACK if plan.host in (LOOPBACK, "localhost") else "0.0.0.0",
         "port": plan.port,
+        "control_port": plan.control_port,
         "nodes": plan.nodes,
         "names": plan.names,
-        "user": getpass.getuser(),
         "bin": str(Path(sys.executable).parent),
     }
     names = sorted(path.relative_to(_TEMPLATES).as_posix() for path in _TEMPLATES.rglob("*") if _is_template(path))
@@ -89,4 +94,5 @@ def _render(folder: Path, plan: Plan) -> dict[Path, str]:
 
 
 def _is_template(path: Path) -> bool:
-    return path.is_file() and "__pycache__" not in path.parts and not os.fspath(path).endswith(".pyc")
+    """Every file beside this one but Python's own and what other templates include."""
+    return path.is_file() and "__pycache__" not in path.parts and path.suffix not in (".pyc", ".inc")

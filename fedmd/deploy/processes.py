@@ -59,21 +59,27 @@ class Processes:
 
     def run(self, command: Sequence[str], *, timeout_s: float) -> str:
         """What `command` prints. Raises ProcessError when it fails or takes longer than `timeout_s`."""
+        done = self.attempt(command, timeout_s=timeout_s)
+        if done.returncode != 0:
+            said = (done.stdout + done.stderr)[-_TAIL_CHARACTERS:]
+            raise ProcessError(f"{' '.join(command[:4])} failed with code {done.returncode}:\n{said}")
+        return done.stdout
+
+    def attempt(
+        self, command: Sequence[str], *, timeout_s: float, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `command` to its end, whatever that is. Raises ProcessError when it takes longer than `timeout_s`."""
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                env=self._environment,
+                env={**self._environment, **environment},
                 timeout=timeout_s,
                 text=True,
             )
         except subprocess.TimeoutExpired as error:
             raise ProcessError(f"{' '.join(command[:4])} took longer than {timeout_s:g} s") from error
-        if done.returncode != 0:
-            said = (done.stdout + done.stderr)[-_TAIL_CHARACTERS:]
-            raise ProcessError(f"{' '.join(command[:4])} failed with code {done.returncode}:\n{said}")
-        return done.stdout
 
     def wait_for(self, what: str, ready: Callable[[], bool], *, timeout_s: float, needs: Sequence[str] = ()) -> None:
         """Poll `ready`. Raises ProcessError after `timeout_s`, or as soon as one of the processes `needs` has ended."""

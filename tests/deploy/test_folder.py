@@ -46,12 +46,17 @@ def test_every_file_is_what_it_should_be(folder: Path) -> None:
     assert f"register_file={folder}/register.json" in toml["run.toml"]["overrides"]
     for client in range(2):
         assert NodeConfig.parse(toml[f"nodes/node-{client}.toml"]).client == client
-    for script in folder.glob("*.sh"):
+    for script in folder.rglob("*.sh"):
         subprocess.run(["bash", "-n", script], check=True)
         assert os.access(script, os.X_OK)
     services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
-    assert set(services) == {"superlink", "node-0", "node-1"}
-    assert not [mount for mount in services["node-0"]["volumes"] if "ca.key" in mount or "node-1" in mount]
+    assert set(services) == {"proxy", "superlink", "node-0", "node-1"}
+    mounted = {name: " ".join(service["volumes"]) for name, service in services.items()}
+    assert not [name for name, mounts in mounted.items() if "authority" in mounts]
+    assert [name for name, mounts in mounted.items() if "server.key" in mounts] == ["proxy"]
+    assert [name for name, mounts in mounted.items() if "superlink.key" in mounts] == ["superlink"]
+    assert "node-1" not in mounted["node-0"]
+    assert [name for name, service in services.items() if service.get("ports")] == ["proxy"]
 
 
 def test_the_run_configuration_composes(folder: Path) -> None:
@@ -66,7 +71,7 @@ def test_the_run_configuration_composes(folder: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")
 def test_systemd_finds_nothing_wrong_with_the_units(folder: Path, tmp_path: Path) -> None:
-    for unit in (folder / "systemd").iterdir():
+    for unit in (folder / "systemd").glob("*.service"):
         name = tmp_path / unit.name.replace("@", "@node-0")
         shutil.copy(unit, name)
         checked = subprocess.run(["systemd-analyze", "verify", "--man=no", name], capture_output=True, text=True)
@@ -83,7 +88,7 @@ def test_nothing_is_overwritten(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("plan", "key"),
-    [({"port": 0}, "--port"), ({"nodes": 0}, "--nodes"), ({"host": "a b"}, "--host"), ({"host": "$(id)"}, "--host")],
+    [({"control_port": 0}, "--control-port"), ({"port": 9093}, "--port"), ({"port": 0}, "--port"), ({"nodes": 0}, "--nodes"), ({"host": "a b"}, "--host"), ({"host": "$(id)"}, "--host")],
 )
 def test_bad_plans_are_refused(plan: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
@@ -137,12 +142,30 @@ def handshake(server: Path, ca: Path) -> bool:
 
 
 def test_secrets_are_readable_by_their_owner_alone_and_are_kept(secrets: Path) -> None:
-    private = [secrets / "certificates/ca.key", secrets / "certificates/server.key", secrets / "keys/node-0"]
+    names = ["authority/ca.key", "certificates/server.key", "certificates/superlink.key", "keys/node-0"]
+    private = [secrets / name for name in names]
     before = [path.read_bytes() for path in private]
-    assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o600] * 3
+    assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o600] * 4
     for script in ("certificates.py", "node_keys.py"):
         subprocess.run([sys.executable, secrets / script], check=True, capture_output=True)
     assert [path.read_bytes() for path in private] == before
+
+
+def test_the_server_needs_no_authority(secrets: Path) -> None:
+    """What is there is kept without ca.key; a new certificate asks for it in one sentence."""
+    shutil.rmtree(secrets / "authority")
+    again = [sys.executable, str(secrets / "certificates.py")]
+    subprocess.run(again, check=True, capture_output=True)
+    (secrets / "certificates/server.pem").unlink()
+    refused = subprocess.run(again, capture_output=True, text=True)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1) and "ca.key is not here" in refused.stderr
+
+
+def test_registering_says_so_when_nobody_answers(secrets: Path) -> None:
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    script = [secrets / "register.sh"]
+    done = subprocess.run(script, capture_output=True, text=True, env={**os.environ, "PATH": path})
+    assert done.returncode == 1 and "keys/node-0.pub was not registered" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")

@@ -10,12 +10,16 @@ import pytest
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.data.federated import load_federated_data
 from fedmd.data.tables import write_parquet
-from fedmd.deploy.federation import Deployment, environment, free_port
+from fedmd.deploy.federation import Deployment, environment, free_port, has_proxy
 from fedmd.deploy.folder import Plan, init_folder
 from fedmd.deploy.processes import Processes
 from fedmd.runs.compose import compose
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
+    pytest.mark.skipif(not has_proxy(), reason="nginx is not installed"),
+]
 
 
 def test_strangers_are_turned_away_and_the_others_train(tmp_path: Path) -> None:
@@ -24,18 +28,19 @@ def test_strangers_are_turned_away_and_the_others_train(tmp_path: Path) -> None:
     Nobody is left afterwards.
     """
     folder, other = tmp_path / "federation", tmp_path / "other"
-    init_folder(folder, Plan(port=free_port(), nodes=3))
+    plan = Plan(port=free_port(), control_port=free_port(), nodes=3)
+    init_folder(folder, plan)
     init_folder(other, Plan(nodes=1))
     with Processes(folder / "logs", environment(folder)) as processes:
-        deployment = Deployment(folder, processes)
+        deployment = Deployment(folder, plan, processes)
         deployment.make_secrets()
         subprocess.run([sys.executable, other / "certificates.py"], check=True, capture_output=True)
-        deployment.start_superlink()
+        deployment.start_server()
         deployment.register_nodes("node-0", "node-2")
         deployment.start_node("node-0")
         deployment.start_node("node-1")  # its key is not registered
         ours, theirs = folder / "certificates/ca.pem", other / "certificates/ca.pem"
-        command = ["flower-supernode", "--superlink", "{}:{}".format(*deployment.address()), "--max-retries", "1"]
+        command = ["flower-supernode", "--superlink", deployment.address, "--max-retries", "1"]
         trusting_another = [
             "--root-certificates",
             str(theirs),

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Make a certificate authority and the server's certificate: python certificates.py [NAME_OR_ADDRESS ...]
+"""Make a certificate authority and the server's certificates: python certificates.py [NAME_OR_ADDRESS ...]
 
-Names and addresses are those under which clients reach the server; without any, the one in flower/config.toml. What
-is already in certificates/ is kept: to renew the server's certificate, delete server.pem and run this again. ca.key
-signs new certificates and nothing else: keep it offline. Clients get ca.pem, which is public.
+Names and addresses are those under which nodes reach the server; without any, what `fedmd deploy init` was told.
+    authority/ca.key                   signs certificates and nothing else: move authority/ off the server
+    certificates/ca.pem                public; every node gets it
+    certificates/server.pem, .key      what the proxy shows to nodes
+    certificates/superlink.pem, .key   what SuperLink shows to the proxy and to `flwr`, for loopback only
+What is there already is kept. To renew: bring authority/ back, delete server.pem or superlink.pem, run this again.
 Needs the package `cryptography`, which comes with Flower.
 """
 
@@ -11,7 +14,6 @@ import datetime
 import ipaddress
 import os
 import sys
-import tomllib
 from pathlib import Path
 
 from cryptography import x509
@@ -20,45 +22,55 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 HERE = Path(__file__).resolve().parent
-FOLDER = HERE / "certificates"
+AUTHORITY, FOLDER = HERE / "authority", HERE / "certificates"
+LOOPBACK = ["localhost", "127.0.0.1"]
 CA_DAYS, SERVER_DAYS = 3650, 397
 
 
 def main(hosts: list[str]) -> None:
-    FOLDER.mkdir(mode=0o700, exist_ok=True)
+    FOLDER.mkdir(exist_ok=True)
     if not (FOLDER / "ca.pem").exists():
-        key = ec.generate_private_key(ec.SECP384R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedmd federation CA")])
-        ca = (
-            certificate(name, name, key.public_key(), CA_DAYS)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(usage(key_cert_sign=True, crl_sign=True), critical=True)
-            .sign(key, hashes.SHA384())
-        )
-        save("ca", key, ca)
-    if not (FOLDER / "server.pem").exists():
-        ca = x509.load_pem_x509_certificate((FOLDER / "ca.pem").read_bytes())
-        ca_key = serialization.load_pem_private_key((FOLDER / "ca.key").read_bytes(), password=None)
-        assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
-        issuer = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-        key = ec.generate_private_key(ec.SECP384R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
-        server = (
-            certificate(subject, ca.subject, key.public_key(), SERVER_DAYS)
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([alternative(host) for host in hosts]), critical=False)
-            .add_extension(usage(digital_signature=True), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
-            .sign(ca_key, hashes.SHA384())
-        )
-        save("server", key, server)
-    print(f"certificates for {', '.join(hosts)} in {FOLDER}")
+        make_authority()
+    for name, names in (("server", hosts), ("superlink", LOOPBACK)):
+        if not (FOLDER / f"{name}.pem").exists():
+            make_certificate(name, names)
+    print(f"certificates for {', '.join(hosts)} in {FOLDER}; move {AUTHORITY} to another machine")
 
 
-def configured_host() -> str:
-    address = tomllib.loads((HERE / "flower/config.toml").read_text())["superlink"]["federation"]["address"]
-    return str(address).rpartition(":")[0]
+def make_authority() -> None:
+    AUTHORITY.mkdir(mode=0o700, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedmd federation CA")])
+    ca = (
+        certificate(name, name, key.public_key(), CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .sign(key, hashes.SHA384())
+    )
+    save(AUTHORITY / "ca.key", key, FOLDER / "ca.pem", ca)
+
+
+def make_certificate(name: str, hosts: list[str]) -> None:
+    try:
+        pem = (AUTHORITY / "ca.key").read_bytes()
+    except FileNotFoundError:
+        sys.exit(f"{AUTHORITY / 'ca.key'} is not here: bring it back from where you keep it.")
+    ca = x509.load_pem_x509_certificate((FOLDER / "ca.pem").read_bytes())
+    ca_key = serialization.load_pem_private_key(pem, password=None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    issuer = ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    key = ec.generate_private_key(ec.SECP384R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0][:64])])
+    signed = (
+        certificate(subject, ca.subject, key.public_key(), SERVER_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([alternative(host) for host in hosts]), critical=False)
+        .add_extension(usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
+        .sign(ca_key, hashes.SHA384())
+    )
+    save(FOLDER / f"{name}.key", key, FOLDER / f"{name}.pem", signed)
 
 
 def certificate(
@@ -90,14 +102,12 @@ def alternative(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def save(name: str, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    with os.fdopen(os.open(FOLDER / f"{name}.key", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(private)
-    (FOLDER / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+def save(private: Path, key: ec.EllipticCurvePrivateKey, public: Path, signed: x509.Certificate) -> None:
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    with os.fdopen(os.open(private, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(pem)
+    public.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or [configured_host()])
+    main(sys.argv[1:] or ["{{ host }}"])
