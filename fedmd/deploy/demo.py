@@ -22,7 +22,9 @@ from fedmd.types import Json
 
 RUN_S = 900.0  # gives up after so long; a quiet machine with two cores needs two to three minutes
 _KILL_AFTER_ROUNDS = 4
-_PROXIED = "SuperLink answers on loopback; nginx passes its interface for nodes on, who must be authenticated, and no other"
+_PROXIED = (
+    "SuperLink answers on loopback; nginx passes its interface for nodes on, who must be authenticated, and no other"
+)
 _NOT_PROXIED = (
     "SuperLink answers on loopback, and nodes of this machine go straight to it, for nginx is not installed; a real "
     "federation needs it (apt-get install nginx-light)"

@@ -17,6 +17,7 @@ from fedmd.types import Json
 _COMMAND_S = 180.0
 _START_S = 180.0
 _SBIN = ("/usr/sbin", "/usr/local/sbin")
+APP = "@fedmd/guarded"  # as app/pyproject.toml calls it
 NAME = "federation"  # of the connection in flower/config.toml
 
 
@@ -54,8 +55,8 @@ class Deployment:
         return "{}:{}".format(*self._public)
 
     def make_secrets(self) -> None:
-        """Certificates, node keys and the register of who may speak for whom."""
-        for script in ("certificates.py", "node_keys.py"):
+        """Certificates, the signed app, node keys and the register of who may speak for whom."""
+        for script in ("certificates.py", "sign_app.py", "node_keys.py"):
             self._processes.run([sys.executable, str(self.folder / script)], timeout_s=_COMMAND_S)
 
     def start_server(self) -> None:
@@ -85,12 +86,11 @@ class Deployment:
         self._processes.start(name, command, SUPERLINK=self.address)
 
     def submit(self, overrides: Sequence[str]) -> str:
-        """Start a run of the folder's app with Hydra overrides; its id."""
+        """Start a run of the folder's signed app with Hydra overrides; its id."""
         text = " ".join(shlex.quote(override) for override in overrides)
         (self.folder / "run.toml").write_text(f"overrides = {json.dumps(text)}\n")
-        app = str(self.folder / "app")
         config = ["--run-config", str(self.folder / "run.toml")]
-        reply = self._processes.run(["flwr", "run", app, NAME, *config, "--format", "json"], timeout_s=_COMMAND_S)
+        reply = self._processes.run(["flwr", "run", APP, NAME, *config, "--format", "json"], timeout_s=_COMMAND_S)
         return str(_json_in(reply)["run-id"])
 
     def status(self, run_id: str) -> str:

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 from flwr.cli.build import build_fab_from_disk
+from flwr.supercore.fab import Fab
+from flwr.supernode.start_client_internal import _verify_fab
 
 from fedmd.config import ConfigError, NodeConfig
 from fedmd.deploy.folder import Plan, init_folder
@@ -33,7 +35,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def secrets(folder: Path) -> Path:
     """The same with certificates and keys."""
-    for script in ("certificates.py", "node_keys.py"):
+    for script in ("certificates.py", "sign_app.py", "node_keys.py"):
         subprocess.run([sys.executable, folder / script], check=True, capture_output=True)
     return folder
 
@@ -88,7 +90,14 @@ def test_nothing_is_overwritten(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("plan", "key"),
-    [({"control_port": 0}, "--control-port"), ({"port": 9093}, "--port"), ({"port": 0}, "--port"), ({"nodes": 0}, "--nodes"), ({"host": "a b"}, "--host"), ({"host": "$(id)"}, "--host")],
+    [
+        ({"control_port": 0}, "--control-port"),
+        ({"port": 9093}, "--port"),
+        ({"port": 0}, "--port"),
+        ({"nodes": 0}, "--nodes"),
+        ({"host": "a b"}, "--host"),
+        ({"host": "$(id)"}, "--host"),
+    ],
 )
 def test_bad_plans_are_refused(plan: dict[str, object], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
@@ -191,6 +200,28 @@ def bundled(app: Path) -> dict[str, bytes]:
 def test_the_folders_bundle_holds_the_two_apps_and_nothing_else(secrets: Path) -> None:
     files = bundled(secrets / "app")
     assert set(files) == {"pyproject.toml", "guarded/__init__.py", "guarded/apps.py", ".info/CONTENT"}
+
+
+def test_flowers_own_check_accepts_what_the_pinned_publisher_signed_and_nothing_else(secrets: Path) -> None:
+    """The function that SuperNode calls; a compromised server chooses the bundle and every word about it."""
+    pinned = yaml.safe_load((secrets / "publisher.yaml").read_text())
+    (name,) = pinned
+    bundle = (secrets / "bundle/app.fab").read_bytes()
+    signature = json.loads((secrets / "bundle/signature.json").read_text())[name]
+    init_folder(secrets / "other", Plan(nodes=1))
+    subprocess.run([sys.executable, secrets / "other/sign_app.py"], check=True, capture_output=True)
+    ((stranger, forged),) = json.loads((secrets / "other/bundle/signature.json").read_text()).items()
+
+    def accepted(content: bytes, signatures: dict[str, object]) -> bool:
+        said = {key: json.dumps(value) for key, value in signatures.items()} | {"valid_license": "Valid"}
+        return _verify_fab(Fab("", content, said), pinned)
+
+    assert accepted(bundle, {name: signature})
+    assert not accepted(bundle + b" ", {name: signature})
+    assert not accepted(bundle, {name: {**signature, "signed_at": signature["signed_at"] + 1}})
+    assert not accepted(bundle, {name: forged})
+    assert not accepted(bundle, {stranger: forged})
+    assert not accepted(bundle, {})
 
 
 def test_the_checkouts_bundle_holds_code_and_settings_only(tmp_path: Path) -> None:

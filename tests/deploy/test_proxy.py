@@ -1,5 +1,6 @@
 """The generated nginx.conf in a real nginx, before a stand-in for SuperLink that writes down what reaches it."""
 
+import contextlib
 import shutil
 import socket
 import ssl
@@ -67,10 +68,8 @@ class Public:
             lines.append(f"Content-Length: {len(body)}")
         with self.connect() as connection:
             connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
-            try:
+            with contextlib.suppress(OSError):  # refused by its head alone
                 connection.sendall(body)
-            except OSError:  # refused by its head alone
-                pass
             answer = connection.makefile("rb").readline()
         return int(answer.split()[1])
 
@@ -174,7 +173,7 @@ def test_detours_arrive_as_what_was_let_through(public: Public, upstream: Upstre
 )
 def test_no_header_leads_elsewhere(public: Public, upstream: Upstream, header: str) -> None:
     public.status("POST", "/v1/fleet/pull-messages", header)
-    ((path, headers, length),) = upstream.seen
+    ((path, headers, _),) = upstream.seen
     assert path == "/v1/fleet/pull-messages" and "upgrade" not in headers
 
 
@@ -196,6 +195,6 @@ def test_what_is_too_large_or_unfinished_does_not_reach_superlink(public: Public
 def test_old_tls_is_refused(public: Public) -> None:
     context = ssl.create_default_context(cafile=str(public.folder / "certificates/ca.pem"))
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with socket.create_connection((public.plan.host, public.plan.port), timeout=10) as plain:
-        with pytest.raises(ssl.SSLError):
-            context.wrap_socket(plain, server_hostname=public.plan.host)
+    plain = socket.create_connection((public.plan.host, public.plan.port), timeout=10)
+    with plain, pytest.raises(ssl.SSLError):
+        context.wrap_socket(plain, server_hostname=public.plan.host)

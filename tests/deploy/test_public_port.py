@@ -41,6 +41,7 @@ def query(message, context):
     (LOOT / "node").write_text("ran")
     return Message(RecordDict(), reply_to=message)
 '''
+REFUSED = "The FAB could not be verified"
 PROJECT = """
 [project]
 name = "guarded"
@@ -59,7 +60,7 @@ clientapp = "hostile.apps:client"
 
 
 class Outsider:
-    """Flower's own command line, pointed at the public address."""
+    """Flower's own command line, pointed at an address, with an app that leaves a file wherever it runs."""
 
     def __init__(self, folder: Path, address: str, ca: Path, processes: Processes) -> None:
         self.loot = folder / "loot"
@@ -76,13 +77,22 @@ class Outsider:
         self._home = folder / "flower"
         self._processes = processes
 
+    def loot_of(self, machine: str) -> Path:
+        return self.loot / machine
+
     def flwr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One command; whether it worked is in its output (`flwr` may exit 0 all the same)."""
-        return self._processes.attempt(["flwr", *arguments, "--format", "json"], timeout_s=120, FLWR_HOME=str(self._home))
+        return self._processes.attempt(
+            ["flwr", *arguments, "--format", "json"], timeout_s=120, FLWR_HOME=str(self._home)
+        )
 
 
-def test_whoever_reaches_the_port_gets_the_fleet_api_and_nothing_else(tmp_path: Path) -> None:
-    """`flwr run`, `list`, `unregister` and `register` from outside; meanwhile a node works through the same port."""
+def test_the_outside_gets_the_fleet_api_and_a_lost_server_no_code_onto_nodes(tmp_path: Path) -> None:
+    """`flwr run`, `list`, `unregister`, `register` from outside are refused while a node works through the same port.
+
+    Then the same app on the server's loopback, as whoever has taken the server would start it: the server runs it, the
+    node, whose owner pinned the publisher, does not.
+    """
     folder = tmp_path / "federation"
     plan = Plan(port=free_port(), control_port=free_port(), nodes=2)
     init_folder(folder, plan)
@@ -93,10 +103,8 @@ def test_whoever_reaches_the_port_gets_the_fleet_api_and_nothing_else(tmp_path: 
         deployment.register_nodes("node-0")
         deployment.start_node("node-0")
         processes.wait_for("node-0", lambda: online(processes) == 1, timeout_s=120, needs=["node-0"])
-        (tmp_path / "outsider").mkdir()
-        outsider = Outsider(
-            tmp_path / "outsider", deployment.address, folder / "certificates/ca.pem", processes
-        )
+        ca = folder / "certificates/ca.pem"
+        outsider = Outsider(tmp_path / "outsider", deployment.address, ca, processes)
         did = {
             "list": outsider.flwr("supernode", "list", "target"),
             "run": outsider.flwr("run", str(outsider.app), "target"),
@@ -110,6 +118,12 @@ def test_whoever_reaches_the_port_gets_the_fleet_api_and_nothing_else(tmp_path: 
         assert [path.name for path in outsider.loot.iterdir()] == []
         assert [name for name, done in did.items() if succeeded(done)] == []
         assert [node["status"] for node in nodes(processes)] == ["online"]
+
+        insider = Outsider(tmp_path / "insider", f"127.0.0.1:{plan.control_port}", ca, processes)
+        assert succeeded(insider.flwr("run", str(insider.app), "target"))
+        processes.wait_for("the server to run it", insider.loot_of("server").exists, timeout_s=120)
+        processes.wait_for("the node's refusal", lambda: REFUSED in processes.tail("node-0"), timeout_s=120)
+        assert not insider.loot_of("node").exists()
     assert processes.left() == []
 
 

@@ -6,7 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")"
 export FLWR_HOME="$PWD/superlink" FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1
 export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0.5}"
+export FLWR_SUPERGRID_API_URL=http://127.0.0.1:9  # nobody's: apps come from bundle/, not from Flower's Hub
 mkdir -p superlink
+python offer_app.py
 exec flower-superlink \
   --ssl-ca-certfile certificates/ca.pem \
   --ssl-certfile certificates/superlink.pem --ssl-keyfile certificates/superlink.key \

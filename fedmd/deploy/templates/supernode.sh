@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Start the node NAME: ./supernode.sh NAME [PORT]. PORT is for the node's own processes, on loopback; every node of one
-# machine needs another. This script, certificates/ca.pem, keys/NAME and nodes/NAME.toml are all a node's machine needs,
-# besides an environment with fedmd installed.
+# machine needs another. This script, certificates/ca.pem, publisher.yaml, keys/NAME and nodes/NAME.toml are all a node's
+# machine needs, besides an environment with fedmd installed. It runs only apps that a key in publisher.yaml signed, so
+# the server cannot send it other code: leave --trusted-entities out, and the server can.
 set -euo pipefail
 cd "$(dirname "$0")"
 name=${1:?usage: ./supernode.sh NAME [PORT]}
@@ -10,4 +11,4 @@ export FLWR_SUPEREXEC_TASK_POLL_INTERVAL="${FLWR_SUPEREXEC_TASK_POLL_INTERVAL:-0
 exec flower-supernode \
   --root-certificates certificates/ca.pem --auth-supernode-private-key "keys/$name" \
   --superlink "${SUPERLINK:-{{ host }}:{{ port }}}" --host 127.0.0.1 --port "${2:-9094}" \
-  --node-config "nodes/$name.toml"
+  --trusted-entities publisher.yaml --node-config "nodes/$name.toml"
