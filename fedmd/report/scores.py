@@ -22,9 +22,9 @@ NAMES = {
     "mahalanobis": "Mahalanobis distance",
     "limit_factor": LIMIT_FACTOR,
 }
-UNITS = {  # where it is not nats
+UNITS = {  # a plug-in's score has none that is known here
     LIMIT_FACTOR: "factor",
-    **{NAMES[detector]: "" for detector in ("confidence", "pixel_distance", "lid", "mahalanobis")},
+    **{NAMES[detector]: "nats" for detector in ("discrepancy", "historical_loss", "current_loss", "kernel_density")},
 }
 GROUPS = {"per_client": ["round", "client"], "batch_mean": ["round"]}
 LABELS = {"per_client": "threshold (client mean)", "batch_mean": "threshold (batch mean)"}
@@ -35,13 +35,13 @@ NOTES = {
 
 
 def detector_name(detector: str) -> str:
-    """`Historical loss` for historical_loss."""
-    return NAMES.get(detector, "Detector's score")
+    """`Historical loss` for historical_loss; a plug-in's by its own name."""
+    return NAMES.get(detector, detector.replace("_", " ").capitalize())
 
 
 def unit_of(name: str) -> str:
     """The unit of the score called `name`: `nats` for a logarithm; empty for a number without one."""
-    return UNITS.get(name, "nats")
+    return UNITS.get(name, "")
 
 
 def with_unit(name: str) -> str:
@@ -56,10 +56,9 @@ def amount(value: float, name: str) -> str:
 
 def detector_setting(config: Json) -> str:
     """Which score a run of these settings holds against its threshold; older settings know the discrepancy only."""
-    defense = config.get("defense", {})
-    if defense.get("name") in ("discrepancy_screening", "md_screen"):  # its old name
+    if config.get("mode") == "update":
         return "limit_factor"
-    return str(defense.get("detector", "discrepancy"))
+    return str(config.get("defense", {}).get("detector", "discrepancy"))
 
 
 def threshold_label(stopping: str) -> str:

@@ -36,8 +36,16 @@ def summarise(
     """Schema 2 of the run in `folder`: accuracies and shares in [0, 1], times in seconds, undefined = None.
 
     Args:
-        burn_in_accuracy, burn_in_attack_success: before any online step.
+        folder: with the record that a RunRecorder has closed.
+        truth: who poisoned, and when.
+        burn_in_accuracy: before any online step.
+        burn_in_attack_success: likewise, where a backdoor is planted.
+        defense_name: the setting defense.name.
+        n_clients: all clients, sampled or not.
         wall_s: seconds of stages that no round knows (total, startup); wins over the rounds' sum.
+        seed: of the run.
+        config: all settings, as a tree.
+        versions: of what decides a result.
     """
     metrics = read_metrics(folder)
     summary: Json = strict(  # what is returned is what gets written: no NaN, no infinity

@@ -94,7 +94,7 @@ LATEX_ESCAPES = {
 
 
 def latex(rows: Sequence[Row], caption: str = "") -> str:
-    """A booktabs tabular (\\usepackage{booktabs}), inside a table environment when there is a caption."""
+    r"""A booktabs tabular (\usepackage{booktabs}), inside a table environment when there is a caption."""
     names, texts, numeric = layout(rows)
 
     def joined(line: list[str]) -> str:

@@ -54,8 +54,10 @@ def compare(*overrides: str, folder: Path | str | None = None, progress: bool = 
         [['dsc', 'DSC', 0], ['dsc_no_attack', 'DSC, no attack', 0]]
 
     Args:
-        overrides, progress, settings: as of `run`; experiment names the study.
-        folder: for the study; without one it is comparisons/EXPERIMENT.
+        overrides: settings as on the command line; experiment=NAME, or `experiment` among the settings, is the study.
+        folder: for the study; without one it is comparisons/NAME.
+        progress: whether to print what is going on, and the table.
+        settings: as of `run`.
 
     Raises:
         ConfigError: as `run`, and where an arm is not what it must be.

@@ -1,5 +1,7 @@
-"""Hydra's side of the configuration: find `conf/`, compose overrides, expand sweeps, and turn Hydra's errors into
-one sentence that names the key and the choices."""
+"""Hydra's side of the configuration: find `conf/`, compose overrides, expand sweeps.
+
+Hydra's errors become one sentence that names the key and the choices.
+"""
 
 import difflib
 import itertools
@@ -73,7 +75,7 @@ def config_dir() -> Path:
 
 
 def choices(group: str) -> list[str]:
-    """The options of a config group, e.g. choices("defense"), those of installed packages included; no old names."""
+    """The options of a config group, those of installed packages included; no old names."""
     files = [path for path in (config_dir() / group).glob("*.yaml") if not _is_alias(path)]
     return sorted({*(path.stem for path in files), *installed_options(group)})
 

@@ -37,8 +37,9 @@ def cell_id(row: str, column: str) -> str:
 
 
 def read_plan(arms: object, rows: object, columns: object) -> Plan:
-    """The arms of `compare.arms`, then those of `compare.rows` × `compare.columns`; a cell has its column's overrides,
-    then its row's. Raises ConfigError with one sentence.
+    """The arms of `compare.arms`, then those of `compare.rows` × `compare.columns`.
+
+    A cell has its column's overrides, then its row's. Raises ConfigError with one sentence.
     """
     written, across, down = _arms("arms", arms), _arms("columns", columns), _arms("rows", rows)
     if bool(across) != bool(down):

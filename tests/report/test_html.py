@@ -12,7 +12,7 @@ from fedmd.report.html import write
 from fedmd.report.html.arms_page import sweep_rows
 from fedmd.report.html.run_figures import accuracy_plot, detection_blocks, score_blocks
 from fedmd.report.html.run_page import detection_table, phase_ends_table, rounds_table, run_cards
-from fedmd.report.html.write import MAX_BYTES, write_report
+from fedmd.report.html.write import MAX_BYTES, report_html, write_report
 from fedmd.report.loading import load
 from fedmd.report.results import ReportError, Run
 from fedmd.report.scores import held_scores
@@ -60,26 +60,25 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def folder(request, tmp_path_factory, run_folder, comparison_folder):
-    tmp_path = tmp_path_factory.mktemp("evidence")
-    if request.param == "run":
-        return run_folder(tmp_path / "run")
-    if request.param == "comparison":
-        return comparison_folder(tmp_path / "study", ARMS)
+def folders(tmp_path_factory, run_folder, comparison_folder):
+    """A folder of every kind, with its report."""
+    tmp_path = tmp_path_factory.mktemp("folders")
+    run_folder(tmp_path / "run")
+    comparison_folder(tmp_path / "comparison", ARMS)
     for name in ("dsc", "drop"):
         for seed in (0, 1):
             config = {"defense": {"name": name, "max_steps": len(name)}}
             run_folder(tmp_path / "sweep" / f"{name},seed={seed}", seed=seed, defense=name, config=config)
-    return tmp_path / "sweep"
+    for kind in SECTIONS:
+        assert write_report(tmp_path / kind) == tmp_path / kind / "report.html"
+    return tmp_path
 
 
-@pytest.mark.parametrize("folder", SECTIONS, indirect=True)
-def test_a_report_of_every_kind(folder, request):
-    kind = request.node.callspec.params["folder"]
-    path = write_report(folder)
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_a_report_of_every_kind(folders, kind):
+    path = folders / kind / "report.html"
     text = path.read_text()
     page = Page(text)
-    assert path == folder / "report.html"
     assert path.stat().st_size < MAX_BYTES
     assert "://" not in text and "<script" not in text  # nothing to load, nothing to run
     for attributes in (attributes for _, attributes in page.tags):
@@ -100,9 +99,9 @@ def test_a_report_of_every_kind(folder, request):
     assert ("± " in text) == (kind != "run")
 
 
-@pytest.mark.parametrize("folder", SECTIONS, indirect=True)
-def test_sane_for_keyboards_and_screen_readers(folder):
-    text = write_report(folder).read_text()
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_sane_for_keyboards_and_screen_readers(folders, kind):
+    text = (folders / kind / "report.html").read_text()
     page = Page(text)
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
@@ -120,9 +119,9 @@ def test_sane_for_keyboards_and_screen_readers(folder):
     assert page.all("a")[0] == {"class": "skip", "href": "#main"}
 
 
-@pytest.mark.parametrize("folder", SECTIONS, indirect=True)
-def test_the_same_folder_gives_the_same_bytes(folder, tmp_path):
-    assert write_report(folder).read_bytes() == write_report(folder, tmp_path / "again.html").read_bytes()
+def test_the_same_folder_gives_the_same_bytes(folders, tmp_path):
+    again = write_report(folders / "comparison", tmp_path / "again.html")
+    assert again.read_bytes() == (folders / "comparison" / "report.html").read_bytes()
 
 
 def detector_run(folder, make, stopping="per_sample"):
@@ -211,7 +210,7 @@ def test_what_is_held_against_the_threshold():
 
 def test_hostile_settings_and_names_are_text(tmp_path, run_folder, comparison_folder):
     run = run_folder(tmp_path / "<b>run", config={"data": {"name": HOSTILE}, HOSTILE: HOSTILE}, defense=HOSTILE)
-    study = comparison_folder(tmp_path / "study", {**ARMS, "hostile": ArmInfo(HOSTILE, "hostile", True)})
+    study = comparison_folder(tmp_path / "study", {"hostile": ArmInfo(HOSTILE, "hostile", True)}, seeds=(0,))
     for folder in (run, study):
         page = Page(write_report(folder).read_text())
         assert page.all("script") == page.all("b") == []
@@ -220,11 +219,10 @@ def test_hostile_settings_and_names_are_text(tmp_path, run_folder, comparison_fo
         assert "{{ 7 * 7 }}" in (folder / "report.html").read_text()
 
 
-def test_the_size_has_a_limit(tmp_path, comparison_folder, monkeypatch):
-    study = comparison_folder(tmp_path, ARMS)
-    whole = write_report(study).stat().st_size
+def test_the_size_has_a_limit(folders, monkeypatch):
+    whole = (folders / "comparison" / "report.html").stat().st_size
     monkeypatch.setattr(write, "MAX_BYTES", whole)
-    text = write_report(study).read_text()
+    text = report_html(load(folders / "comparison"))
     assert len(text.encode()) < whole and "2 of 4 arms are here" in text
 
 
@@ -242,7 +240,7 @@ def test_what_is_gone_from_a_folder_is_left_out(tmp_path, run_folder, comparison
     for name in ("metrics.jsonl", "verdicts.parquet", "truth.json", "example_images.npz"):
         (run / name).unlink()
     assert "no longer in the folder" in write_report(run).read_text()
-    study = comparison_folder(tmp_path / "study", ARMS)
+    study = comparison_folder(tmp_path / "study", ARMS, seeds=(0,))
     for summary in study.glob("cells/*/*/summary.json"):
         summary.unlink()
     assert "Final accuracy in %, seed by seed" in write_report(study).read_text()
@@ -272,10 +270,9 @@ def call(capsys, *arguments):
     return exit.value.code, *capsys.readouterr()
 
 
-def test_writes_into_the_folder_or_where_it_is_told(tmp_path, run_folder, capsys):
-    run = run_folder(tmp_path / "run")
+def test_the_command_writes_into_the_folder_or_where_it_is_told(folders, tmp_path, capsys):
+    run, elsewhere = folders / "run", tmp_path / "new" / "page.html"
     assert call(capsys, run) == (0, f"report: {run / 'report.html'}\n", "")
-    elsewhere = tmp_path / "new" / "page.html"
     assert call(capsys, run, "--output", elsewhere)[0] == 0
     assert elsewhere.read_bytes() == (run / "report.html").read_bytes()
 

@@ -32,7 +32,7 @@ class Point:
 
 
 def roc_points(scores: NDArray[np.float64], poisoned: NDArray[np.bool_]) -> Curve | None:
-    """x = FPR and y = TPR of "score >= t" for every t; None when a class is missing. NaN scores are left out."""
+    """Points x = FPR, y = TPR of "score >= t" for every t; None when a class is missing. NaN scores are left out."""
     measured = ~np.isnan(scores)
     if len(np.unique(poisoned[measured])) < 2:
         return None
@@ -41,7 +41,7 @@ def roc_points(scores: NDArray[np.float64], poisoned: NDArray[np.bool_]) -> Curv
 
 
 def precision_recall_points(scores: NDArray[np.float64], poisoned: NDArray[np.bool_]) -> Curve | None:
-    """x = recall and y = precision of "score >= t" for every t; None when a class is missing.
+    """Points with x = recall and y = precision of "score >= t" for every t; None when a class is missing.
 
     Of a recall's points the first has the highest precision. The area under the steps that end in the points,
     Σ (x_k - x_{k-1}) y_k, is the average precision.

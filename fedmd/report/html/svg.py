@@ -32,11 +32,13 @@ _DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 
 
 def inline_svg(figure: Figure, slug: str, alt: str, height: float | None = None) -> Markup:
-    """`figure` as an <svg> for an HTML page, WIDTH inches wide, `height` inches high if given.
+    """The figure as an <svg> for an HTML page, WIDTH inches wide.
 
     Args:
+        figure: is resized.
         slug: goes before every id, so that figures of one page do not clash.
         alt: what the figure shows, in words.
+        height: in inches; without it the figure keeps its shape.
     """
     figure.set_size_inches(WIDTH, height or figure.get_size_inches()[1] * WIDTH / figure.get_size_inches()[0])
     text = io.StringIO()

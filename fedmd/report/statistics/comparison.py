@@ -28,7 +28,7 @@ def compare(
     frozen: str = "frozen",
     table: Json | None = None,
 ) -> Json:
-    """comparison.json from `summaries[arm][seed]`, each by `summarise`; arms go by their ids.
+    """Means over seeds and differences paired by seed: comparison.json.
 
     Every numeric leaf of the summaries becomes {mean, ci95, n, values}, `values` in the order of `seeds`
     (None for a missing run). Beside them, for each arm, with `final` the final accuracy (fractions):
@@ -42,6 +42,7 @@ def compare(
     their paired numbers compare runs of different length.
 
     Args:
+        summaries: `summaries[arm][seed]`, each by `summarise`; arms go by their ids.
         arms: one entry for each arm in `summaries`; pairing looks at these, never at names.
         baseline: the arm that learns undefended while nobody attacks.
         frozen: the arm that does not learn.
