@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedmd.config import ConfigError
-from fedmd.runs.compose import choices, compose, compose_study, expand, groups, resumed_folder
+from fedmd.runs.compose import choices, compose, expand, groups, resumed_folder
+from fedmd.runs.plan import compose_study
 
 _USAGE = """\
 fedmd: federated streaming learning under accumulative poisoning, defended by Memorization Discrepancy

@@ -8,7 +8,8 @@ from pathlib import Path
 from fedmd.config import ConfigError
 from fedmd.report import loading
 from fedmd.report.results import ReportError, Run, Study
-from fedmd.runs.compose import compose, compose_study, resumed_folder
+from fedmd.runs.compose import compose, resumed_folder
+from fedmd.runs.plan import compose_study
 
 Setting = str | bool | int | float | Sequence[object] | None
 

@@ -19,12 +19,11 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedmd.config import ConfigError, RunConfig
 from fedmd.runs.options import installed_options, register_installed, rewritten, without_foreign
-from fedmd.runs.plan import Plan, read_plan
 
 _HERE = Path(__file__).resolve().parent.parent  # fedmd/
 _NOT_OF_A_RUN = ("experiment", "compare", "resume")  # they shape a study, or say where a run is, not what
@@ -46,17 +45,6 @@ class Composed:
         make_folder(target)
         (target / "config.yaml").write_text(self.job_yaml)
         (target / "overrides.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(list(self.overrides))))
-
-
-@dataclass(frozen=True)
-class StudyRuns:
-    """`runs[arm][seed]` of a plan, the folder for what comes of them, and the two arms the others are held against."""
-
-    folder: Path
-    plan: Plan
-    runs: dict[str, dict[int, Composed]]
-    baseline: str
-    frozen: str
 
 
 def make_folder(folder: Path) -> None:
@@ -109,53 +97,11 @@ def compose(overrides: Sequence[str], *, sweep: bool = False) -> Composed:
 
     `sweep` takes the run folder from hydra.sweep.dir and hydra.sweep.subdir instead of hydra.run.dir.
     """
-    return _valid(_compose(overrides), overrides, sweep=sweep)
+    return validated(compose_raw(overrides), overrides, sweep=sweep)
 
 
-def compose_study(overrides: Sequence[str]) -> StudyRuns:
-    """The study of `experiment=NAME`: every arm at every seed, in hydra.sweep.dir or else comparisons/NAME.
-
-    Raises ConfigError with one sentence.
-    """
-    base = _compose(overrides)
-    wanted = base.compare
-    if not isinstance(wanted, DictConfig):
-        raise ConfigError(f"experiment: choose one with arms to compare: {', '.join(choices('experiment'))}.")
-    plan = read_plan(*(_plain(wanted.get(key)) for key in ("arms", "rows", "columns")))
-    if not plan.arms:
-        raise ConfigError(f"experiment: choose one with arms to compare: {', '.join(choices('experiment'))}.")
-    seeds = wanted.seeds if isinstance(wanted.seeds, ListConfig) else []
-    if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
-        raise ConfigError("compare.seeds: must be a list of integers >= 0, for example compare.seeds=[0,1,2].")
-    mine = {override.partition("=")[0] for override in overrides}
-    for arm_id, arm in plan.arms.items():
-        if taken := mine & {"seed", *(override.partition("=")[0] for override in arm.overrides)}:
-            key = sorted(taken)[0]
-            where = "compare.seeds" if key == "seed" else f"the arm {arm_id!r}"
-            raise ConfigError(f"{key}: {where} sets it in this study; change it there.")
-    runs = {arm_id: _at_seeds([*overrides, *arm.overrides], seeds) for arm_id, arm in plan.arms.items()}
-    if "hydra.sweep.dir" in mine:
-        folder = _folder(base, sweep=True, subdir=False)
-    else:
-        folder = Path("comparisons", str(base.hydra.runtime.choices.experiment)).absolute()
-    return StudyRuns(folder, plan, runs, str(wanted.baseline), str(wanted.frozen))
-
-
-def _at_seeds(overrides: Sequence[str], seeds: Sequence[int]) -> dict[int, Composed]:
-    """The run of `overrides` at every seed, composed once: Hydra takes a tenth of a second."""
-    composed = _compose(overrides)
-    runs = {}
-    for seed in seeds:
-        composed.seed = seed
-        runs[int(seed)] = _valid(composed, [*overrides, f"seed={seed}"], sweep=False)
-    return runs
-
-
-def _plain(node: object) -> object:
-    return OmegaConf.to_container(node) if isinstance(node, DictConfig | ListConfig) else node
-
-
-def _valid(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) -> Composed:
+def validated(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) -> Composed:
+    """One run of what `compose_raw` made of the overrides. Raises ConfigError with one sentence."""
     job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     assert isinstance(job, DictConfig)
     try:
@@ -173,11 +119,12 @@ def _valid(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) -> Co
             mapping[section][key] = ",".join(map(str, paths))
     typed = {override.partition("=")[0].lstrip("+") for override in map(rewritten, overrides)}
     config = RunConfig.parse(without_foreign({str(key): value for key, value in mapping.items()}, typed))
-    folder = _folder(composed, sweep=sweep, subdir=sweep)
+    folder = chosen_folder(composed, sweep=sweep, subdir=sweep)
     return Composed(config, folder, OmegaConf.to_yaml(job), tuple(overrides))
 
 
-def _folder(composed: DictConfig, *, sweep: bool, subdir: bool) -> Path:
+def chosen_folder(composed: DictConfig, *, sweep: bool, subdir: bool) -> Path:
+    """The folder of hydra.run, or of hydra.sweep with or without its subdir."""
     try:
         place = composed.hydra.sweep if sweep else composed.hydra.run
         return (Path(place.dir) / place.subdir if subdir else Path(place.dir)).absolute()
@@ -216,7 +163,8 @@ def _parse_sentence(error: Exception) -> str:
     return f"{culprit!r} is not a Hydra override; write key=value, for example attack.fraction=0.2."
 
 
-def _compose(overrides: Sequence[str]) -> DictConfig:
+def compose_raw(overrides: Sequence[str]) -> DictConfig:
+    """What Hydra makes of the overrides, its own section included. Raises ConfigError with one sentence."""
     register_installed()
     overrides = [rewritten(override) for override in overrides]
     parsed = _parse(overrides)

@@ -22,10 +22,9 @@ from fedmd.report.statistics.tables import (
     crosstabs,
 )
 from fedmd.report.table import latex, markdown, terminal
-from fedmd.runs.compose import StudyRuns
 from fedmd.runs.federation import Observer
 from fedmd.runs.launch import Tell, is_finished, say
-from fedmd.runs.plan import Plan
+from fedmd.runs.plan import Plan, StudyRuns
 from fedmd.runs.simulation import Cell, simulate
 from fedmd.storage import write_json, write_text
 from fedmd.types import Json, RoundReport

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from fedmd.config import ConfigError, QuarantineConfig, RunConfig, Section
-from fedmd.runs.compose import choices, compose, compose_study, config_dir, expand, groups
+from fedmd.runs.compose import choices, compose, config_dir, expand, groups
 from fedmd.runs.options import plugin_sections
-from fedmd.runs.plan import read_plan
+from fedmd.runs.plan import compose_study, read_plan
 from fedmd.runs.study import arm_infos
 
 
