@@ -81,7 +81,7 @@ def read_summary(folder: Path) -> Json | None:
     if not (folder / SUMMARY).exists():
         return None
     summary: Json = read_json(folder / SUMMARY)
-    for section in (summary["detection"], summary["wall_s"]):
+    for section in (summary.get("detection", {}), summary.get("wall_s", {})):
         if "rivals" in section:  # as schema 1 calls them
             section["baselines"] = section.pop("rivals")
     return summary
