@@ -19,7 +19,8 @@ import pytest
 from fedmd.cli.main import main
 from fedmd.config import ConfigError
 from fedmd.registry import REGISTRIES
-from fedmd.runs.compose import compose, compose_study, resumed_folder
+from fedmd.runs.compose import compose, resumed_folder
+from fedmd.runs.plan import compose_study
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
