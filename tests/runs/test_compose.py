@@ -333,9 +333,10 @@ def test_presets_and_the_schema_say_the_same() -> None:
 
 
 def test_old_names_are_still_read() -> None:
-    config = compose(["mode=update", "defense=md_screen", "defense.rivals=false"]).config
-    assert (config.defense.name, config.defense.baselines) == ("discrepancy_screening", False)
-    assert config == compose(["mode=update", "defense=discrepancy_screening", "defense.baselines=false"]).config
+    config = compose(["mode=update", "defense=md_screen"]).config
+    assert config == compose(["mode=update", "defense=discrepancy_screening"]).config
+    assert config.defense.name == "discrepancy_screening"
+    assert compose(["defense=drop", "defense.rivals=false"]).config.defense.baselines is False
     assert "md_screen" not in choices("defense")
 
 
