@@ -37,6 +37,7 @@ class Calls:
     def __init__(self) -> None:
         self.files: Counter[str] = Counter()
         self.types: Counter[str] = Counter()
+        self.chosen: set[str] = set()  # of the types: settings and plug-ins
         self._of_fedmd = str(ROOT / "fedmd")
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
@@ -49,7 +50,10 @@ class Calls:
         if code.co_argcount and code.co_varnames[0] == "self":
             kind = type(frame.f_locals.get("self"))
             if kind.__module__.startswith("fedmd."):
-                self.types[f"{kind.__module__}.{kind.__qualname__}"] += 1
+                name = f"{kind.__module__}.{kind.__qualname__}"
+                self.types[name] += 1
+                if {"BaseModel", "Plugin"} & {base.__name__ for base in kind.__mro__}:
+                    self.chosen.add(name)
 
 
 def calls(overrides: list[str], cache: Path) -> Calls:
@@ -68,14 +72,18 @@ def calls(overrides: list[str], cache: Path) -> Calls:
     return counted
 
 
-def path_of(overrides: list[str], cache: Path) -> tuple[set[str], set[str]]:
-    """The files and types that a round takes part in: called more often where there is an accumulative round more."""
+def path_of(overrides: list[str], cache: Path) -> tuple[set[str], set[str], set[str]]:
+    """Files and types that take part in a round, and which types are settings or plug-ins.
+
+    They are called more often where there is an accumulative round more.
+    """
     calls([*overrides, "stream.accumulative_rounds=1"], cache)  # fills the caches of data and imports
     fewer = calls([*overrides, "stream.accumulative_rounds=1"], cache)
     more = calls([*overrides, "stream.accumulative_rounds=2"], cache)
     return (
         {name for name, times in more.files.items() if times > fewer.files[name]},
         {name for name, times in more.types.items() if times > fewer.types[name]},
+        more.chosen,
     )
 
 
@@ -89,13 +97,16 @@ def measure() -> tuple[dict[str, int], dict[str, list[str]]]:
     }
     details: dict[str, list[str]] = {}
     types: set[str] = set()
+    chosen: set[str] = set()
     with tempfile.TemporaryDirectory() as cache:
         for name, overrides in MODES.items():
-            files, of_mode = path_of(overrides, Path(cache))
+            files, of_mode, chosen_there = path_of(overrides, Path(cache))
             numbers[f"files that take part in a round of {name}"] = len(files)
             details[name] = sorted(files)
             types |= of_mode
+            chosen |= chosen_there
     numbers["types at work in a round, both modes"] = len(types)
+    numbers["the same without settings and plug-ins"] = len(types - chosen)
     details["types"] = sorted(types)
     return numbers, details
 
