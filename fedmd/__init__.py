@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from fedmd.attacks.base import Attack
     from fedmd.attacks.trigger import craft_trigger
     from fedmd.config import ConfigError, Section
+    from fedmd.defense.base import Defense
     from fedmd.defense.discrepancy import memorization_discrepancy
     from fedmd.defense.samples.correction import correct
+    from fedmd.defense.samples.detectors.base import Detector
     from fedmd.defense.samples.pipeline import Pipeline
     from fedmd.flower.strategies.screening import DiscrepancyScreening
     from fedmd.registry import register_attack, register_defense, register_detector, register_strategy
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Attack",
     "ConfigError",
+    "Defense",
+    "Detector",
     "DiscrepancyScreening",
     "Pipeline",
     "Run",
@@ -59,8 +63,10 @@ _MODULES = {  # imported when one of their names is first asked for: `import fed
     "fedmd.attacks.base": ("Attack",),
     "fedmd.attacks.trigger": ("craft_trigger",),
     "fedmd.config": ("ConfigError", "Section"),
+    "fedmd.defense.base": ("Defense",),
     "fedmd.defense.discrepancy": ("memorization_discrepancy",),
     "fedmd.defense.samples.correction": ("correct",),
+    "fedmd.defense.samples.detectors.base": ("Detector",),
     "fedmd.defense.samples.pipeline": ("Pipeline",),
     "fedmd.flower.strategies.screening": ("DiscrepancyScreening",),
     "fedmd.registry": ("register_attack", "register_defense", "register_detector", "register_strategy"),
