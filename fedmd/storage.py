@@ -1,6 +1,6 @@
-"""Files: atomic writes, strict JSON, digests, and tensors with JSON in safetensors files (no pickle: a checkpoint may
-come from somebody else).
+"""Files: atomic writes, strict JSON, digests, and tensors with JSON in safetensors files.
 
+No pickle: a checkpoint may come from somebody else.
 A reader sees the old file or the whole new one, never half. Nothing here imports torch before tensors are saved or
 loaded, for reports and the command line start in a quarter of the time without it.
 """

@@ -18,8 +18,10 @@ class SplitConfig(Section):
 
 
 class PartitionConfig(Section):
-    """How the stream part is spread over clients. `alpha` is the Dirichlet concentration; `classes_per_client` is
-    for name=shards."""
+    """How the stream part is spread over clients.
+
+    `alpha` is the Dirichlet concentration; `classes_per_client` is for name=shards.
+    """
 
     name: Literal["iid", "dirichlet", "shards"]
     alpha: Positive | None = None

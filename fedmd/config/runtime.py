@@ -44,8 +44,10 @@ class FederationConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """The machine. Settings outside of `NO_EFFECT_ON_RESULTS` may change results, in the last digits; evaluate_every
-    decides which rounds have an accuracy.
+    """The machine.
+
+    Settings outside of `NO_EFFECT_ON_RESULTS` may change results, in the last digits; evaluate_every decides which
+    rounds have an accuracy.
 
     `checkpoint_every` rounds are what a killed run loses at most; where one reply has several rounds' batches, that is
     rounded up to whole replies. 0: none is made. A checkpoint holds the model, its momentum and all history keeps.
@@ -91,8 +93,11 @@ class AuditConfig(Section):
 
 
 class ObservabilityConfig(Section):
-    """`prometheus_port` (0: any free one) serves /metrics and /health on `host`; `json_logs` turns every line of the
-    server's log into a JSON object. Neither changes a result."""
+    """How a running server can be watched. Nothing here changes a result.
+
+    `prometheus_port` (0: any free one) serves /metrics and /health on `host`; `json_logs` turns every line of the
+    server's log into a JSON object.
+    """
 
     prometheus_port: Annotated[int, Field(ge=0, le=65535)] | None = None
     host: str = "127.0.0.1"

@@ -17,13 +17,16 @@ class Columns(Protocol):
     """The settings that say what to read: those of a run's data, or those of a node's own stream."""
 
     @property
-    def image_column(self) -> str: ...
+    def image_column(self) -> str:
+        """The column with the images."""
 
     @property
-    def label_column(self) -> str: ...
+    def label_column(self) -> str:
+        """The column with the labels."""
 
     @property
-    def image_size(self) -> tuple[int, int] | None: ...
+    def image_size(self) -> tuple[int, int] | None:
+        """Height and width to resize to; None: as they are."""
 
 
 @dataclass(frozen=True)

@@ -28,13 +28,17 @@ class History(Protocol):
     """
 
     @property
-    def state(self) -> State: ...
+    def state(self) -> State:
+        """Today's historical model."""
 
-    def observe(self, current: State) -> None: ...
+    def observe(self, current: State) -> None:
+        """Take note of the next version of the current model."""
 
-    def save(self) -> Saved: ...
+    def save(self) -> Saved:
+        """What `restore` needs to go on from here."""
 
-    def restore(self, saved: Saved) -> None: ...
+    def restore(self, saved: Saved) -> None:
+        """Put back what `save` returned."""
 
 
 class Snapshot:

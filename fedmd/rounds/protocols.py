@@ -15,7 +15,8 @@ from fedmd.storage import Saved
 class Collect(Protocol[M]):
     """Asks `clients` for their message of `round`; those that subscribe to the model are given `model`."""
 
-    def __call__(self, round: int, clients: Sequence[int], model: nn.Module) -> Collected[M]: ...
+    def __call__(self, round: int, clients: Sequence[int], model: nn.Module) -> Collected[M]:
+        """What came of it."""
 
 
 class Server(Protocol[M]):
@@ -26,16 +27,20 @@ class Server(Protocol[M]):
     """
 
     @property
-    def model(self) -> ServerModel: ...
+    def model(self) -> ServerModel:
+        """The model that learns."""
 
     @property
-    def unit(self) -> Unit: ...
+    def unit(self) -> Unit:
+        """What there is one verdict on."""
 
     @property
-    def baselines(self) -> Sequence[str]: ...
+    def baselines(self) -> Sequence[str]:
+        """The detectors in the report besides."""
 
     @property
-    def version(self) -> int: ...
+    def version(self) -> int:
+        """How often the model has moved."""
 
     def judge(self, messages: tuple[M, ...]) -> Judged[M]:
         """The defence's verdict on every unit of `messages`; the model stays as it is."""
@@ -52,6 +57,8 @@ class Server(Protocol[M]):
     def learn(self, judged: Judged[M]) -> Learned:
         """Move the model by what was not rejected."""
 
-    def state(self) -> Saved: ...
+    def state(self) -> Saved:
+        """What `restore` needs to go on from here."""
 
-    def restore(self, saved: Saved) -> None: ...
+    def restore(self, saved: Saved) -> None:
+        """Put back what `state` returned."""

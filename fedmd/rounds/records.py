@@ -18,10 +18,12 @@ class Message(Protocol):
     """What one client sent in one round, after validation; `content` is the SHA-256 of it as it came."""
 
     @property
-    def client(self) -> int: ...
+    def client(self) -> int:
+        """Who sent it."""
 
     @property
-    def content(self) -> str | None: ...
+    def content(self) -> str | None:
+        """The SHA-256 of it as it came."""
 
 
 M = TypeVar("M", bound=Message)

@@ -29,15 +29,19 @@ class Update(Protocol):
     """One client's update as it arrived: the model it trained on so many `examples`."""
 
     @property
-    def client(self) -> int: ...
+    def client(self) -> int:
+        """Who sent it."""
 
     @property
-    def content(self) -> str | None: ...
+    def content(self) -> str | None:
+        """The SHA-256 of it as it came."""
 
     @property
-    def examples(self) -> int: ...
+    def examples(self) -> int:
+        """How many samples it claims to be trained on."""
 
-    def tensors(self) -> dict[str, Tensor]: ...
+    def tensors(self) -> dict[str, Tensor]:
+        """The trained model."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +57,17 @@ class Aggregator(Protocol):
     """Makes the next global model of a round's contributions. `state` is θ_t in its own number format."""
 
     @property
-    def state(self) -> State: ...
+    def state(self) -> State:
+        """The global model."""
 
     def aggregate(self, contributions: Sequence[Contribution]) -> bool:
         """Whether the model has moved. Nothing moves it but at least one contribution."""
 
-    def memory(self) -> Saved: ...
+    def memory(self) -> Saved:
+        """What `restore` needs to go on from here."""
 
-    def restore(self, saved: Saved) -> None: ...
+    def restore(self, saved: Saved) -> None:
+        """Put back what `memory` returned."""
 
 
 @dataclass(frozen=True)

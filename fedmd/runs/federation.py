@@ -84,8 +84,8 @@ def serve(
     """Run the federation of `config`, leave everything there is to know in `folder`, return its summary.
 
     `started` is the `time.perf_counter()` from which start-up is counted, if that was before this call. With `resume`
-    the run in `folder` goes on from its checkpoint; where there is none, it begins, which is said and recorded if it had
-    rounds.
+    the run in `folder` goes on from its checkpoint; where there is none, it begins, which is said and recorded if it
+    had rounds.
 
     Raises ConfigError for data or a model that cannot be had, for a folder that another process is working in, and
     for a checkpoint that does not fit; RuntimeError when the nodes do not come.

@@ -25,7 +25,8 @@ SMALL = [
     "data=digits", "model=cnn", "model.width=2", "data.splits.burn_in=60", "data.splits.trusted=20",
     "data.splits.attacker=20", "data.splits.test=40", "training.burn_in.epochs=1", "attack=none",
     "federation.clients=3", "stream.batch_size=4", "stream.clean_rounds=4", "stream.accumulative_rounds=0",
-    "stream.trigger_rounds=0", "stream.recovery_rounds=0", "runtime.device=cpu", "runtime.threads=1", "runtime.engine=inline",
+    "stream.trigger_rounds=0", "stream.recovery_rounds=0", "runtime.device=cpu", "runtime.threads=1",
+    "runtime.engine=inline",
     "defense=dsc",
 ]  # fmt: skip
 

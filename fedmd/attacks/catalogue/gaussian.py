@@ -1,4 +1,4 @@
-"""Noise in place of the update. (byzfl's has a fixed σ; ours follows the honest updates.)"""
+"""Noise in place of the update; byzfl's has a fixed σ, ours follows the honest updates."""
 
 from pydantic import Field
 from torch import Tensor

@@ -10,7 +10,7 @@ from fedmd.registry import register_attack
 
 @register_attack("sign_flip")
 class SignFlip(Attack):
-    """−scale times the client's own honest update. (byzfl's flips the mean of the honest ones.)"""
+    """−scale times the client's own honest update; byzfl's flips the mean of the honest ones."""
 
     label = "sign flip"
     modes = ("update",)

@@ -19,10 +19,12 @@ class Client(Protocol):
     """The clients that a node answers for, in one message. `wants_model`: it must be sent the server's model."""
 
     @property
-    def clients(self) -> Sequence[int]: ...
+    def clients(self) -> Sequence[int]:
+        """Their ids."""
 
     @property
-    def wants_model(self) -> bool: ...
+    def wants_model(self) -> bool:
+        """Whether the model is to come with a request for samples."""
 
     def batches(self) -> list[StreamBatch]:
         """What the asked clients send in the asked rounds."""

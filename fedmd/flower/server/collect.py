@@ -47,7 +47,8 @@ class Asking(Protocol[M]):
     def extent(self, messages: int) -> Extent:
         """The most that a reply with so many messages may have."""
 
-    def read(self, reply: Message, first: int, rounds: int, clients: Sequence[int]) -> Read[M]: ...
+    def read(self, reply: Message, first: int, rounds: int, clients: Sequence[int]) -> Read[M]:
+        """What is valid in a reply, round by round."""
 
     def seconds(self, messages: Sequence[M]) -> dict[str, float]:
         """What clients say that they spent, by stage."""

@@ -32,7 +32,8 @@ class Exchange(Protocol):
 
     folder: str
 
-    def publish(self, round: int, model: nn.Module) -> Published: ...
+    def publish(self, round: int, model: nn.Module) -> Published:
+        """Make `model` the one of `round`."""
 
 
 class ByReference:
