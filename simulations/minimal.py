@@ -10,9 +10,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from fedmd.attacks.accumulative import craft_accumulative, steering_direction
-from fedmd.attacks.trigger import craft_trigger
-from fedmd.defense.samples.pipeline import Pipeline
+from fedmd import Pipeline, craft_accumulative, craft_trigger, steering_direction
 from fedmd.training.evaluate import accuracy
 from fedmd.training.online import online_step
 
@@ -25,6 +23,7 @@ Y = torch.tensor(digits.target)[order]
 (x_burn, x_own, x_trusted, x_test, x_stream) = X.split([300, 100, 100, 300, 997])
 (y_burn, y_own, y_trusted, y_test, y_stream) = Y.split([300, 100, 100, 300, 997])
 RADIUS = 0.3
+DEFENSES = {"none": {"name": "none"}, "dsc": {"name": "dsc", "step_size": 0.05, "radius": RADIUS}}
 
 
 def burn_in(seed: int) -> tuple[nn.Module, nn.Module]:
@@ -61,7 +60,7 @@ def learn(defense: str, attacked: bool, seed: int) -> float:
     # The defence, from here to the end of the function.
     pipeline = Pipeline.from_config(
         model,
-        defense={"name": defense, "step_size": 0.05, "radius": RADIUS},
+        defense=DEFENSES[defense],
         threshold={"name": "quantile", "fpr": 0.2},
         snapshots=[early],
         trusted=(x_trusted, y_trusted),
@@ -78,7 +77,7 @@ def learn(defense: str, attacked: bool, seed: int) -> float:
 
 
 if __name__ == "__main__":
-    for defense in ("none", "dsc"):
+    for defense in DEFENSES:
         for attacked in (False, True):
             runs = [100 * learn(defense, attacked, seed) for seed in range(5)]
             mean, spread = statistics.mean(runs), statistics.stdev(runs)

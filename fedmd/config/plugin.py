@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from fedmd import registry  # the module: either of the two may be imported first
-from fedmd.config.base import ConfigError, Mode, OnlyIn, Section
+from fedmd.config.base import ConfigError, Mode, OnlyIn, Section, sentence
 
 _CHOOSING = ("name", "factory", "params")
 
@@ -49,6 +49,16 @@ class PluginSection(Section):
     name: str
     factory: str | None = None
     params: Chosen
+
+    @classmethod
+    def of(cls, given: "str | Mapping[str, object] | Self") -> Self:
+        """From a name, or a name and settings as in a configuration. Raises ConfigError naming the first wrong key."""
+        if isinstance(given, cls):
+            return given
+        try:
+            return cls.model_validate({"name": given} if isinstance(given, str) else given)
+        except ValidationError as error:
+            raise ConfigError(sentence(error, cls, cls.section)) from error
 
     @classmethod
     def common_fields(cls) -> list[str]:

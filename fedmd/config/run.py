@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Any, Self, get_args
+from typing import Any, Self
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from fedmd import registry
 from fedmd.config.attack import AttackConfig
-from fedmd.config.base import ConfigError, CountOrZero, Mode, Section
+from fedmd.config.base import ConfigError, CountOrZero, Mode, Section, sentence
 from fedmd.config.data import DataConfig, StreamConfig
 from fedmd.config.defense import (
     DefenseConfig,
@@ -81,7 +80,7 @@ class RunConfig(Section):
         except json.JSONDecodeError as error:
             raise ConfigError(f"the configuration is not valid JSON: {error}.") from error
         except ValidationError as error:
-            raise ConfigError(_sentence(error)) from error
+            raise ConfigError(sentence(error, cls)) from error
 
     @classmethod
     def parse_unresolved(cls, source: str) -> Self:
@@ -104,34 +103,3 @@ class RunConfig(Section):
         """The settings that can change a result: two configurations that agree in them have the same numbers."""
         no_effect = set(RuntimeConfig.NO_EFFECT_ON_RESULTS)
         return self.model_dump(exclude={"runtime": no_effect, "audit": True, "observability": True})
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "the configuration"
-    kind, value = first["type"], first["input"]
-    if kind == "extra_forbidden":
-        section = _section_at(first["loc"][:-1])
-        return f"{key}: unknown key; allowed here: {', '.join(section.model_fields)}."
-    if kind == "missing":
-        return f"{key}: a value is required."
-    if kind == "literal_error":
-        return f"{key}: {value!r} is not one of {first['ctx']['expected'].replace(chr(39), '')}."
-    if kind == "value_error":
-        return f"{key + '.' if first['loc'] else ''}{first['ctx']['error']}."  # our validators begin with the key
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{key}: {message}, not {value!r}."
-
-
-def _section_at(path: tuple[int | str, ...]) -> type[BaseModel]:
-    section: type[BaseModel] = RunConfig
-    for part in path:
-        section = next(_sections(section.model_fields[str(part)].annotation))
-    return section
-
-
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _sections(argument)

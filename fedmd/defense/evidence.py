@@ -18,6 +18,17 @@ whatever n is. Two things bend that. The trusted set is the same in every round,
 client whose data simply are unlike the trusted ones (non-IID) has an r of its own: below 1/2 + shift / 2 the evidence
 still falls on average, though alarms come sooner; beyond that honesty is no defence. Ranks make no assumption on the
 scores' distribution or scale.
+
+In mode=update the server has no trusted *updates* to rank a client's among, but the round's other clients'. So both
+sides of the ranks are the round's own scores: with K clients, and the client itself among those it is compared with,
+
+    r = (number below + half the number of ties, itself included) / K,   E r = 1/2,   Var r <= 1/12
+
+for clients that are exchangeable, whatever the scores are. `increment` reckons with (K + 2) / (12 K), which is more, so
+the bound on false alarms holds. The score is an update's excess over its limits and 0 for everybody within them
+(`UpdateVerdict.evidence`): who is unlike the others, but not so much that the screening would act, ties with all
+others, and the evidence falls. Ranks of the discrepancy alone would always find somebody last: with clients whose data
+differ for good, one honest client after another.
 """
 
 from collections.abc import Mapping

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from fedmd.audit.entries import JudgedMessage, Score
 from fedmd.defense.updates.discrepancy import State
-from fedmd.defense.updates.evidence import outlying
 from fedmd.defense.updates.screen import UpdateScreen, UpdateVerdict, decisive, excess
 from fedmd.rounds.model import ServerModel
 from fedmd.rounds.records import Judged, Learned, Unit
@@ -118,7 +117,7 @@ class UpdateServer:
         assert isinstance(judged, JudgedUpdates)
         if not judged.screened:
             return None
-        scores = np.array([outlying(verdict) for verdict in judged.screened])
+        scores = np.array([verdict.evidence for verdict in judged.screened])
         return scores, scores
 
     def without(self, judged: Judged[Update], clients: frozenset[int]) -> JudgedUpdates:

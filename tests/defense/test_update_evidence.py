@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from fedmd.defense.evidence import Evidence
-from fedmd.defense.updates.evidence import outlying
 from fedmd.defense.updates.limits import Limits
 from fedmd.defense.updates.screen import UpdateVerdict, decisive, excess
 from fedmd.types import Action
@@ -21,11 +20,11 @@ def verdict(*values: float, limits: tuple[Limits, ...] = (Limits(1, 4),)) -> Upd
     ("value", "expected"), [(2, 0), (4, 0), (8, math.log(2)), (0.25, math.log(4)), (0, sys.float_info.max)]
 )
 def test_only_what_is_outside_the_limits_counts(value: float, expected: float) -> None:
-    assert outlying(verdict(value)) == pytest.approx(expected)
+    assert verdict(value).evidence == pytest.approx(expected)
 
 
 def test_what_could_not_be_measured_counts_most() -> None:
-    assert outlying(verdict()) == sys.float_info.max
+    assert verdict().evidence == sys.float_info.max
 
 
 @pytest.mark.parametrize(
@@ -73,6 +72,6 @@ def test_clients_that_differ_within_the_limits_stay_unaccused() -> None:
     """The same client is farthest from the others in every round, and never outside the limits."""
     evidence = Evidence()
     for _ in range(200):
-        scores = np.array([outlying(verdict(value)) for value in (2.0, 2.1, 2.2, 3.9)])
+        scores = np.array([verdict(value).evidence for value in (2.0, 2.1, 2.2, 3.9)])
         evidence = evidence.after(np.arange(4), scores, scores, 0.2)
     assert all(evidence.of(client) == 0 for client in range(4))

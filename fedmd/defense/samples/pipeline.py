@@ -11,13 +11,13 @@ import copy
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Self, TypeVar, cast
+from typing import Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedmd.config import DefenseConfig, HistoryConfig, Section, ThresholdConfig
+from fedmd.config import ConfigError, DefenseConfig, HistoryConfig, ThresholdConfig
 from fedmd.defense.base import Defense, ScoredBatch
 from fedmd.defense.history import History, State
 from fedmd.defense.samples.detectors.base import Detector, Score
@@ -30,7 +30,6 @@ from fedmd.registry import DETECTORS
 from fedmd.storage import Saved
 from fedmd.types import Action, Screened, Verdicts
 
-SectionT = TypeVar("SectionT", bound=Section)
 Settings = str | Mapping[str, object]  # a name, or a name and settings as in the configuration
 
 
@@ -93,18 +92,36 @@ class Pipeline:
 
         Each is a name, a mapping such as {"name": "dsc", "radius": 0.3}, or the section itself; a threshold may be a
         function, too. `snapshots` are earlier models, oldest first; history=snapshot takes number `epoch` of them.
+
+            >>> import torch
+            >>> from fedmd import Pipeline
+            >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2))
+            >>> clean = torch.rand(40, 1, 2, 2), torch.arange(40) % 2
+            >>> pipeline = Pipeline.from_config(model, defense="drop", history={"name": "lag", "lag": 3}, trusted=clean)
+            >>> screened = pipeline.screen(torch.rand(10, 1, 2, 2), torch.arange(10) % 2)
+            >>> len(screened.y), len(screened.verdicts.actions)  # both models are one: nothing is suspicious yet
+            (10, 10)
+
+        Raises:
+            ConfigError: a setting is wrong, or for mode=update; the sentence names it.
         """
-        defense = _section(DefenseConfig, defense)
+        defense = DefenseConfig.of(defense)
         acts: Defense = defense.make()
         detector: Detector = defense.make_slot("detector")
         detector.check_model(current)
         if not callable(threshold):
-            threshold = cast(Threshold, _section(ThresholdConfig, threshold).make())
+            threshold = cast(Threshold, ThresholdConfig.of(threshold).make())
         monitor, promised = None, getattr(threshold, "promised", None)
         if promised is not None and acts.uses_threshold:
             monitor = DriftMonitor(promised, len(trusted[0]))
         states = [each.state_dict() if isinstance(each, nn.Module) else each for each in snapshots]
-        (historical,) = _section(HistoryConfig, history).make().build(states)
+        history = HistoryConfig.of(history)
+        for section in (defense, history):
+            try:
+                section.check_mode("stream")
+            except ValueError as error:
+                raise ConfigError(f"{error}.") from error
+        (historical,) = history.make().build(states)
         baselines = [each for each in DETECTORS.own() if each is not Discrepancy] if defense.baselines else []
         return cls(
             current,
@@ -188,12 +205,6 @@ class Pipeline:
         if self._loaded is not self.history.state:
             self._loaded = self.history.state
             self.historical.load_state_dict(self._loaded)
-
-
-def _section(kind: type[SectionT], given: Settings | SectionT) -> SectionT:
-    if isinstance(given, kind):
-        return given
-    return kind.model_validate({"name": given} if isinstance(given, str) else given)
 
 
 def _array(scores: Tensor) -> NDArray[np.float64]:

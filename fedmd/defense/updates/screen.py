@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -41,6 +42,12 @@ class UpdateVerdict:
     def excess(self) -> float | None:
         """How far outside the limits, max over histories of log(D / upper) and log(lower / D): suspicious above 0."""
         return excess(self.discrepancies, self.limits) if self.discrepancies else None
+
+    @property
+    def evidence(self) -> float:
+        """max(0, excess), what evidence (9) is made of; the largest number where it could not be measured."""
+        beyond = self.excess
+        return sys.float_info.max if beyond is None else min(max(0.0, beyond), sys.float_info.max)
 
 
 class UpdateScreen:
