@@ -35,5 +35,6 @@ def main(grid: Grid, context: Context) -> None:
             note_config(folder, config)
             composed.write_hydra_files()
     with observing(config, print_round) as observe:
-        serve(grid, config, folder, observe, resume=resume is not None)
+        head = serve(grid, config, folder, observe, resume=resume is not None)["audit_head"]
+    print(f"audit head: {head['seq']}:{head['hash']}", flush=True)
     print(f"run folder: {folder}", flush=True)

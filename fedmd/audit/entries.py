@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from fedmd.types import Action, Json, RefusedNode, Rejection
 
-Kind = Literal["run", "message", "verdict", "quarantine", "replay", "rewind", "rotation"]
+Kind = Literal["run", "message", "verdict", "quarantine", "replay", "rewind", "rotation", "signature"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Entry:
     replay          accepted | corrected | rejected | learned: a kept batch, judged again later
     rewind          rewound: the records after `position` and before this one are void
     rotation        continued: the first record of the next file
+    signature       signed: `content` is the Ed25519 signature of the place just before it
 
     `node` is the fingerprint of the key of the node that sent the message; `content` the SHA-256 of what it sent;
     `model_version` the number of online steps, or of aggregations, behind the model that judged. `discrepancy`,

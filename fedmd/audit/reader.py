@@ -3,16 +3,22 @@
 Each file is read in one transaction, hence as it was at one moment; all but the newest will never change.
 """
 
+from __future__ import annotations
+
 import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedmd.audit.chain import GENESIS, Position, link
 from fedmd.audit.entries import Entry
 from fedmd.config import ConfigError
+
+if TYPE_CHECKING:
+    from fedmd.audit.signing import Checker
 
 _REFUSE = "BEGIN SELECT RAISE(ABORT, 'the audit trail is append-only'); END"
 SCHEMA = (
@@ -113,6 +119,36 @@ def verify(folder: Path) -> Intact | Broken:
         here = result
     assert here is not None and first is not None
     return Intact(len(files), first, here)
+
+
+def what_is_cut(folder: Path, trail: Intact, head: Position) -> str | None:
+    """What is wrong with an intact trail for somebody who noted `head` earlier; None when it leads through there."""
+    if head.seq < trail.first - 1:
+        raise ConfigError(f"--head: record {head.seq} is in a file that is kept elsewhere, and cannot be checked here.")
+    if head.seq > trail.head.seq:
+        return f"the trail ends with record {trail.head.seq}, before the noted head {head.seq}"
+    before_first = head.seq == trail.first - 1 and head.seq > 0
+    found = _start(folder).hash if before_first else find(folder, head.seq)
+    return None if found == head.hash else f"record {head.seq} has another hash than the noted head"
+
+
+def what_is_unsigned(folder: Path, trail: Intact, checker: Checker) -> str | None:
+    """What is wrong with the signatures of an intact trail; None when the key stands behind all of it."""
+    previous = _start(folder)
+    signed = False
+    for file in trail_files(folder):
+        for record in _records(file, trail.head.seq):
+            signed = record.entry.kind == "signature"
+            if signed and not checker.signs(record.entry, previous):
+                return f"record {record.seq} is no signature of this key"
+            previous = Position(record.seq, record.hash)
+    return None if signed else f"record {previous.seq}, the last one, is not followed by a signature"
+
+
+def _start(folder: Path) -> Position:
+    """The place before the first record in `folder`."""
+    with _reading(trail_files(folder)[0]) as database:
+        return _beginning(database)
 
 
 def _check(database: sqlite3.Connection, here: Position) -> Position | Broken:

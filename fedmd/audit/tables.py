@@ -106,7 +106,7 @@ def in_words(found: Intact | Broken) -> str:
         return f"BROKEN at record {found.seq} in {found.file}: {found.reason}"
     earlier = "" if found.first == 1 else f"; the {found.first - 1} before them are in files kept elsewhere"
     count = found.head.seq - found.first + 1
-    return f"intact: {count} records in {found.files} files{earlier}\nhead: record {found.head.seq} {found.head.hash}"
+    return f"intact: {count} records in {found.files} files{earlier}\nhead: {found.head.seq}:{found.head.hash}"
 
 
 def short(text: str, room: int = 60) -> str:

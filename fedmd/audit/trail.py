@@ -7,19 +7,24 @@ recovery after a torn line; a Parquet file is unreadable until its footer is wri
 more dependency, without a query language. Not for network file systems, whose locks the write-ahead log cannot trust.
 """
 
+from __future__ import annotations
+
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from fedmd.audit.chain import Position, canonical, link
 from fedmd.audit.entries import Entry
 from fedmd.audit.reader import SCHEMA, find, is_void, trail_files
-from fedmd.config import ConfigError
+from fedmd.config import AuditConfig, ConfigError
 from fedmd.storage import discard_leftovers, replacing
+
+if TYPE_CHECKING:
+    from fedmd.audit.signing import Signer
 
 FOLDER = "audit"
 
@@ -27,14 +32,17 @@ FOLDER = "audit"
 class AuditTrail:
     """Appends to the newest file of `folder`; begins a new one when that has more than `rotate_bytes`.
 
+    With a `signer` every append ends with its signature.
+
     with AuditTrail(run_folder / FOLDER) as trail:
         trail.append(entries)
 
     Entering raises ConfigError when the newest file is no trail (any more).
     """
 
-    def __init__(self, folder: Path, *, rotate_bytes: int = 2**28) -> None:
+    def __init__(self, folder: Path, *, rotate_bytes: int = 2**28, signer: Signer | None = None) -> None:
         self.folder = folder
+        self._signer = signer
         self._rotate_bytes = rotate_bytes
         self._database: sqlite3.Connection | None = None
 
@@ -70,7 +78,7 @@ class AuditTrail:
         if self._size() > self._rotate_bytes:
             self._rotate()
         with _transaction(self._connected):
-            _insert(self._connected, entries)
+            _insert(self._connected, entries, self._signer)
 
     def rewind(self, position: Position, reason: str) -> None:
         """Declare everything after `position` void, by one more record: nothing is ever deleted.
@@ -93,7 +101,7 @@ class AuditTrail:
     def _rotate(self) -> None:
         newest = trail_files(self.folder)[-1]
         following = self._named(int(newest.stem.removeprefix("trail-")) + 1)
-        _begin(following, self.position)
+        _begin(following, self.position, self._signer)
         self._finish()
         self._connect(following)
 
@@ -118,7 +126,7 @@ class AuditTrail:
         self._connected.close()
 
 
-def _begin(file: Path, start: Position) -> None:
+def _begin(file: Path, start: Position, signer: Signer | None = None) -> None:
     """Write `file` with its tables, its place in the chain and the first record; its name appears with all of them.
 
     Thus a reader never meets a file without tables, whenever the server dies, and one that somebody emptied is no
@@ -133,7 +141,7 @@ def _begin(file: Path, start: Position) -> None:
                 database.execute(statement)
             database.execute("INSERT INTO head VALUES (1, ?, ?)", (start.seq, start.hash))
             if start.seq:
-                _insert(database, [Entry("rotation", "continued", previous=start.hash)])
+                _insert(database, [Entry("rotation", "continued", previous=start.hash)], signer)
 
 
 @contextmanager
@@ -141,10 +149,11 @@ def _transaction(database: sqlite3.Connection) -> Iterator[None]:
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
+        database.execute("COMMIT")
     except BaseException:
-        database.execute("ROLLBACK")
+        if database.in_transaction:  # a full disk ends it by itself
+            database.execute("ROLLBACK")
         raise
-    database.execute("COMMIT")
 
 
 def _position(database: sqlite3.Connection) -> Position:
@@ -154,12 +163,29 @@ def _position(database: sqlite3.Connection) -> Position:
     return Position(int(head[0]), str(head[1]))
 
 
-def _insert(database: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+def _insert(database: sqlite3.Connection, entries: Sequence[Entry], signer: Signer | None) -> None:
     here, now = _position(database), time.time()
-    rows, last = [], here.hash
-    for seq, entry in enumerate(entries, here.seq + 1):
-        text = canonical({"seq": seq, "time": now, **entry.body()})
-        last = link(last, text.encode())
-        rows.append((seq, text, last))
+    rows = []
+
+    def add(entry: Entry) -> None:
+        nonlocal here
+        text = canonical({"seq": here.seq + 1, "time": now, **entry.body()})
+        here = Position(here.seq + 1, link(here.hash, text.encode()))
+        rows.append((here.seq, text, here.hash))
+
+    for entry in entries:
+        add(entry)
+    if signer is not None:
+        add(signer.entry(here))
     database.executemany("INSERT INTO records VALUES (?, ?, ?)", rows)
-    database.execute("UPDATE head SET seq = ?, hash = ?", (here.seq + len(rows), last))
+    database.execute("UPDATE head SET seq = ?, hash = ?", (here.seq, here.hash))
+
+
+def open_trail(run: Path, config: AuditConfig) -> AuditTrail:
+    """The trail of the run in the folder `run`, as `config` wants it. Raises ConfigError for a key that is none."""
+    signer = None
+    if config.key_file is not None:
+        from fedmd.audit.signing import Signer  # half a second, for who signs
+
+        signer = Signer(Path(config.key_file))
+    return AuditTrail(run / FOLDER, rotate_bytes=config.rotate_bytes, signer=signer)

@@ -1,9 +1,12 @@
 """`fedmd audit`: look into a run's trail, export it, check that nobody touched it."""
 
+import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedmd.audit.reader import Broken, Intact, read_live, trail_files, verify
+from fedmd.audit.chain import Position
+from fedmd.audit.reader import Broken, read_live, trail_files, verify, what_is_cut, what_is_unsigned
 from fedmd.audit.tables import by_client, in_words, matching, of_client, write_csv
 from fedmd.audit.trail import FOLDER
 from fedmd.cli.arguments import Arguments
@@ -11,7 +14,7 @@ from fedmd.config import ConfigError
 from fedmd.report.files import METRICS, read_summary
 from fedmd.report.table import terminal
 
-USAGE = "RUN_DIR [--client ID] [--export csv] [--verify]"
+USAGE = "RUN_DIR [--client ID] [--export csv] [--verify [--head N:HASH] [--public-key FILE]]"
 
 
 def audit(arguments: Sequence[str]) -> int:
@@ -21,9 +24,13 @@ def audit(arguments: Sequence[str]) -> int:
     parser.add_argument("--client", type=int)
     parser.add_argument("--export", choices=["csv"])
     parser.add_argument("--verify", action="store_true")
+    parser.add_argument("--head", type=_head)
+    parser.add_argument("--public-key", type=Path)
     options = parser.parse_args(arguments)
     if options.verify:
-        return _verify(options.run)
+        return _verify(options.run, options.head, options.public_key)
+    if options.head is not None or options.public_key is not None:
+        raise ConfigError("--head and --public-key go with --verify.")
     folder = trail_of(options.run)
     records = matching(read_live(folder), options.client)
     if options.export:
@@ -38,18 +45,47 @@ def audit(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _verify(run: Path) -> int:
-    """Say whether the trail of `run` is intact; a run that has begun has one, with records."""
-    begun = read_summary(run) is not None or ((run / METRICS).exists() and (run / METRICS).stat().st_size > 0)
-    if begun and not trail_files(run / FOLDER):
-        print(f"BROKEN: the run has begun, but its trail is missing in {run / FOLDER}")
-        return 1
+def _verify(run: Path, noted: Position | None, public_key: Path | None) -> int:
+    """Say whether the trail of `run` is intact, leads through the `noted` head, and is signed, if that is asked.
+
+    A run that has begun has a trail with records, and one that has finished noted its head.
+    """
+    folder, summary = run / FOLDER, read_summary(run)
+    begun = summary is not None or ((run / METRICS).exists() and (run / METRICS).stat().st_size > 0)
+    if begun and not trail_files(folder):
+        return _broken(f"the run has begun, but its trail is missing in {folder}")
     found = verify(trail_of(run))
-    if begun and isinstance(found, Intact) and found.head.seq == 0:
-        print("BROKEN: the run has begun, but its trail has no records")
+    if isinstance(found, Broken):
+        print(in_words(found))
         return 1
+    if begun and found.head.seq == 0:
+        return _broken("the run has begun, but its trail has no records")
+    heads = [noted] if noted is not None else []
+    if summary is not None and "audit_head" in summary and summary["audit_head"]["seq"] >= found.first - 1:
+        heads.append(Position(**summary["audit_head"]))
+    for head in heads:
+        if problem := what_is_cut(folder, found, head):
+            return _broken(problem)
+    if public_key is not None:
+        from fedmd.audit.signing import Checker  # slow to import
+
+        if problem := what_is_unsigned(folder, found, Checker(public_key)):
+            return _broken(problem)
     print(in_words(found))
-    return 1 if isinstance(found, Broken) else 0
+    return 0
+
+
+def _broken(problem: str) -> int:
+    print(f"BROKEN: {problem}")
+    return 1
+
+
+def _head(text: str) -> Position:
+    """The N:HASH that `fedmd audit --verify` and a finished run print."""
+    seq, _, digest = text.partition(":")
+    if not re.fullmatch(r"[0-9]{1,18}", seq) or not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise argparse.ArgumentTypeError("takes N:HASH, a record's number and the 64 digits of its hash")
+    return Position(int(seq), digest)
 
 
 def trail_of(run: Path) -> Path:

@@ -16,7 +16,7 @@ fedmd: federated streaming learning under accumulative poisoning, defended by Me
   fedmd run [-m] [--cfg] [KEY=VALUE ...]     one federation on Ray; -m sweeps over comma-separated values
   fedmd compare experiment=NAME [KEY=VALUE ...]   arms x seeds on one Ray instance; finished cells are skipped
   fedmd report PATH [--output FILE]          report.html of a run, a sweep or a comparison: one file, no network
-  fedmd audit RUN_DIR [--client ID] [--export csv] [--verify]     every message and verdict of a run
+  fedmd audit RUN_DIR [--client ID] [--export csv] [--verify [--head N:HASH] [--public-key FILE]]   the audit trail
   fedmd quarantine RUN_DIR list | show CLIENT | release CLIENT | replay CLIENT [--learn]
   fedmd calibrate FILE [KEY=VALUE ...]       thresholds from a clean run on your data, for threshold=calibrated
   fedmd deploy init DIR [--host NAME] [--port PORT] [--nodes N]   a real federation's folder; fedmd deploy demo [DIR]

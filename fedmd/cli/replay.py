@@ -25,7 +25,7 @@ def replay(run: Path, client: int, *, learn: bool) -> list[Row]:
         raise ConfigError(f"{run}: nothing is kept of client {client}.")
     server = _server(run, config)
     rows: list[Row] = []
-    with trail.AuditTrail(run / trail.FOLDER, rotate_bytes=config.audit.rotate_bytes) as recorded:
+    with trail.open_trail(run, config.audit) as recorded:
         for batch in stored:
             try:
                 tensors = batch.load()

@@ -87,9 +87,13 @@ class LimitsConfig(Section):
 
 
 class AuditConfig(Section):
-    """The trail of every message and verdict. A file that grew beyond `rotate_bytes` is followed by a new one."""
+    """The trail of every message and verdict. A file that grew beyond `rotate_bytes` is followed by a new one.
+
+    `key_file`, an Ed25519 private key in PEM without a password, signs the trail after every round.
+    """
 
     rotate_bytes: Annotated[int, Field(ge=2**16)] = 256 * _MIB
+    key_file: str | None = None
 
 
 class ObservabilityConfig(Section):

@@ -11,7 +11,7 @@ from fedmd.audit.chain import Position
 from fedmd.audit.entries import Entry, RoundRecord, refused_node_entries, round_entries
 from fedmd.audit.quarantine_store import QuarantineStore, StoredMessage
 from fedmd.audit.reader import trail_files
-from fedmd.audit.trail import FOLDER, AuditTrail
+from fedmd.audit.trail import FOLDER, AuditTrail, open_trail
 from fedmd.config import ConfigError, QuarantineConfig, RunConfig
 from fedmd.defense.quarantine import Quarantine
 from fedmd.rounds.protocols import Server
@@ -133,12 +133,16 @@ class Gate(Generic[M]):
             release_requests.discard(self._store.folder, self._requests)
         self._evicted, self._requests = [], frozenset()
 
+    @property
+    def head(self) -> Position | None:
+        """Where the trail ends; None without one."""
+        return None if self._trail is None else self._trail.position
+
     def state(self) -> Saved:
         """The quarantine, where the trail ends, and what waits for `commit`."""
-        position = None if self._trail is None else self._trail.position
         return {
             "quarantine": self.quarantine.state(),
-            "trail": None if position is None else [position.seq, position.hash],
+            "trail": None if (head := self.head) is None else [head.seq, head.hash],
             "evicted": [[message.client, message.round] for message in self._evicted],
             "requests": [[client, since] for client, since in sorted(self._requests)],
         }
@@ -182,7 +186,7 @@ def open_gate(
         max_bytes=config.quarantine.max_bytes,
     )
     store.tidy()
-    with AuditTrail(folder / FOLDER, rotate_bytes=config.audit.rotate_bytes) as trail:
+    with open_trail(folder, config.audit) as trail:
         kept = store if config.quarantine.name != "none" else None
         gate = Gate(config.quarantine, server, trail=trail, store=kept)
         if saved is not None:

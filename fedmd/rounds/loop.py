@@ -61,6 +61,7 @@ def run_rounds(
             attack_success=attack_success,
             quarantined=recorded.quarantined,
             trusted_accuracy=trusted_accuracy,
+            audit_head=None if (head := gate.head) is None else (head.seq, head.hash),
         )
         yield RoundResult(report, recorded.judged)
         if is_checkpoint_due(config, round + 1):

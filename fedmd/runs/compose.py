@@ -27,7 +27,13 @@ from fedmd.runs.options import installed_options, register_installed, rewritten,
 
 _HERE = Path(__file__).resolve().parent.parent  # fedmd/
 _NOT_OF_A_RUN = ("experiment", "compare", "resume")  # they shape a study, or say where a run is, not what
-_PATHS = (("data", "path"), ("runtime", "cache_dir"), ("threshold", "path"), ("federation", "register_file"))
+_PATHS = (
+    ("data", "path"),
+    ("runtime", "cache_dir"),
+    ("threshold", "path"),
+    ("federation", "register_file"),
+    ("audit", "key_file"),
+)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Self
@@ -153,6 +153,7 @@ def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, bega
             keep(report.round + 1)
         if isinstance(server, StreamServer) and config.quarantine.name != "none":
             server.save_models(folder)
+        head = gate.head
     truth = Truth(coalition.members, tuple(progress.poisoned_rounds), coalition.poisoned_samples)
     truth.write(folder)
     settings = json.loads(config.to_json())
@@ -169,6 +170,9 @@ def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, bega
         config=settings,
         versions=versions(),
     )
+    if head is not None:
+        summary["audit_head"] = asdict(head)
+        log.info("audit head %d:%s", head.seq, head.hash)
     write_summary(folder, summary)
     return summary
 

@@ -78,7 +78,7 @@ def is_finished(cell: Cell) -> bool:
 
 
 def announce(cell: Cell, summary: Json, *, tell: Tell = say) -> None:
-    """The run in three lines."""
+    """The run in four lines."""
     accuracy = summary["accuracy"]
     steps = " -> ".join(f"{name} {100 * accuracy[name]:.1f}" for name in accuracy if accuracy[name] is not None)
     auroc = summary["detection"]["detector"]["sample"]["auroc"]
@@ -87,4 +87,5 @@ def announce(cell: Cell, summary: Json, *, tell: Tell = say) -> None:
     strategy = f"strategy {cell.config.strategy.name}, " if cell.config.mode == "update" else ""
     shown = "--" if auroc is None else f"{auroc:.3f}"
     tell(f"{strategy}defence {cell.config.defense.name}, AUROC of the {detector} {shown}")
+    tell(f"audit head: {summary['audit_head']['seq']}:{summary['audit_head']['hash']}")
     tell(f"run folder: {cell.folder}")

@@ -81,6 +81,7 @@ SCHEMA = {
     "seed": None,
     "versions": None,
     "config": None,
+    "audit_head": {"seq", "hash"},
 }
 
 

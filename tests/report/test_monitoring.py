@@ -4,6 +4,7 @@ import json
 import logging
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -192,3 +193,12 @@ def test_a_round_in_a_line(round_report):
 def test_attack_success_stands_beside_accuracy_where_it_is_measured(round_report):
     line = round_line(round_report(3, accuracy=0.913, attack_success=0.25), 24)
     assert "accuracy  91.3 %  attack success  25.0 %  discrepancy" in line
+
+
+def test_the_audit_trails_head_is_shown(round_report):
+    with LiveMetrics("127.0.0.1", 0) as live:
+        live.record(replace(round_report(0), audit_head=(7, "ab" * 32)))
+        live.record(replace(round_report(1), audit_head=(9, "cd" * 32)))
+        with urllib.request.urlopen("http://{}:{}/metrics".format(*live.address), timeout=10) as answer:
+            shown = [line for line in answer.read().decode().splitlines() if line.startswith("fedmd_audit_head")]
+    assert shown == [f'fedmd_audit_head_info{{hash="{"cd" * 32}",record="9"}} 1.0']

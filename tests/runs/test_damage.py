@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from fedmd.audit.reader import read_live, trail_files
+from fedmd.audit.reader import Intact, read_live, trail_files, verify
 from fedmd.audit.trail import AuditTrail
 from fedmd.cli.main import main
 from fedmd.config import RunConfig
@@ -85,8 +85,16 @@ def assert_refused(folder: Path, capsys: pytest.CaptureFixture[str], *words: str
     assert all(word in printed.err for word in words), printed.err
 
 
-def test_a_run_in_peace_goes_on(run: Path) -> None:
-    assert resumed(run) == [2, 3]
+def test_a_run_in_peace_goes_on_and_notes_its_trails_head(run: Path) -> None:
+    heads = []
+    with server_identity():
+        config = noted_config(run)
+        grid = InlineGrid(app, config.federation.node_count)
+        summary = serve(grid, config, run, lambda config, report: heads.append(report.audit_head), resume=True)
+    found = verify(run / "audit")
+    assert isinstance(found, Intact) and len(heads) == 2
+    assert summary["audit_head"] == {"seq": found.head.seq, "hash": found.head.hash}
+    assert heads[-1] == (found.head.seq, found.head.hash) != heads[0]
 
 
 def test_a_flipped_byte_of_a_tensor_in_the_checkpoint_is_found(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,7 +35,7 @@ class LiveMetrics:
     """
 
     def __init__(self, host: str, port: int) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
         from prometheus_client.exposition import make_wsgi_app
 
         self._place = (host, port)
@@ -54,6 +54,7 @@ class LiveMetrics:
         self._quarantined = Gauge("fedmd_quarantined_clients", "Clients whose data is kept aside", registry=registry)
         self._received = Counter("fedmd_received_bytes", "Array data received", registry=registry)
         self._stage = Histogram("fedmd_stage_seconds", "Time by stage of a round", ["stage"], registry=registry)
+        self._audit_head = Info("fedmd_audit_head", "The audit trail's last record and its hash", registry=registry)
         self._metrics: Callable[..., Iterable[bytes]] = make_wsgi_app(registry)
         self._last: tuple[int, float] | None = None
         self._server: WSGIServer | None = None
@@ -95,6 +96,8 @@ class LiveMetrics:
         self._received.inc(report.bytes_received)
         for stage, seconds in report.wall_s.items():
             self._stage.labels(stage).observe(seconds)
+        if report.audit_head is not None:
+            self._audit_head.info({"record": str(report.audit_head[0]), "hash": report.audit_head[1]})
         self._last = (report.round, time.monotonic())
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
