@@ -7,11 +7,14 @@ loaded, for reports and the command line start in a quarter of the time without 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 import secrets
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +32,14 @@ HEADER_KEY = "fedmd"
 _TENSOR = "tensor "  # the only key of a dictionary that stands for the tensor it names
 
 Saved = dict[str, Any]  # what an object's `state()` returns and its `restore()` takes: dicts, lists, tensors and JSON
+
+
+_DISK_TROUBLE = {
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM,
+}  # fmt: skip
+_SQLITE_TROUBLE = {
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM,
+}  # fmt: skip
 
 
 class CheckpointError(ValueError):
@@ -50,9 +61,22 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def trouble(error: OSError | sqlite3.OperationalError) -> str | None:
+    """What is wrong with the disk or the rights on it, in words; None for an error of another kind."""
+    if isinstance(error, sqlite3.OperationalError):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest says more of the same
+        return f"the audit trail cannot be written or read ({error})" if code in _SQLITE_TROUBLE else None
+    if error.errno not in _DISK_TROUBLE:
+        return None
+    return ": ".join(filter(None, [error.filename and str(error.filename), os.strerror(error.errno)]))
 
 
 def discard_leftovers(folder: Path, pattern: str) -> None:
@@ -120,6 +144,7 @@ def save(path: Path, tensors: dict[str, Tensor], metadata: Json) -> None:
 
     Strides are not kept: tensors come back contiguous. Tensors that share memory are written once each.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     plain: dict[str, Tensor] = {}
@@ -132,7 +157,12 @@ def save(path: Path, tensors: dict[str, Tensor], metadata: Json) -> None:
         storages.add(storage)
     header = json.dumps({"names": list(plain), "metadata": metadata})  # `names` keeps the order
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={HEADER_KEY: f"{_content_digest(header, plain)} {header}"})
+        try:
+            save_file(plain, temporary, metadata={HEADER_KEY: f"{_content_digest(header, plain)} {header}"})
+        except SafetensorError as error:  # it puts the system's error into words
+            if found := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+            raise
 
 
 def load(path: Path, *, check: bool = True) -> tuple[dict[str, Tensor], Json]:

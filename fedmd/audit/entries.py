@@ -53,11 +53,19 @@ class Entry:
 
     @classmethod
     def of(cls, body: Json) -> Self:
-        """The entry in a record's body, which may hold more (seq, time)."""
+        """The entry in a record's body, which may hold more (seq, time). Raises ValueError for a value of another type."""
+        for name in body.keys() & _TYPES.keys():
+            if not isinstance(body[name], _TYPES[name]):
+                raise ValueError(f"{name} is {str(body[name])[:40]!r}")
         return cls(**{name: body[name] for name in NAMES if name in body})
 
 
 NAMES = tuple(field.name for field in fields(Entry))
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("kind", "action", "node", "reason", "content", "previous"), str),
+    **dict.fromkeys(("round", "client", "index", "model_version", "position"), int),
+    **dict.fromkeys(("discrepancy", "score", "threshold", "evidence"), (int, float, type(None))),
+}
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,17 @@ SCHEMA = (
     f"CREATE TRIGGER no_update BEFORE UPDATE ON records {_REFUSE}",
     f"CREATE TRIGGER no_delete BEFORE DELETE ON records {_REFUSE}",
 )
-_UNREADABLE = (sqlite3.Error, ValueError, KeyError, TypeError)  # what a changed file may raise
+_UNREADABLE = (
+    sqlite3.Error,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+)  # what a changed file may raise
+
+
+_LATEST = 253402300800.0  # the end of the year 9999
 
 
 @dataclass(frozen=True)
@@ -134,14 +144,16 @@ def what_is_cut(folder: Path, trail: Intact, head: Position) -> str | None:
 
 def what_is_unsigned(folder: Path, trail: Intact, checker: Checker) -> str | None:
     """What is wrong with the signatures of an intact trail; None when the key stands behind all of it."""
-    previous = _start(folder)
-    signed = False
-    for file in trail_files(folder):
-        for record in _records(file, trail.head.seq):
-            signed = record.entry.kind == "signature"
-            if signed and not checker.signs(record.entry, previous):
-                return f"record {record.seq} is no signature of this key"
-            previous = Position(record.seq, record.hash)
+    previous, signed = _start(folder), False
+    try:
+        for file in trail_files(folder):
+            for record in _records(file, trail.head.seq):
+                signed = record.entry.kind == "signature"
+                if signed and not checker.signs(record.entry, previous):
+                    return f"record {record.seq} is no signature of this key"
+                previous = Position(record.seq, record.hash)
+    except _UNREADABLE as error:
+        return f"record {previous.seq + 1} cannot be read: {error}"
     return None if signed else f"record {previous.seq}, the last one, is not followed by a signature"
 
 
@@ -202,6 +214,8 @@ def _records(file: Path, last: int) -> Iterator[Record]:
         found = database.execute("SELECT seq, body, hash FROM records WHERE seq <= ? ORDER BY seq", (last,))
         for seq, body, digest in found:
             value = json.loads(body)
+            if not 0 <= value["time"] < _LATEST:
+                raise ValueError(f"record {seq} is of no time")
             yield Record(seq, value["time"], Entry.of(value), digest.decode())
 
 

@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import signal
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +42,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `fedmd` command."""
     sys.path.insert(0, os.getcwd())  # as for `python -m`: model.factory may name a module of the current folder
     try:
-        sys.exit(_dispatch(list(sys.argv[1:] if arguments is None else arguments)))
+        code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        sys.exit(code)
+    except BrokenPipeError:  # whoever read along has seen enough: as a tool that SIGPIPE ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except (OSError, sqlite3.OperationalError) as error:
+        from fedmd.storage import trouble  # NumPy is slow to import
+
+        if (told := trouble(error)) is None:
+            raise
+        print(f"fedmd: {told}.", file=sys.stderr)
+        sys.exit(2)
     except ConfigError as error:
         print(f"fedmd: {error}", file=sys.stderr)
         sys.exit(2)

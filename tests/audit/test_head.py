@@ -187,3 +187,17 @@ def test_keys_that_are_none_are_one_sentence(tmp_path: Path, audit: Verify, keys
     for file in (tmp_path / "none", keys[0], foreign[1]):
         code, told = audit(tmp_path, "--verify", "--public-key", file)
         assert code == 2 and "--public-key: " in told and told.count("\n") == 1
+
+
+@pytest.mark.parametrize("body", ["[]", "7", "null", "[" * 10**5])
+def test_odd_bodies_with_right_hashes_are_broken(tmp_path: Path, audit: Verify, body: str) -> None:
+    written(tmp_path)
+    file = trail_files(tmp_path / FOLDER)[0]
+    with sqlite3.connect(file) as database:
+        (previous,) = database.execute("SELECT hash FROM records WHERE seq = 8").fetchone()
+        digest = link(previous, body.encode())
+        database.execute("INSERT INTO records VALUES (9, ?, ?)", (body, digest))
+        database.execute("UPDATE head SET seq = 9, hash = ?", (digest,))
+    database.close()
+    code, told = audit(tmp_path, "--verify")
+    assert code == 1 and told.startswith("BROKEN at record 9")
