@@ -53,7 +53,7 @@ class Entry:
 
     @classmethod
     def of(cls, body: Json) -> Self:
-        """The entry in a record's body, which may hold more (seq, time). Raises ValueError for a value of another type."""
+        """The entry in a record's body, which may hold more (seq, time). Raises ValueError for another type."""
         for name in body.keys() & _TYPES.keys():
             if not isinstance(body[name], _TYPES[name]):
                 raise ValueError(f"{name} is {str(body[name])[:40]!r}")

@@ -27,14 +27,7 @@ SCHEMA = (
     f"CREATE TRIGGER no_update BEFORE UPDATE ON records {_REFUSE}",
     f"CREATE TRIGGER no_delete BEFORE DELETE ON records {_REFUSE}",
 )
-_UNREADABLE = (
-    sqlite3.Error,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-)  # what a changed file may raise
+_UNREADABLE = (sqlite3.Error, ValueError, KeyError, TypeError, RecursionError)  # what a changed file may raise
 
 
 _LATEST = 253402300800.0  # the end of the year 9999
@@ -174,7 +167,7 @@ def _check(database: sqlite3.Connection, here: Position) -> Position | Broken:
             return Broken("", expected, f"the record is missing; {seq} follows")
         if link(here.hash, body).encode() != digest:
             return Broken("", expected, "its hash does not follow from its content and the record before")
-        if json.loads(body).get("seq") != seq:
+        if _place_in(body) != seq:
             return Broken("", expected, "it is not where it was written")
         here = Position(seq, digest.decode())
     heads = database.execute("SELECT seq, hash FROM head").fetchall()
@@ -183,6 +176,14 @@ def _check(database: sqlite3.Connection, here: Position) -> Position | Broken:
     if (problem := database.execute("PRAGMA integrity_check").fetchone()[0]) != b"ok":
         return Broken("", here.seq + 1, f"the file is damaged: {problem.decode()}")
     return here
+
+
+def _place_in(body: bytes) -> object:
+    """The record number that its body names; None where that is no object with one."""
+    try:
+        return json.loads(body)["seq"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _beginning(database: sqlite3.Connection) -> Position:

@@ -77,18 +77,17 @@ def test_a_rewind_that_comes_between_two_reads_makes_no_round_count_twice(
 
 
 def test_a_server_that_writes_without_pause_is_never_called_a_forger(tmp_path: Path) -> None:
-    """Another process appends, rotates and closes its files; thirty readings, none of which finds a fault."""
+    """Another process appends, rotates and closes its files; no reading meanwhile finds a fault."""
     program = textwrap.dedent(
         """
-        import itertools, sys
+        import sys
         from pathlib import Path
         from fedmd.audit.entries import Entry
         from fedmd.audit.trail import AuditTrail
-        for start in itertools.count():
+        for start in range(12):
             with AuditTrail(Path(sys.argv[1]), rotate_bytes=2**17) as trail:
                 for round in range(40):
                     trail.append([Entry("message", "accepted", round=round, client=c) for c in range(50)])
-                    print(start, flush=True)
         """
     )
     with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.DEVNULL) as child:
@@ -96,7 +95,7 @@ def test_a_server_that_writes_without_pause_is_never_called_a_forger(tmp_path: P
             while not trail_files(tmp_path):
                 time.sleep(0.01)
             heads = []
-            for _ in range(30):
+            while child.poll() is None or not heads:  # it ends: readings that grow with what they read might not
                 found = verify(tmp_path)
                 assert isinstance(found, Intact), found
                 heads.append(found.head.seq)
@@ -104,4 +103,6 @@ def test_a_server_that_writes_without_pause_is_never_called_a_forger(tmp_path: P
                 assert seqs == list(range(1, len(seqs) + 1))
         finally:
             child.kill()
-    assert all(earlier <= later for earlier, later in itertools.pairwise(heads)) and heads[0] < heads[-1]
+    assert all(earlier <= later for earlier, later in itertools.pairwise(heads))
+    last = verify(tmp_path)
+    assert isinstance(last, Intact) and last.head.seq >= max(12 * 40 * 50, heads[-1])
