@@ -62,7 +62,9 @@ def test_all_four_make_a_run(environment: dict[str, str], tmp_path: Path) -> Non
     )  # fmt: skip
     assert config["model"] == {"name": "mlp", "hidden": 24}
     assert len(summary["malicious_clients"]) == 2
-    assert (tmp_path / "run" / "report.html").exists()
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Closeness of the first two guesses over time" in report
+    assert "Closeness of the first two guesses (the defence&#39;s)" in report
 
 
 def test_the_attack_is_for_mode_update_too(environment: dict[str, str], tmp_path: Path) -> None:

@@ -1,20 +1,23 @@
 """What every defence is, and what one of mode=stream is given and returns."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from fedmd.config import Mode, RunConfig
 from fedmd.defense.history import State
-from fedmd.defense.samples.detectors.base import Score
+from fedmd.defense.samples.detectors.base import Detector, Score
+from fedmd.defense.samples.detectors.model_scores import Discrepancy
 from fedmd.defense.samples.outputs import TrustedSamples
 from fedmd.defense.samples.pooling import Stopping
 from fedmd.defense.updates.screen import UpdateScreen
-from fedmd.registry import Plugin
-from fedmd.types import Action
+from fedmd.registry import DETECTORS, Plugin
+from fedmd.types import Action, Json
+
+LIMIT_FACTOR = "limit_factor"  # the score of mode=update: how far an update is beyond its limits, acted upon above 1
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,13 @@ class Defense(Plugin):
     """What is done before the server learns. One of mode=stream has `decide`, one of mode=update `build_screen`.
 
     uses_threshold: it acts on `ScoredBatch.suspicious`, so that what a threshold promises of clean traffic is watched.
+    uses_score: it acts on `ScoredBatch.before` itself. Reports say of either that the defence goes by its detector.
     screens_updates: in mode=update it measures every update, of which evidence against clients can be made.
     """
 
     modes: ClassVar[tuple[Mode, ...]] = ("stream",)
     uses_threshold: ClassVar[bool] = False
+    uses_score: ClassVar[bool] = False
     screens_updates: ClassVar[bool] = False
 
     @property
@@ -89,3 +94,23 @@ def defense_of(run: RunConfig) -> Defense:
     """The defence that a run's configuration chose."""
     defense: Defense = run.defense.make()
     return defense
+
+
+def score_labels(run: RunConfig, baselines: Iterable[str]) -> Json:
+    """What the scores of a run are called, the detectors `baselines` among them: the `scores` of its summary.
+
+    Reports, which know no plug-in, go by it: see `fedmd.report.scores`.
+    """
+    detectors: list[type[Detector]] = [Discrepancy]
+    detectors += [cast(type[Detector], DETECTORS.resolve(name)) for name in baselines]
+    if run.mode == "stream":
+        detectors.append(type(run.defense.make_slot("detector")))
+    known = {each.name: {"label": each.label, "unit": each.unit} for each in detectors}
+    if run.mode == "update":
+        known[LIMIT_FACTOR] = {"label": "Score over its limit", "unit": "factor"}
+    acts = defense_of(run)
+    return {
+        "held": LIMIT_FACTOR if run.mode == "update" else detectors[-1].name,
+        "judges": acts.uses_threshold or acts.uses_score or acts.screens_updates,
+        "detectors": known,
+    }

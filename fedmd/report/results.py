@@ -20,7 +20,7 @@ from fedmd.report.files import (
     read_metrics,
     read_summary,
 )
-from fedmd.report.scores import detector_name, detector_setting
+from fedmd.report.scores import Score, held_score, scores_of
 from fedmd.report.statistics.comparison import NOT_MEASURED, arm_label, column
 from fedmd.report.statistics.intervals import Values, mean_interval, subtract
 from fedmd.report.verdicts import ACTIONS, SCHEMA, read_verdicts
@@ -115,8 +115,13 @@ class Run:
 
     @property
     def detector(self) -> str:
-        """The name of the score in the column `before`."""
-        return detector_of(self.summary)
+        """The label of `score`."""
+        return self.score.label
+
+    @property
+    def score(self) -> Score:
+        """The score in the column `before`."""
+        return held_score(scores_of(self.summary))
 
     @property
     def stopping(self) -> str:
@@ -131,18 +136,13 @@ class Run:
         if what == "accuracy":
             return accuracy_figure(self.metrics)
         draw = {"scores": score_figure, "clients": heat_map_figure}[what]
-        return draw(self.verdicts, self.truth, self.detector)
+        return draw(self.verdicts, self.truth, self.score)
 
     def _repr_html_(self) -> str:
         """For notebooks: the headline numbers and the accuracy."""
         from fedmd.report.html.write import run_html
 
         return run_html(self)
-
-
-def detector_of(summary: Json) -> str:
-    """The name of what the defence holds against its threshold."""
-    return detector_name(detector_setting(summary["config"]))
 
 
 Arms = Mapping[str, Mapping[int, Run]]

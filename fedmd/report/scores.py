@@ -1,7 +1,16 @@
-"""What a defence holds against its threshold, in words: the score's name, and what it is averaged over first.
+"""What a defence holds against its threshold, in words: the score's label, and what it is averaged over first.
 
-`detector` and `stopping` are the settings defense.detector and defense.stopping of a run.
+Which scores a run has, and what they are called, its summary says under `scores`, as whoever ran it knew the plug-ins:
+
+    {"held": NAME, "judges": BOOL, "detectors": {NAME: {"label": TEXT, "unit": TEXT}, ...}}
+
+`held` is the one in the column `before` of the verdicts, `judges` whether the defence acts on it. `stopping` is the
+setting defense.stopping of a run.
 """
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -9,23 +18,7 @@ from numpy.typing import NDArray
 
 from fedmd.types import Json
 
-DISCREPANCY = "Memorization discrepancy"
-LIMIT_FACTOR = "Score over its limit"  # of mode=update: a factor, acted upon above 1
-NAMES = {
-    "discrepancy": DISCREPANCY,
-    "historical_loss": "Historical loss",
-    "current_loss": "Current loss",
-    "confidence": "Lack of confidence",
-    "pixel_distance": "Pixel distance",
-    "kernel_density": "Negative log kernel density",
-    "lid": "Local intrinsic dimensionality",
-    "mahalanobis": "Mahalanobis distance",
-    "limit_factor": LIMIT_FACTOR,
-}
-UNITS = {  # a plug-in's score has none that is known here
-    LIMIT_FACTOR: "factor",
-    **{NAMES[detector]: "nats" for detector in ("discrepancy", "historical_loss", "current_loss", "kernel_density")},
-}
+DISCREPANCY = "discrepancy"  # every record has a column for it, whatever else was measured
 GROUPS = {"per_client": ["round", "client"], "batch_mean": ["round"]}
 LABELS = {"per_client": "threshold (client mean)", "batch_mean": "threshold (batch mean)"}
 NOTES = {
@@ -34,31 +27,53 @@ NOTES = {
 }
 
 
-def detector_name(detector: str) -> str:
-    """`Historical loss` for historical_loss; a plug-in's by its own name."""
-    return NAMES.get(detector, detector.replace("_", " ").capitalize())
+@dataclass(frozen=True)
+class Score:
+    """A score by its name in columns and settings, its label for people, and its unit, "" for none."""
+
+    name: str
+    label: str
+    unit: str = ""
+
+    @classmethod
+    def of(cls, name: str, detectors: Json) -> Self:
+        """As `detectors`, those of a summary's `scores`, have it; without a label of its own, by its name in words."""
+        known = detectors.get(name, {})
+        label = known.get("label", name)
+        return cls(name, name.replace("_", " ").capitalize() if label == name else label, known.get("unit", ""))
+
+    @property
+    def with_unit(self) -> str:
+        """`Historical loss (nats)`, for an axis."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def unmeasured(self) -> str:
+        """What a figure says that has nothing to show."""
+        return f"no {self.label.lower()} measured in this run"
+
+    def amount(self, value: float) -> str:
+        """`0.123 nats`."""
+        return f"{value:.3g} {self.unit}".rstrip()
 
 
-def unit_of(name: str) -> str:
-    """The unit of the score called `name`: `nats` for a logarithm; empty for a number without one."""
-    return UNITS.get(name, "")
+def scores_of(summary: Json) -> Json:
+    """The summary's `scores`; of a run from before there were any, what its settings tell."""
+    if "scores" in summary:
+        return dict(summary["scores"])
+    config = summary["config"]
+    detector = config.get("defense", {}).get("detector", DISCREPANCY)
+    return {"held": "score" if config.get("mode") == "update" else detector, "judges": False, "detectors": {}}
 
 
-def with_unit(name: str) -> str:
-    """`Historical loss (nats)`, for an axis."""
-    return f"{name} ({unit_of(name)})" if unit_of(name) else name
+def held_score(scores: Json) -> Score:
+    """What was held against the threshold."""
+    return Score.of(scores["held"], scores["detectors"])
 
 
-def amount(value: float, name: str) -> str:
-    """`0.123 nats` of the score `name`."""
-    return f"{value:.3g} {unit_of(name)}".rstrip()
-
-
-def detector_setting(config: Json) -> str:
-    """Which score a run of these settings holds against its threshold; older settings know the discrepancy only."""
-    if config.get("mode") == "update":
-        return "limit_factor"
-    return str(config.get("defense", {}).get("detector", "discrepancy"))
+def known_detectors(summaries: Iterable[Json]) -> Json:
+    """The `detectors` of several runs in one."""
+    return {name: known for summary in summaries for name, known in scores_of(summary)["detectors"].items()}
 
 
 def threshold_label(stopping: str) -> str:

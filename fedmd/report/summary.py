@@ -27,6 +27,7 @@ def summarise(
     burn_in_accuracy: float | None,
     burn_in_attack_success: float | None = None,
     defense_name: str,
+    scores: Json,
     n_clients: int,
     wall_s: Mapping[str, float],
     seed: int,
@@ -41,6 +42,7 @@ def summarise(
         burn_in_accuracy: before any online step.
         burn_in_attack_success: likewise, where a backdoor is planted.
         defense_name: the setting defense.name.
+        scores: which scores there are, and what they are called; see `fedmd.report.scores`.
         n_clients: all clients, sampled or not.
         wall_s: seconds of stages that no round knows (total, startup); wins over the rounds' sum.
         seed: of the run.
@@ -58,6 +60,7 @@ def summarise(
             "clients": n_clients,
             "malicious_clients": list(truth.malicious_clients),
             **verdict_sections(folder, truth, defense_name),
+            "scores": scores,
             "wall_s": stage_seconds(metrics, wall_s),
             "bytes_received": sum(row["bytes_received"] for row in metrics),
             "versions": dict(versions),

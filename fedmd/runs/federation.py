@@ -20,7 +20,7 @@ from flwr.superlink.grid import InMemoryGrid
 from fedmd.attacks.base import attack_of
 from fedmd.attacks.coalition import coalition_of
 from fedmd.config import ConfigError, RunConfig
-from fedmd.defense.base import defense_of
+from fedmd.defense.base import defense_of, score_labels
 from fedmd.flower.server.collect import AskForSamples, AskForUpdates, Asking, Collector
 from fedmd.flower.server.nodes import Nodes
 from fedmd.flower.strategies.aggregator import StrategyAggregator
@@ -31,7 +31,7 @@ from fedmd.report.files import Truth, write_summary
 from fedmd.report.monitoring.logs import round_line
 from fedmd.report.monitoring.tensorboard import EventWriter
 from fedmd.report.recorder import RecordPosition, RunRecorder
-from fedmd.report.scores import detector_setting
+from fedmd.report.scores import held_score
 from fedmd.report.summary import summarise
 from fedmd.report.verdicts import discard_parts
 from fedmd.rounds.checkpoint import Checkpoints, discard_checkpoint, note_config, sole_server, why_it_begins_again
@@ -157,13 +157,15 @@ def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, bega
     truth = Truth(coalition.members, tuple(progress.poisoned_rounds), coalition.poisoned_samples)
     truth.write(folder)
     settings = json.loads(config.to_json())
-    write_figures(folder, progress.examples, detector_setting(settings), config.defense.stopping)
+    scores = score_labels(config, server.baselines)
+    write_figures(folder, progress.examples, held_score(scores), config.defense.stopping)
     summary = summarise(
         folder,
         truth=truth,
         burn_in_accuracy=burn_in["accuracy"],
         burn_in_attack_success=burn_in["attack_success"],
         defense_name=config.defense.name,
+        scores=scores,
         n_clients=config.federation.clients,
         wall_s={"startup": startup_s, "total": progress.seconds + time.perf_counter() - began},
         seed=config.seed,

@@ -8,7 +8,7 @@ from pathlib import Path
 from fedmd.config import ConfigError, RunConfig
 from fedmd.report.files import REPORT, read_summary
 from fedmd.report.html.write import write_report
-from fedmd.report.scores import detector_name, detector_setting
+from fedmd.report.scores import held_score, scores_of
 from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
 from fedmd.runs.compose import Composed, make_folder
 from fedmd.runs.federation import Observer, print_round
@@ -83,7 +83,7 @@ def announce(cell: Cell, summary: Json, *, tell: Tell = say) -> None:
     steps = " -> ".join(f"{name} {100 * accuracy[name]:.1f}" for name in accuracy if accuracy[name] is not None)
     auroc = summary["detection"]["detector"]["sample"]["auroc"]
     tell(f"accuracy in %: {steps}")
-    detector = detector_name(detector_setting(summary["config"])).lower()
+    detector = held_score(scores_of(summary)).label.lower()
     strategy = f"strategy {cell.config.strategy.name}, " if cell.config.mode == "update" else ""
     shown = "--" if auroc is None else f"{auroc:.3f}"
     tell(f"{strategy}defence {cell.config.defense.name}, AUROC of the {detector} {shown}")

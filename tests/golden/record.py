@@ -51,7 +51,9 @@ def record(work: Path, name: str, overrides: list[str], stop_after: int | None) 
     metrics = [{key: value for key, value in row.items() if key != "wall_s"} for row in metrics]
     summary = json.loads((work / name / "summary.json").read_text())
     summary = {
-        key: summary[key] for key in summary if key not in ("wall_s", "versions", "config", "schema", "audit_head")
+        key: summary[key]
+        for key in summary
+        if key not in ("wall_s", "versions", "config", "schema", "audit_head", "scores")
     }
     summary["detection"]["rivals"] = summary["detection"].pop("baselines")  # as they were called in the fixture
     if summary["defense"]["name"] == "discrepancy_screening":

@@ -73,6 +73,7 @@ SCHEMA = {
     "malicious_clients": None,
     "detection": {"sample", "client", "detector", "flagged", "baselines"},
     "defense": {"name", "corrected_share", "rejected_share", "mean_steps"},
+    "scores": {"held", "judges", "detectors"},
     "wall_s": {
         *("total", "startup", "attack", "local_training", "screening", "baselines", "correction", "guard"),
         *("step", "evaluation", "transport"),

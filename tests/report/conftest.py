@@ -14,6 +14,32 @@ from fedmd.report.summary import summarise
 from fedmd.storage import read_json, write_json
 from fedmd.types import Action, Drift, ExampleImages, Json, Phase, Rejection, RoundReport, Verdicts
 
+NATS = {
+    "discrepancy": "Memorization discrepancy",
+    "historical_loss": "Historical loss",
+    "current_loss": "Current loss",
+}
+PLAIN = {
+    "confidence": "Lack of confidence",
+    "lid": "Local intrinsic dimensionality",
+    "mahalanobis": "Mahalanobis distance",
+}
+
+
+def make_scores(held: str = "discrepancy", *, judges: bool = True) -> Json:
+    """What `fedmd.defense.base.score_labels` says of a run."""
+    nats = {name: {"label": label, "unit": "nats"} for name, label in NATS.items()}
+    return {
+        "held": held,
+        "judges": judges,
+        "detectors": nats | {name: {"label": label, "unit": ""} for name, label in PLAIN.items()},
+    }
+
+
+@pytest.fixture(scope="session")
+def scores() -> Callable[..., Json]:
+    return make_scores
+
 
 def make_round(
     number: int,
@@ -126,6 +152,7 @@ def make_run(
         truth=truth,
         burn_in_accuracy=0.5,
         defense_name=defense,
+        scores=make_scores(detector),
         n_clients=5,
         wall_s={"total": 1.0},
         seed=seed,

@@ -18,12 +18,16 @@ from fedmd.report.figures.distribution import distribution_figure
 from fedmd.report.figures.heatmap import heat_map_figure
 from fedmd.report.figures.run import ATTACK_SUCCESS, accuracy_figure, example_images_figure, score_figure, write_figures
 from fedmd.report.files import Truth
+from fedmd.report.scores import Score
 from fedmd.report.statistics.detection import sample_detection
 from fedmd.report.verdicts import read_verdicts
 from fedmd.types import ExampleImages
 
 NAN = float("nan")
-SETTINGS = ("discrepancy", "per_sample")
+HISTORICAL_LOSS = Score("historical_loss", "Historical loss", "nats")
+CURRENT_LOSS = Score("current_loss", "Current loss", "nats")
+MARGIN = Score("margin", "Closeness of the guesses")
+SETTINGS = (HISTORICAL_LOSS, "per_sample")
 
 
 def examples(n=4, channels=1):
@@ -62,7 +66,7 @@ def test_no_example_images_and_no_truth(run):
 
 
 def test_medians_of_clean_and_poisoned_samples(run):
-    figure = score_figure(read_verdicts(run), Truth((1,), (4, 5, 6)), "Historical loss")
+    figure = score_figure(read_verdicts(run), Truth((1,), (4, 5, 6)), HISTORICAL_LOSS)
     clean, poisoned = line(figure, "clean"), line(figure, "poisoned")
     # rounds 1-3 and 7: median of all four; rounds 4-6: of client 0's 0.01 and 0.02
     np.testing.assert_allclose(clean.get_ydata(), [0.26] * 3 + [0.015] * 3 + [0.26])
@@ -73,33 +77,34 @@ def test_medians_of_clean_and_poisoned_samples(run):
 
 def test_axes_name_the_score_that_they_show(run):
     verdicts, truth = read_verdicts(run), Truth((1,), (4, 5, 6))
-    over_time = score_figure(verdicts, truth, "Historical loss", "threshold (client mean)")
+    over_time = score_figure(verdicts, truth, HISTORICAL_LOSS, "threshold (client mean)")
     assert over_time.axes[0].get_ylabel() == "Historical loss (nats)"
     assert line(over_time, "threshold").get_label() == "threshold (client mean)"
-    assert distribution_figure(verdicts, truth, "Current loss").axes[-1].get_xlabel() == "Current loss (nats)"
-    assert heat_map_figure(verdicts, truth, "Current loss").axes[-1].get_ylabel() == "Mean current loss (nats)"
-    nothing = score_figure(verdicts.iloc[:0], truth, "Current loss")
+    assert distribution_figure(verdicts, truth, CURRENT_LOSS).axes[-1].get_xlabel() == "Current loss (nats)"
+    assert heat_map_figure(verdicts, truth, CURRENT_LOSS).axes[-1].get_ylabel() == "Mean current loss (nats)"
+    assert distribution_figure(verdicts, truth, MARGIN).axes[-1].get_xlabel() == "Closeness of the guesses"
+    nothing = score_figure(verdicts.iloc[:0], truth, CURRENT_LOSS)
     assert [text.get_text() for text in nothing.axes[0].texts] == ["no current loss measured in this run"]
 
 
 @pytest.mark.parametrize(
-    ("settings", "name", "threshold"),
+    ("settings", "threshold"),
     [
-        (SETTINGS, "Memorization discrepancy", "threshold"),
-        (("historical_loss", "per_client"), "Historical loss", "threshold (client mean)"),
-        (("current_loss", "batch_mean"), "Current loss", "threshold (batch mean)"),
+        (SETTINGS, "threshold"),
+        ((HISTORICAL_LOSS, "per_client"), "threshold (client mean)"),
+        ((CURRENT_LOSS, "batch_mean"), "threshold (batch mean)"),
     ],
 )
-def test_the_settings_of_the_defence_name_the_score(run, monkeypatch, settings, name, threshold):
+def test_the_setting_of_the_defence_names_the_threshold(run, monkeypatch, settings, threshold):
     asked = []
     monkeypatch.setattr(figures, "score_figure", lambda *arguments: asked.append(arguments) or Figure())
     write_figures(run, None, *settings)
-    assert [arguments[2:] for arguments in asked] == [(name, threshold)]
+    assert [arguments[2:] for arguments in asked] == [(settings[0], threshold)]
 
 
 def test_a_narrow_range_stays_linear(tmp_path, round_report, record):
     folder = record(tmp_path, round_report(1, before=[0.1, 0.2], threshold=None))
-    figure = score_figure(read_verdicts(folder), Truth((), ()), "Historical loss")
+    figure = score_figure(read_verdicts(folder), Truth((), ()), HISTORICAL_LOSS)
     assert figure.axes[0].get_yscale() == "linear"
 
 

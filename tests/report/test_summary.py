@@ -17,6 +17,7 @@ def summary_of(folder, truth=None, **changes):
         "truth": truth or Truth((1,), (3, 4, 5)),
         "burn_in_accuracy": 0.5,
         "defense_name": "dsc",
+        "scores": {"held": "discrepancy", "judges": True, "detectors": {}},
         "n_clients": 10,
         "wall_s": {"total": 30.0, "startup": 4.0},
         "seed": 7,
@@ -98,6 +99,7 @@ def test_exactly_the_keys_of_the_schema(attacked):
     assert set(summary_of(attacked)) == {
         *keys.split(),
         "defense",
+        "scores",
         "wall_s",
         "bytes_received",
         "versions",

@@ -34,6 +34,7 @@ class Trim(Defense):
     another detector than the current loss it is an extension.
     """
 
+    uses_score = True
     defaults: ClassVar[Mapping[str, object]] = {"detector": "current_loss"}
 
     class Params(Section):

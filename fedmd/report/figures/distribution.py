@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 from fedmd.report.figures.style import BLACK, BLUE, DPI, LOG_RATIO, LOG_SPAN, VERMILLION, plain_log_ticks
 from fedmd.report.files import Truth
-from fedmd.report.scores import with_unit
+from fedmd.report.scores import Score
 from fedmd.types import PHASES
 
 BINS = 40
 TINY = 1e-30
 
 
-def distribution_figure(verdicts: pd.DataFrame, truth: Truth, name: str) -> Figure:
-    """One panel a phase: share of the phase's clean and of its poisoned samples in each bin of the score (nats).
+def distribution_figure(verdicts: pd.DataFrame, truth: Truth, score: Score) -> Figure:
+    """One panel a phase: share of the phase's clean and of its poisoned samples in each bin of the score.
 
-    `verdicts` of read_verdicts, `name` the score's. The dashed line is the median of the thresholds in
+    `verdicts` of read_verdicts, `score` what they have in `before`. The dashed line is the median of the thresholds in
     force, the shade their range.
     """
     measured = verdicts[np.isfinite(verdicts["before"])]
@@ -28,7 +28,7 @@ def distribution_figure(verdicts: pd.DataFrame, truth: Truth, name: str) -> Figu
     figure = Figure(figsize=(5.0, 1.2 + 1.05 * max(1, len(phases))), dpi=DPI, layout="constrained")
     axes = figure.subplots(max(1, len(phases)), 1, sharex=True, squeeze=False)[:, 0]
     if not phases:
-        axes[0].text(0.5, 0.5, f"no {name.lower()} measured in this run", transform=axes[0].transAxes, ha="center")
+        axes[0].text(0.5, 0.5, score.unmeasured, transform=axes[0].transAxes, ha="center")
         axes[0].set(xticks=[], yticks=[])
         return figure
     edges = bin_edges(measured["before"].to_numpy(np.float64))
@@ -42,7 +42,7 @@ def distribution_figure(verdicts: pd.DataFrame, truth: Truth, name: str) -> Figu
         axes[-1].xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes[-1].xaxis.set_major_formatter("{x:g}")
     axes[-1].set_xlim(edges[0], edges[-1])
-    axes[-1].set_xlabel(with_unit(name))
+    axes[-1].set_xlabel(score.with_unit)
     drawn = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=3, frameon=False)
     return figure

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from fedmd.report.figures.style import BLACK, DPI, LOG_RATIO, VERMILLION, plain_log_ticks, shade_phases, single_axis
 from fedmd.report.files import Truth
-from fedmd.report.scores import with_unit
+from fedmd.report.scores import Score
 
 NAMED = 40  # clients up to which every row has its id
 COLOURS = "cividis"
 
 
 def client_means(verdicts: pd.DataFrame) -> pd.DataFrame:
-    """Mean `before` (nats) by client (rows) and round (columns, without gaps); NaN where nothing was measured."""
+    """Mean `before` by client (rows) and round (columns, without gaps); NaN where nothing was measured."""
     measured = verdicts[np.isfinite(verdicts["before"])]
     table = measured.pivot_table(index="client", columns="round", values="before", aggfunc="mean")
     clients = np.unique(verdicts["client"])
@@ -33,8 +33,8 @@ def client_order(clients: NDArray[np.int64], truth: Truth) -> NDArray[np.int64]:
     return clients[np.lexsort((clients, honest))]
 
 
-def heat_map_figure(verdicts: pd.DataFrame, truth: Truth, name: str) -> Figure:
-    """The heat map; `verdicts` of read_verdicts, `name` the score's.
+def heat_map_figure(verdicts: pd.DataFrame, truth: Truth, score: Score) -> Figure:
+    """The heat map; `verdicts` of read_verdicts, `score` what they have in `before`.
 
     Malicious clients come first, with a triangle before their id. Dashed boxes are the rounds in which
     they poison. Log colours where the means span more than LOG_RATIO.
@@ -48,7 +48,7 @@ def heat_map_figure(verdicts: pd.DataFrame, truth: Truth, name: str) -> Figure:
     shade_phases(axis, list(phases.itertuples(index=False, name=None)))
     axis.grid(visible=False)
     if not np.isfinite(values).any():
-        axis.text(0.5, 0.5, f"no {name.lower()} measured in this run", transform=axis.transAxes, ha="center")
+        axis.text(0.5, 0.5, score.unmeasured, transform=axis.transAxes, ha="center")
         axis.set_yticks([])
         return figure
     first, last = means.columns[0] - 0.5, means.columns[-1] + 0.5
@@ -62,7 +62,7 @@ def heat_map_figure(verdicts: pd.DataFrame, truth: Truth, name: str) -> Figure:
         extent=(first, last, len(clients) - 0.5, -0.5),
     )
     bar: Any = figure.colorbar(image, pad=0.02)
-    bar.set_label(f"Mean {with_unit(name).lower()}", labelpad=8)
+    bar.set_label(f"Mean {score.with_unit.lower()}", labelpad=8)
     bar.solids.set_rasterized(True)
     bar.outline.set_visible(False)
     if isinstance(norm, LogNorm):

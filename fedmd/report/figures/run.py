@@ -29,7 +29,7 @@ from fedmd.report.files import (
     read_metrics,
     write_example_images,
 )
-from fedmd.report.scores import detector_name, threshold_label, with_unit
+from fedmd.report.scores import Score, threshold_label
 from fedmd.report.verdicts import read_verdicts
 from fedmd.types import ExampleImages, Json
 
@@ -58,11 +58,11 @@ def accuracy_figure(metrics: Sequence[Json]) -> Figure:
     return figure
 
 
-def score_figure(verdicts: pd.DataFrame, truth: Truth, name: str, threshold: str = "threshold") -> Figure:
-    """The detector's score (nats) of clean and poisoned samples over rounds: median, 10–90 % band, the threshold.
+def score_figure(verdicts: pd.DataFrame, truth: Truth, score: Score, threshold: str = "threshold") -> Figure:
+    """The detector's score of clean and poisoned samples over rounds: median, 10–90 % band, the threshold.
 
-    `verdicts` of read_verdicts; `name` is the score's, `threshold` what the legend calls the threshold. Log scale
-    where the values span more than a factor of LOG_RATIO.
+    `verdicts` of read_verdicts; `score` is what they have in `before`, `threshold` what the legend calls the threshold.
+    Log scale where the values span more than a factor of LOG_RATIO.
     """
     figure, axis = single_axis()
     phases = verdicts[["round", "phase"]].drop_duplicates()
@@ -78,11 +78,11 @@ def score_figure(verdicts: pd.DataFrame, truth: Truth, name: str, threshold: str
     if np.isfinite(thresholds).any():
         axis.step(rounds, thresholds, where="mid", color=BLACK, linestyle="--", label=threshold)
         drawn.append(thresholds)
-    axis.set_ylabel(with_unit(name))
+    axis.set_ylabel(score.with_unit)
     values = np.concatenate([item.ravel() for item in drawn])
     positive = values[np.isfinite(values) & (values > 0)]
     if not np.isfinite(values).any():
-        axis.text(0.5, 0.5, f"no {name.lower()} measured in this run", transform=axis.transAxes, ha="center")
+        axis.text(0.5, 0.5, score.unmeasured, transform=axis.transAxes, ha="center")
         axis.set_yticks([])
         return figure
     if len(positive) and positive.max() > LOG_RATIO * positive.min():
@@ -115,17 +115,17 @@ def example_images_figure(examples: ExampleImages) -> Figure:
     return figure
 
 
-def write_figures(folder: Path, examples: ExampleImages | None, detector: str, stopping: str) -> list[Path]:
+def write_figures(folder: Path, examples: ExampleImages | None, score: Score, stopping: str) -> list[Path]:
     """Save accuracy.png, discrepancy.png and, given `examples`, example_images.png of the run in `folder`; their paths.
 
-    `detector` and `stopping` are the defence's settings; discrepancy.png shows that detector, and names it. The
-    example images themselves go into example_images.npz beside them. Without truth.json every sample counts as clean.
+    discrepancy.png shows `score`, and names it; `stopping` is the defence's setting. The example images themselves go
+    into example_images.npz beside them. Without truth.json every sample counts as clean.
     """
     columns = ["round", "phase", "client", "index", "before", "threshold"]
-    verdicts, name = read_verdicts(folder, columns), detector_name(detector)
+    verdicts = read_verdicts(folder, columns)
     figures = {
         ACCURACY_FIGURE: accuracy_figure(read_metrics(folder)),
-        SCORE_FIGURE: score_figure(verdicts, Truth.read(folder), name, threshold_label(stopping)),
+        SCORE_FIGURE: score_figure(verdicts, Truth.read(folder), score, threshold_label(stopping)),
     }
     if examples is not None:
         figures[EXAMPLES_FIGURE] = example_images_figure(examples)

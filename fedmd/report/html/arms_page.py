@@ -8,6 +8,7 @@ from fedmd.report.html.example_images import example_pictures
 from fedmd.report.html.run_figures import score_blocks
 from fedmd.report.html.run_page import attack_success, footer, settings_section
 from fedmd.report.results import Arms, Run, Study
+from fedmd.report.scores import known_detectors
 from fedmd.report.statistics.comparison import arm_label, column, intervals
 from fedmd.report.statistics.intervals import mean_interval
 from fedmd.report.statistics.tables import (
@@ -111,11 +112,12 @@ def detection_intervals(runs: Mapping[int, Run]) -> Json:
 
 def detector_blocks(study: Study) -> list[Block]:
     """Arms by detectors, where the runs scored their samples by more than one."""
-    rows = (
-        comparison_detectors_table(study.comparison)
-        if study.comparison
-        else detectors_table({label: detection_intervals(runs) for label, runs in study.by_label.items()})
-    )
+    if study.comparison:
+        rows = comparison_detectors_table(study.comparison)
+    else:
+        detections = {label: detection_intervals(runs) for label, runs in study.by_label.items()}
+        summaries = (run.summary for runs in study.arms.values() for run in runs.values())
+        rows = detectors_table(detections, known_detectors(summaries))
     return [Table.of(rows, DETECTORS_CAPTION)] if rows else []
 
 

@@ -18,7 +18,7 @@ from fedmd.report.figures.style import styles_of
 from fedmd.report.html.content import Block, Note, Plot
 from fedmd.report.html.svg import inline_svg
 from fedmd.report.results import Run
-from fedmd.report.scores import DISCREPANCY, amount, held_scores, threshold_label, threshold_note
+from fedmd.report.scores import DISCREPANCY, Score, held_scores, scores_of, threshold_label, threshold_note
 from fedmd.report.statistics.detection import sample_detection
 from fedmd.types import Json
 
@@ -49,14 +49,14 @@ def score_blocks(run: Run, slug: str) -> list[Block]:
     if not np.isfinite(verdicts["before"].to_numpy(np.float64)).any():
         return [Note(f"This run measured no {name.lower()}.")]
     words = groups(run) + note
-    line_chart = score_figure(verdicts, run.truth, name, threshold_label(run.stopping))
+    line_chart = score_figure(verdicts, run.truth, run.score, threshold_label(run.stopping))
     over_time = inline_svg(line_chart, f"{slug}-time", f"Line chart over rounds. {words}", 3.5)
-    histograms = distribution_figure(verdicts, run.truth, name)
+    histograms = distribution_figure(verdicts, run.truth, run.score)
     by_phase = inline_svg(histograms, f"{slug}-phases", f"Histograms, one a phase. {words}")
     means = client_means(verdicts)
     height = float(np.clip(1.5 + 0.16 * len(means), 2.8, 6.5))
     mean = f"Mean {name.lower()} of what a client sent in a round. {clients_words(run)}{note}"
-    heat_map = heat_map_figure(verdicts, run.truth, name)
+    heat_map = heat_map_figure(verdicts, run.truth, run.score)
     clients = inline_svg(heat_map, f"{slug}-clients", f"Heat map, clients by rounds. {mean}", height)
     return [
         Plot(f"{name} over time", over_time, f"{words} Lines are medians, bands 10–90 % of the samples."),
@@ -74,7 +74,7 @@ def groups(run: Run) -> str:
     """Medians of clean and poisoned samples, and the range of the thresholds, in words."""
     verdicts = run.verdicts[np.isfinite(run.verdicts["before"])]
     poisoned = run.truth.of(verdicts)
-    clean = amount(verdicts["before"][~poisoned].median(), run.detector)
+    clean = run.score.amount(verdicts["before"][~poisoned].median())
     parts = [f"Median {run.detector.lower()} of clean samples {clean}"]
     if poisoned.any():
         parts.append(f"of poisoned ones {verdicts['before'][poisoned].median():.3g}")
@@ -94,7 +94,7 @@ def clients_words(run: Run) -> str:
     good = means[~means.index.isin(malicious)].mean()
     names = ", ".join(map(str, malicious)) if len(malicious) <= 12 else f"{len(malicious)} of {len(means)}"
     return (
-        f"Malicious (▲): {names}, mean {amount(bad, run.detector)} over the run; honest clients {good:.3g}. Dashed "
+        f"Malicious (▲): {names}, mean {run.score.amount(bad)} over the run; honest clients {good:.3g}. Dashed "
         "boxes are the rounds in which malicious clients poison."
     )
 
@@ -107,8 +107,9 @@ def detection_blocks(run: Run, slug: str) -> list[Block]:
     verdicts = run.verdicts
     poisoned = run.truth.of(verdicts)
     scores = {run.detector: verdicts["before"].to_numpy(np.float64)}
-    if run.detector != DISCREPANCY:
-        scores[DISCREPANCY] = verdicts["discrepancy"].to_numpy(np.float64)
+    if run.score.name != DISCREPANCY:
+        label = Score.of(DISCREPANCY, scores_of(run.summary)["detectors"]).label
+        scores[label] = verdicts["discrepancy"].to_numpy(np.float64)
     roc = {name: curve for name, values in scores.items() if (curve := roc_points(values, poisoned))}
     if run.detector not in roc:
         return [Note(NO_ATTACK)]

@@ -6,8 +6,8 @@ from fedmd.report.html.content import Block, Card, Note, Page, Section, Table
 from fedmd.report.html.example_images import example_pictures
 from fedmd.report.html.run_figures import accuracy_plot, detection_blocks, score_blocks
 from fedmd.report.loading import shown
-from fedmd.report.results import Run, detector_of, flat
-from fedmd.report.scores import DISCREPANCY
+from fedmd.report.results import Run, flat
+from fedmd.report.scores import DISCREPANCY, Score, held_score, scores_of
 from fedmd.report.statistics.tables import RUN_DETECTORS_CAPTION, run_detectors_table
 from fedmd.report.table import MISSING, Estimate, Row, cell_text
 from fedmd.types import Json
@@ -54,7 +54,9 @@ def run_cards(summary: Json) -> list[Card]:
     """The headline numbers."""
     accuracy, sample, defense = summary["accuracy"], own_detection(summary)["sample"], summary["defense"]
     before_attack, before_trigger = unit(accuracy["before_attack"], "%"), unit(accuracy["before_trigger"], "%")
-    counts = f"{detector_of(summary)}; {sample['n_poisoned']} poisoned, {sample['n_clean']} clean samples"
+    counts = (
+        f"{held_score(scores_of(summary)).label}; {sample['n_poisoned']} poisoned, {sample['n_clean']} clean samples"
+    )
     cards = [
         Card("Final accuracy", unit(accuracy["final"], "%"), f"{unit(accuracy['burn_in'], '%')} after burn-in"),
         Card("Accumulation loss", unit(summary["accumulation_loss"], "points"), f"{before_attack} before the attack"),
@@ -94,7 +96,9 @@ def phase_ends_table(summary: Json) -> Table:
 
 def detection_table(summary: Json) -> Table:
     """Detection quality of samples and of clients: of the detector and, where that is another, of the discrepancy."""
-    scores = {detector_of(summary): own_detection(summary), DISCREPANCY: summary["detection"]}
+    told = scores_of(summary)
+    discrepancy = Score.of(DISCREPANCY, told["detectors"])
+    scores = {held_score(told).label: own_detection(summary), discrepancy.label: summary["detection"]}
     names = {
         "auroc": "AUROC, samples",
         "average_precision": "Average precision, samples",
@@ -146,7 +150,7 @@ def cost_table(summary: Json) -> Table:
 
 def rounds_table(run: Run) -> Table:
     """The run round by round; the threshold's column says whose it is, unless it is the discrepancy's."""
-    threshold = "threshold" if run.detector == DISCREPANCY else f"threshold ({run.detector.lower()})"
+    threshold = "threshold" if run.score.name == DISCREPANCY else f"threshold ({run.detector.lower()})"
     backdoored = any(row.get("attack_success") is not None for row in run.metrics)
     rows: list[Row] = [
         {

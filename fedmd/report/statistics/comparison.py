@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeGuard
 
+from fedmd.report.scores import known_detectors
 from fedmd.report.statistics.intervals import Values, kept_gain, mean_interval, subtract
 from fedmd.types import Json
 
 SCHEMA_VERSION = 1
-NOT_MEASURED = ("schema", "seed", "config", "versions", "malicious_clients")  # top-level keys without a mean
+NOT_MEASURED = ("schema", "seed", "config", "versions", "malicious_clients", "scores")  # top-level keys without a mean
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def compare(
 
     all paired by seed. `worst.DEFENSE` is the attacked arm with that defence's lowest mean final accuracy.
     `unequal_rounds` lists the arms in which some seed ran for another number of rounds than the baseline:
-    their paired numbers compare runs of different length.
+    their paired numbers compare runs of different length. `detectors` are those of the summaries' `scores`.
 
     Args:
         summaries: `summaries[arm][seed]`, each by `summarise`; arms go by their ids.
@@ -77,6 +78,7 @@ def compare(
         "frozen": frozen,
         "arms": entries,
         "table": table,
+        "detectors": known_detectors(shapes),
         "worst": worst(entries),
         "unequal_rounds": unequal_rounds(summaries, baseline=baseline, frozen=frozen),
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from fedmd.report.scores import DISCREPANCY, detector_name
+from fedmd.report.scores import DISCREPANCY, Score, scores_of
 from fedmd.report.statistics.comparison import arm_label
 from fedmd.report.statistics.intervals import mean_interval
 from fedmd.report.table import Cell, Estimate, percent, plain
@@ -24,7 +24,6 @@ DETECTORS_CAPTION = (
     "AUROC of every detector, sample by sample, poisoned against clean, on what each arm's server received. "
     "Mean ± half width of the 95 % t-interval over seeds."
 )
-JUDGING = ("dsc", "drop", "trim")  # defences that go by a score
 Pick = Callable[[Json], Json]
 
 # What of an arm's entry in comparison.json a crosstab shows, by its title
@@ -128,35 +127,42 @@ def _worst_attacks(entries: Json, layout: Json, shown: Sequence[str]) -> dict[st
 
 def run_detectors_table(summary: Json) -> list[dict[str, Cell]]:
     """One row a detector of a run, the discrepancy first; the one that the defence goes by says so."""
-    detection = summary["detection"]
+    detection, scores = summary["detection"], scores_of(summary)
     if not detection.get("baselines"):
         return []
-    used = summary["config"].get("defense", {}).get("detector", "discrepancy")
-    judges = summary["defense"]["name"] in JUDGING
+    qualities = {DISCREPANCY: detection["sample"], **detection["baselines"]}
+    if "detector" in detection:
+        qualities.setdefault(scores["held"], detection["detector"]["sample"])  # a plug-in's is no baseline
+    judging = scores["held"] if scores["judges"] else None
     return [
         {
-            "detector": detector_name(name) + (" (the defence's)" if judges and name == used else ""),
+            "detector": Score.of(name, scores["detectors"]).label + (" (the defence's)" if name == judging else ""),
             "AUROC": Estimate(quality["auroc"]),
             "average precision": Estimate(quality["average_precision"]),
             "TPR at FPR ≤ 5 %": Estimate(quality["tpr_at_fpr_05"]),
         }
-        for name, quality in {"discrepancy": detection["sample"], **detection["baselines"]}.items()
+        for name, quality in qualities.items()
     ]
 
 
-def detectors_table(detections: Mapping[str, Json]) -> list[dict[str, Cell]]:
-    """One row an attacked arm, one column a detector; `detections[label]` is a tree of intervals."""
+def detectors_table(detections: Mapping[str, Json], detectors: Json) -> list[dict[str, Cell]]:
+    """One row an attacked arm, one column a detector.
+
+    `detections[label]` is a tree of intervals, `detectors` has the detectors' labels, as in a summary's `scores`.
+    """
     rows: list[dict[str, Cell]] = []
-    for label, detection in detections.items():
+    for arm, detection in detections.items():
         baselines = detection.get("baselines", {})
         if baselines and detection["sample"]["auroc"]["mean"] is not None:
-            cells: dict[str, Cell] = {detector_name(name): plain(one["auroc"]) for name, one in baselines.items()}
-            rows.append({"arm": label, DISCREPANCY: plain(detection["sample"]["auroc"]), **cells})
+            qualities = {DISCREPANCY: detection["sample"], **baselines}
+            cells = {Score.of(name, detectors).label: plain(quality["auroc"]) for name, quality in qualities.items()}
+            rows.append({"arm": arm, **cells})
     return rows
 
 
 def comparison_detectors_table(comparison: Json) -> list[dict[str, Cell]]:
     """`detectors_table` of comparison.json."""
     return detectors_table(
-        {arm_label(comparison, arm): entry["detection"] for arm, entry in comparison["arms"].items()}
+        {arm_label(comparison, arm): entry["detection"] for arm, entry in comparison["arms"].items()},
+        comparison.get("detectors", {}),
     )

@@ -17,6 +17,5 @@ class Mlp(Model):
 
     def build(self, *, channels, classes, image_size):
         """Images [N, channels, *image_size] in [0, 1] to logits [N, classes]."""
-        pixels = channels * image_size[0] * image_size[1]
-        hidden = self.params.hidden
+        pixels, hidden = channels * image_size[0] * image_size[1], self.params.hidden
         return nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.ReLU(), nn.Linear(hidden, classes))

@@ -15,8 +15,8 @@ Score = Callable[[ModelOutputs], Tensor]  # what a `Detector` is when it is call
 class Detector(registry.Plugin):
     """How suspicious N samples look, larger meaning more: a function of `ModelOutputs`.
 
-    So one forward pass of each model serves all of them. `unit` is the score's, for figures; `needs_features`: it looks
-    at the penultimate features of the current model.
+    So one forward pass of each model serves all of them. `label` and `unit` are the score's, for reports;
+    `needs_features`: it looks at the penultimate features of the current model.
     """
 
     modes: ClassVar[tuple[Mode, ...]] = ("stream",)

@@ -29,6 +29,8 @@ class PixelDistance(Detector):
     NeurIPS 2017. It looks at no model.
     """
 
+    label = "Pixel distance"
+
     def __call__(self, outputs: ModelOutputs) -> Tensor:
         """‖x - μ_y‖₂ [N], μ_y the mean image of the trusted samples of the claimed class y; pixels in [0, 1]."""
         comparison = compare_pixels(outputs)
@@ -46,6 +48,7 @@ class KernelDensity(Detector):
     h for each data set by hand; `bandwidth` follows the features.
     """
 
+    label = "Negative log kernel density"
     unit = "nats"
     needs_features = True
 
@@ -80,6 +83,7 @@ class Lid(Detector):
     k = min(neighbours, all there are). Looks at no label.
     """
 
+    label = "Local intrinsic dimensionality"
     needs_features = True
 
     class Params(Section):
@@ -114,6 +118,7 @@ class Mahalanobis(Detector):
     whole set.
     """
 
+    label = "Mahalanobis distance"
     needs_features = True
 
     def __call__(self, outputs: ModelOutputs) -> Tensor:

@@ -16,6 +16,7 @@ from fedmd.registry import register_detector
 class Discrepancy(Detector):
     """Memorization Discrepancy, eq (5) of Zhu et al., ICML 2023: KL(historical || current); ignores the labels."""
 
+    label = "Memorization discrepancy"
     unit = "nats"
 
     def __call__(self, outputs: ModelOutputs) -> Tensor:
@@ -34,6 +35,7 @@ class HistoricalLoss(Detector):
     at the historical model only.
     """
 
+    label = "Historical loss"
     unit = "nats"
 
     def __call__(self, outputs: ModelOutputs) -> Tensor:
@@ -45,6 +47,7 @@ class HistoricalLoss(Detector):
 class CurrentLoss(Detector):
     """-log p_current(y | x): the loss, everybody's first idea and therefore the baseline."""
 
+    label = "Current loss"
     unit = "nats"
 
     def __call__(self, outputs: ModelOutputs) -> Tensor:
@@ -58,6 +61,8 @@ class Confidence(Detector):
 
     The baseline of Hendrycks & Gimpel, ICLR 2017.
     """
+
+    label = "Lack of confidence"
 
     def __call__(self, outputs: ModelOutputs) -> Tensor:
         """One minus the largest probability [N]."""
