@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from fedmd.defense.samples.detectors.base import Detector
     from fedmd.defense.samples.pipeline import Pipeline
     from fedmd.flower.strategies.screening import DiscrepancyScreening
-    from fedmd.registry import register_attack, register_defense, register_detector, register_strategy
+    from fedmd.registry import (
+        register_attack,
+        register_data,
+        register_defense,
+        register_detector,
+        register_history,
+        register_model,
+        register_strategy,
+        register_threshold,
+    )
     from fedmd.report.results import Run, Study
     from fedmd.runs.api import compare, load, run
 
@@ -51,9 +60,13 @@ __all__ = [
     "load",
     "memorization_discrepancy",
     "register_attack",
+    "register_data",
     "register_defense",
     "register_detector",
+    "register_history",
+    "register_model",
     "register_strategy",
+    "register_threshold",
     "run",
     "steering_direction",
 ]
@@ -69,7 +82,10 @@ _MODULES = {  # imported when one of their names is first asked for: `import fed
     "fedmd.defense.samples.detectors.base": ("Detector",),
     "fedmd.defense.samples.pipeline": ("Pipeline",),
     "fedmd.flower.strategies.screening": ("DiscrepancyScreening",),
-    "fedmd.registry": ("register_attack", "register_defense", "register_detector", "register_strategy"),
+    "fedmd.registry": tuple(
+        f"register_{kind}"
+        for kind in ("attack", "data", "defense", "detector", "history", "model", "strategy", "threshold")
+    ),
     "fedmd.report.results": ("Run", "Study"),
     "fedmd.runs.api": ("compare", "load", "run"),
 }

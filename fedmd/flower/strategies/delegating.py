@@ -7,7 +7,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 
-class Wrapped(Strategy):
+class DelegatingStrategy(Strategy):
     """`strategy`, as it is."""
 
     def __init__(self, strategy: Strategy) -> None:

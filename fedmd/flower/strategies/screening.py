@@ -20,7 +20,7 @@ from fedmd.defense.history import History, Lag, Snapshot
 from fedmd.defense.updates.discrepancy import State
 from fedmd.defense.updates.limits import UpdateThreshold, robust_threshold
 from fedmd.defense.updates.screen import Probe, ScreeningAction, UpdateScreen, UpdateVerdict
-from fedmd.flower.strategies.delegating import Wrapped
+from fedmd.flower.strategies.delegating import DelegatingStrategy
 from fedmd.flower.strategies.replies import (
     Layout,
     array_record,
@@ -37,7 +37,7 @@ from fedmd.types import Action
 OnVerdicts = Callable[[int, tuple[UpdateVerdict, ...]], None]
 
 
-class DiscrepancyScreening(Wrapped):
+class DiscrepancyScreening(DelegatingStrategy):
     """Measures every client's update by its discrepancy (10) and hands `strategy` what is left of the round.
 
     Args:
