@@ -16,10 +16,12 @@ settings.load_profile("fedmd")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares federations, and everything that starts Ray or Flower's processes, runs in one worker in turn."""
+    """The long ones first; what shares federations, or Flower's processes, in one worker, one after the other."""
     for item in items:
         if "integration" in item.path.parts and not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group("integration"))
+            ray = "on_ray" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("ray" if ray else item.path.stem))
+    items.sort(key=lambda item: "integration" not in item.path.parts and item.path.stem != "test_plugin_package")
 
 
 BASE: dict[str, Any] = {
