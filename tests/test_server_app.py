@@ -19,8 +19,9 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RunConfig, Path, bool]
     """What `serve` is asked to do, instead of doing it."""
     calls: list[tuple[RunConfig, Path, bool]] = []
 
-    def serve(grid: object, config: RunConfig, folder: Path, observe: object, *, resume: bool) -> None:
+    def serve(grid: object, config: RunConfig, folder: Path, observe: object, *, resume: bool) -> Any:
         calls.append((config, folder, resume))
+        return {"audit_head": {"seq": 1, "hash": "0" * 64}}
 
     monkeypatch.setattr(server_app, "serve", serve)
     return calls
