@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 
-_SPARE = 64  # records, arrays and entries beyond those asked for, each refused with its own reason
-_CHARACTERS = 1024  # a record's or an array's name and what an array says about itself, on average
+_SPARE = 64  # records and arrays beyond those asked for, each refused with its own reason
+_CHARACTERS = 1024  # of names and of what an array says about itself, on average; values and characters in a header
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def measure(reply: Message, most: Extent) -> Measured:
     if reply.has_error():
         return Measured(0)
     records, arrays = most.messages + _SPARE, most.messages * most.arrays + _SPARE
-    characters, entries = (records + arrays) * _CHARACTERS, records * _SPARE
+    characters, entries = (records + arrays) * _CHARACTERS, records * _CHARACTERS
     seen_arrays, seen_characters, seen_entries, data = 0, 0, 0, 0
     if len(reply.content) > records:
         return Measured(0, f"the message has more than {records} records")
