@@ -26,6 +26,13 @@ def memorization_discrepancy(historical: nn.Module, current: nn.Module, x: Tenso
     Returns:
         [N], >= 0, no gradient. Both models are run in eval mode and get their own train/eval flags back. An
         empty batch runs neither model.
+
+    Example:
+        >>> import torch
+        >>> from fedmd import memorization_discrepancy
+        >>> net = torch.nn.Linear(2, 3)
+        >>> memorization_discrepancy(net, net, torch.rand(4, 2))
+        tensor([0., 0., 0., 0.])
     """
     if len(x) == 0:
         return torch.zeros(0, dtype=x.dtype if x.is_floating_point() else torch.get_default_dtype(), device=x.device)
