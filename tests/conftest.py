@@ -15,12 +15,13 @@ settings.register_profile("fedmd", deadline=None, derandomize=True)
 settings.load_profile("fedmd")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long ones first; what shares federations, or Flower's processes, in one worker, one after the other."""
     for item in items:
         if "integration" in item.path.parts and not item.get_closest_marker("xdist_group"):
-            ray = "on_ray" in getattr(item, "fixturenames", ())
-            item.add_marker(pytest.mark.xdist_group("ray" if ray else item.path.stem))
+            shares = "runs" in getattr(item, "fixturenames", ())
+            item.add_marker(pytest.mark.xdist_group("runs" if shares else item.path.stem))
     items.sort(key=lambda item: "integration" not in item.path.parts and item.path.stem != "test_plugin_package")
 
 
