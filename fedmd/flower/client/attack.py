@@ -7,6 +7,7 @@ for bit. A member acts on the configuration that the server sends.
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,12 +31,16 @@ def attacked_batches(
 ) -> Callable[[int, int], B]:
     """`honest(client, round)`, but for the coalition's members while it is active."""
 
+    @cache  # one model for all of the request's members
+    def net() -> nn.Module:
+        return _net(request, fetch=coalition.needs_model)
+
     def batch(client: int, round: int) -> B:
         own = honest(client, round)
         if own is None or client not in coalition.members or not coalition.is_active(round):
             return own
         started = time.perf_counter()
-        poisoned = coalition.poison(own, _net(request, fetch=coalition.needs_model))
+        poisoned = coalition.poison(own, net())
         coalition.cache.add_seconds(request.round, time.perf_counter() - started)
         return poisoned
 
@@ -47,13 +52,16 @@ def attacked_updates(
 ) -> Callable[[int], ClientUpdate]:
     """`honest(client)`, but for the coalition's members while it is active: they do not train by themselves."""
 
+    @cache
+    def situation() -> Situation:
+        net = _net(request, fetch=False)
+        return Situation(request.round, net, fetch_state(request), request.proximal_mu)
+
     def update(client: int) -> ClientUpdate:
         if client not in coalition.members or not coalition.is_active(request.round):
             return honest(client)
         started = time.perf_counter()
-        net = _net(request, fetch=False)
-        situation = Situation(request.round, net, fetch_state(request), request.proximal_mu)
-        arrays = ArrayRecord(coalition.update(client, situation))
+        arrays = ArrayRecord(coalition.update(client, situation()))
         coalition.cache.add_seconds(request.round, time.perf_counter() - started)
         examples = len(federated_data_of(request.run).local.indices(client))
         return ClientUpdate(client, arrays, examples, 0.0)
