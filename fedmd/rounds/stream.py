@@ -143,7 +143,7 @@ class StreamServer:
         return Learned(loss, {"step": time.perf_counter() - started})
 
     def trusted_scores(self) -> NDArray[np.float64]:
-        """The detector's scores [m] of the trusted set under today's models; two forward passes."""
+        """The detector's scores [m] of the trusted set under today's models; no pass that the screening has made."""
         with self._placement.autocast():
             scores = self.pipeline.detector(self.pipeline.trusted_set().outputs)
         return scores.cpu().double().numpy()

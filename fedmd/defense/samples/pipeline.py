@@ -73,6 +73,7 @@ class Pipeline:
         self.monitor = monitor
         self.steps = 0
         self.wall_s = {"screening": 0.0, "correction": 0.0}  # of the latest batch
+        self._screened_with: TrustedSet | None = None  # as the latest batch's screening asked it, until a model moves
         self._loaded: State = {}
         history.observe(current.state_dict())
         self._load_history()
@@ -142,7 +143,7 @@ class Pipeline:
         merely accepted come back bit-identical and in their order; rejected ones are left out.
         """
         started = time.perf_counter()
-        trusted = self.trusted_set()
+        trusted = self._screened_with = TrustedSet(self.historical, self.current, *self.trusted)
         outputs = compute_outputs(self.historical, self.current, x, y, lambda: trusted.samples)
         before = self.detector(outputs)
         threshold = self.threshold(
@@ -181,12 +182,13 @@ class Pipeline:
     def observe(self) -> None:
         """Tell the history and the threshold that the current model made one more online step."""
         self.steps += 1
+        self._screened_with = None
         self.history.observe(self.current.state_dict())
         self._load_history()
 
     def trusted_set(self) -> TrustedSet:
-        """The trusted samples under today's two models."""
-        return TrustedSet(self.historical, self.current, *self.trusted)
+        """The trusted samples under today's two models: those that the latest screening has asked already, if any."""
+        return self._screened_with or TrustedSet(self.historical, self.current, *self.trusted)
 
     def state(self) -> Saved:
         """What `restore` needs to go on from here; the current model is its owner's. Thresholds remember nothing."""
@@ -196,6 +198,7 @@ class Pipeline:
     def restore(self, saved: Saved) -> None:
         """Put back what `state` of an equal pipeline returned."""
         self.history.restore(saved["history"])
+        self._screened_with = None
         self._load_history()
         self.steps = saved["steps"]
         if self.monitor is not None:
