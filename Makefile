@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # make deployment-demo: a federation of real processes on loopback, attacked and defended.
-.PHONY: demo deployment-demo test test-all lint docs clean
+.PHONY: demo deployment-demo bench test test-all lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/fedmd compare experiment=demo
 
 deployment-demo: $(STAMP)
 	$(BIN)/fedmd deploy demo
+
+# make bench: how fast it is, over baselines measured beside it; a table, and as the last line a JSON object of ratios.
+bench: $(STAMP)
+	$(BIN)/python -m simulations.benchmarks
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m "not slow"
