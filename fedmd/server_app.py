@@ -9,6 +9,7 @@ from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sol
 from fedmd.runs.compose import compose, make_folder, resumed_folder
 from fedmd.runs.federation import print_round, serve
 from fedmd.runs.observers import observing
+from fedmd.runs.typed import refuse_unused
 
 app = ServerApp()
 
@@ -29,6 +30,7 @@ def main(grid: Grid, context: Context) -> None:
         config, folder = noted_config(resume), resume
     else:
         composed = compose(overrides)
+        refuse_unused([composed], "run")
         config, folder = composed.config, composed.folder
         make_folder(folder)
         with sole_server(folder):  # a run that is going on there keeps its own configuration

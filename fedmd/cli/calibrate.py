@@ -6,6 +6,7 @@ from pathlib import Path
 from fedmd.cli.arguments import Arguments
 from fedmd.config import ConfigError
 from fedmd.runs.compose import compose
+from fedmd.runs.typed import typed_keys
 
 USAGE = "FILE [--confidence 0.95] [--window ROUNDS] [KEY=VALUE ...]"
 
@@ -24,6 +25,8 @@ def calibrate(arguments: Sequence[str]) -> int:
         raise ConfigError(f"--confidence: must be between 0 and 1, not {options.confidence:g}.")
     if options.window is not None and options.window < 0:
         raise ConfigError(f"--window: must be at least 0 rounds, not {options.window}.")
+    if attack := [key for key in typed_keys(options.overrides) if key.partition(".")[0] == "attack"]:
+        raise ConfigError(f"{attack[0]}: fedmd calibrate measures a stream that nobody attacks; leave it out.")
     config = compose([*options.overrides, "attack=none"]).config
     if config.mode != "stream":
         raise ConfigError(f"mode: fedmd calibrate is for mode=stream, not {config.mode}.")

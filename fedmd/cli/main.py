@@ -11,6 +11,7 @@ from pathlib import Path
 from fedmd.config import ConfigError
 from fedmd.runs.compose import choices, compose, expand, groups, resumed_folder
 from fedmd.runs.plan import compose_study
+from fedmd.runs.typed import refuse_unused
 
 _USAGE = """\
 fedmd: federated streaming learning under accumulative poisoning, defended by Memorization Discrepancy
@@ -169,6 +170,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     sweep = expand(options.overrides) if options.multirun else [options.overrides]
     composed = [compose(overrides, sweep=options.multirun) for overrides in sweep]
+    refuse_unused(composed, "sweep" if options.multirun else "run")
     if options.cfg:
         print("\n---\n".join(one.job_yaml for one in composed), end="")
         return 0

@@ -10,6 +10,7 @@ from fedmd.report import loading
 from fedmd.report.results import ReportError, Run, Study
 from fedmd.runs.compose import compose, resumed_folder
 from fedmd.runs.plan import compose_study
+from fedmd.runs.typed import refuse_unused
 
 Setting = str | bool | int | float | Sequence[object] | None
 
@@ -41,6 +42,7 @@ def run(*overrides: str, folder: Path | str | None = None, progress: bool = Fals
         launch.resume(killed, tell=tell, on_round=on_round)
         return Run.read(killed)
     composed = compose(said)
+    refuse_unused([composed], "run")
     if folder is not None:
         composed = replace(composed, folder=Path(folder).absolute())
     launch.launch([composed], skip_finished=False, tell=tell, on_round=on_round)

@@ -191,9 +191,8 @@ def test_run_hands_over_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path
         seen.append(([run.folder for run in runs], skip_finished))
 
     monkeypatch.setattr(launch, "launch", fake)
-    folders = [f"hydra.run.dir={tmp_path}/one", f"hydra.sweep.dir={tmp_path}/many", "hydra.sweep.subdir=s${seed}"]
-    assert call("run", "seed=3", *folders) == 0
-    assert call("run", "-m", "seed=3,4", *folders) == 0
+    assert call("run", "seed=3", f"hydra.run.dir={tmp_path}/one") == 0
+    assert call("run", "-m", "seed=3,4", f"hydra.sweep.dir={tmp_path}/many", "hydra.sweep.subdir=s${seed}") == 0
     assert seen == [([tmp_path / "one"], False), ([tmp_path / "many/s3", tmp_path / "many/s4"], True)]
 
 
