@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +23,7 @@ from fedmd.report.files import (
 )
 from fedmd.report.scores import Score, held_score, scores_of
 from fedmd.report.statistics.comparison import NOT_MEASURED, arm_label, column
-from fedmd.report.statistics.intervals import Values, mean_interval, subtract
+from fedmd.report.statistics.intervals import Values, paired_intervals, subtract
 from fedmd.report.verdicts import ACTIONS, SCHEMA, read_verdicts
 from fedmd.types import PHASES, ExampleImages, Json
 
@@ -181,11 +182,12 @@ class Study:
         )
 
     def paired(self, first: str, second: str, key: str = "accuracy.final") -> Json:
-        """{mean, ci95, n, values} of `first` minus `second`, seed by seed; `key` is a column of `results`.
+        """{mean, ci95, low, high, bootstrap, n, values} of `first` minus `second`, seed by seed, in the column `key`.
 
-        Raises ReportError for an arm that there is not.
+        See `fedmd.report.statistics.intervals`. Raises ReportError for an arm that there is not.
         """
-        return mean_interval(subtract(self._values(first, key), self._values(second, key)))
+        limit = 1.0 if key.startswith("accuracy.") else math.inf
+        return paired_intervals([subtract(self._values(first, key), self._values(second, key))], limit)[0]
 
     def _values(self, arm: str, key: str) -> Values:
         if arm not in self.arms:

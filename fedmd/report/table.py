@@ -6,16 +6,25 @@ from dataclasses import dataclass
 from fedmd.types import Json
 
 MISSING = "–"
+FEW = 10  # values; of more a mean is normal enough
+SKEWED = 0.75  # beyond this skewness; of five values it is at most 1.5
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number for a table: mean ± ci95, shown times `scale` with `digits` decimals."""
+    """A number for a table: mean ± ci95, or mean [low, high], shown times `scale` with `digits` decimals.
+
+    Where the interval is wider than 1, the whole range of a share, it says nothing; then the seeds' `values` stand in
+    its place. `bootstrap` [low, high] is shown beside where it is given.
+    """
 
     mean: float | None
     ci95: float | None = None
     scale: float = 1.0
     digits: int = 3
+    ends: tuple[float, float] | None = None
+    bootstrap: tuple[float, float] | None = None
+    values: tuple[float, ...] = ()
 
 
 Cell = str | Estimate
@@ -24,22 +33,65 @@ Row = Mapping[str, Cell]
 
 def percent(interval: Json) -> Estimate:
     """A fraction in [0, 1] (or a difference of two) from `mean_interval`, to be shown in %: `87.3 ± 1.2`."""
-    return Estimate(interval["mean"], interval["ci95"], scale=100.0, digits=1)
+    return Estimate(interval["mean"], interval["ci95"], scale=100.0, digits=1, values=_seen(interval))
 
 
 def plain(interval: Json) -> Estimate:
     """A number from `mean_interval`, to be shown as it is: `0.973 ± 0.012`."""
-    return Estimate(interval["mean"], interval["ci95"])
+    return Estimate(interval["mean"], interval["ci95"], values=_seen(interval))
+
+
+def points(interval: Json) -> Estimate:
+    """A difference of two shares from `paired_intervals`, in points: `8.1 [5.2, 11.0]`.
+
+    The bootstrap's interval is shown beside that of t where the few differences are skewed, so that t is in doubt.
+    """
+    values = _seen(interval)
+    ends = (interval["low"], interval["high"]) if interval["low"] is not None else None
+    resampled = interval["bootstrap"]["low"], interval["bootstrap"]["high"]
+    doubtful = resampled[0] is not None and len(values) <= FEW and abs(skewness(values)) > SKEWED
+    return Estimate(
+        interval["mean"], None, 100.0, 1, ends=ends, bootstrap=resampled if doubtful else None, values=values
+    )
+
+
+def skewness(values: Sequence[float]) -> float:
+    """m₃ / m₂^(3/2) with m_k the k-th central moment; 0 where all are equal."""
+    mean = sum(values) / len(values)
+    second, third = (sum((value - mean) ** k for value in values) / len(values) for k in (2, 3))
+    return float(third / second**1.5) if second > 0 else 0.0
+
+
+def _seen(interval: Json) -> tuple[float, ...]:
+    return tuple(value for value in interval.get("values", ()) if value is not None)
 
 
 def cell_text(cell: Cell) -> str:
-    """`87.3 ± 1.2`, `87.3` without an interval, an en dash without a mean; text as it is."""
+    """`87.3 ± 1.2`, `8.1 [5.2, 11.0]`, `87.3` without an interval, `43.2 (9.8, 60.0, 59.7)` with one that says nothing.
+
+    An en dash without a mean; text as it is.
+    """
     if isinstance(cell, str):
         return cell
     if cell.mean is None:
         return MISSING
-    mean = number(cell.mean * cell.scale, cell.digits)
-    return mean if cell.ci95 is None else f"{mean} ± {number(cell.ci95 * cell.scale, cell.digits)}"
+
+    def shown(value: float) -> str:
+        return number(value * cell.scale, cell.digits)
+
+    if cell.values and width(cell) > 1:
+        return f"{shown(cell.mean)} ({', '.join(map(shown, cell.values))})"
+    if cell.ends is not None:
+        beside = f"; {shown(cell.bootstrap[0])}, {shown(cell.bootstrap[1])}" if cell.bootstrap else ""
+        return f"{shown(cell.mean)} [{', '.join(map(shown, cell.ends))}{beside}]"
+    return shown(cell.mean) if cell.ci95 is None else f"{shown(cell.mean)} ± {shown(cell.ci95)}"
+
+
+def width(cell: Estimate) -> float:
+    """Of the interval; 0 without one."""
+    if cell.ends is not None:
+        return cell.ends[1] - cell.ends[0]
+    return 2 * cell.ci95 if cell.ci95 is not None else 0.0
 
 
 def number(value: float, digits: int) -> str:

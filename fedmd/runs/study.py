@@ -17,9 +17,11 @@ from fedmd.report.statistics.tables import (
     ARMS_CAPTION,
     CROSSTAB_CAPTION,
     DETECTORS_CAPTION,
+    DIFFERENCES_CAPTION,
     arms_table,
     comparison_detectors_table,
     crosstabs,
+    differences_table,
 )
 from fedmd.report.table import latex, markdown, terminal
 from fedmd.runs.federation import Observer
@@ -67,7 +69,8 @@ def run_study(study: StudyRuns, *, tell: Tell = say, on_round: Observer | None =
     )
     write_json(study.folder / COMPARISON, comparison)
     tables = [(rows, CROSSTAB_CAPTION) for rows in crosstabs(comparison).values()]
-    tables = tables or [(arms_table(comparison), ARMS_CAPTION)]
+    differences = [(rows, DIFFERENCES_CAPTION)] if (rows := differences_table(comparison)) else []
+    tables = tables or [*differences, (arms_table(comparison), ARMS_CAPTION)]
     detectors = [(rows, DETECTORS_CAPTION)] if (rows := comparison_detectors_table(comparison)) else []
     write_text(study.folder / "table.md", "\n".join(markdown(*table) for table in tables + detectors))
     write_text(study.folder / "table.tex", "\n".join(latex(*table) for table in tables + detectors))
@@ -111,14 +114,21 @@ def finished(cells: Mapping[tuple[str, int], Cell]) -> dict[str, dict[int, Json]
 
 
 def arm_infos(study: StudyRuns) -> dict[str, ArmInfo]:
-    """What each arm is. Arms whose server does the same share a defence, called after the attacked one of them."""
+    """What each arm is. Those whose server does the same share a defence, called after the attacked one of them."""
     configs = {arm: next(iter(runs.values())).config for arm, runs in study.runs.items()}
     attacked = {arm: _is_attacked(config) for arm, config in configs.items()}
     defense: dict[str, str] = {}
+    attack: dict[str, str] = {}
     for arm in sorted(configs, key=lambda arm: not attacked[arm]):
         defense.setdefault(_server_side(configs[arm]), arm)
+        attack.setdefault(configs[arm].attack.model_dump_json(), arm)
     return {
-        arm: ArmInfo(study.plan.arms[arm].label, defense[_server_side(config)], attacked[arm])
+        arm: ArmInfo(
+            study.plan.arms[arm].label,
+            defense[_server_side(config)],
+            attacked[arm],
+            attack[config.attack.model_dump_json()],
+        )
         for arm, config in configs.items()
     }
 

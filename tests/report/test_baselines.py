@@ -146,8 +146,8 @@ def test_arms_by_detectors(tmp_path, round_report, record, scores):
     one = {name: cell_text(cell) for name, cell in rows[0].items()}
     assert one == {
         "arm": "arm 1", "Memorization discrepancy": "1.000 ± 0.000", "Local intrinsic dimensionality": "1.000 ± 0.000",
-        "Lack of confidence": "0.625 ± 1.588", "Mahalanobis distance": "–",
+        "Lack of confidence": "0.625 (0.500, 0.750)", "Mahalanobis distance": "–",
     }  # fmt: skip
     (table,) = detector_blocks(load(tmp_path))  # the same folders as a sweep
-    assert isinstance(table, Table) and sorted(row[3] for row in table.rows) == ["0.500", "0.625 ± 1.588"]
+    assert isinstance(table, Table) and sorted(row[3] for row in table.rows) == ["0.500", "0.625 (0.500, 0.750)"]
     assert detectors_table({}, {}) == []

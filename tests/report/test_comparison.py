@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fedmd.report.statistics.comparison import ArmInfo, compare
-from fedmd.report.statistics.tables import ARMS_CAPTION, arms_table
+from fedmd.report.statistics.tables import ARMS_CAPTION, arms_table, differences_table
 from fedmd.report.table import cell_text, latex, markdown, terminal
 
 ARMS = {
@@ -73,13 +73,57 @@ def test_paired_numbers_by_hand():
     assert arms["no_attack"]["kept_gain"]["mean"] == pytest.approx(1.0)
     assert arms["undefended"]["loss_to_attack"]["values"] == pytest.approx([0.40, 0.34])
     assert arms["dsc_clean"]["loss_to_attack"]["mean"] is None
-    assert arms["dsc"]["info"] == {"label": "DSC", "defense": "dsc", "attacked": True}
+    assert arms["dsc"]["info"] == {"label": "DSC", "defense": "dsc", "attacked": True, "attack": ""}
     json.dumps(result, allow_nan=False)
+
+
+def test_differences_of_all_pairs():
+    """Against the formula, and the other way round with the sign turned."""
+    result = compare(study(), ARMS)
+    assert set(result["paired"]) == set(ARMS)
+    assert all(set(others) == set(ARMS) - {arm} for arm, others in result["paired"].items())
+    found = result["paired"]["dsc"]["undefended"]["final"]  # 0.35 and 0.27
+    assert found["values"] == pytest.approx([0.35, 0.27])
+    assert (found["mean"], found["n"]) == (pytest.approx(0.31), 2)
+    assert (found["low"], found["high"]) == pytest.approx((0.31 - 12.706205 * 0.04, 0.31 + 12.706205 * 0.04), rel=1e-6)
+    turned = result["paired"]["undefended"]["dsc"]["final"]
+    assert (turned["mean"], turned["low"], turned["high"]) == pytest.approx((-0.31, -found["high"], -found["low"]))
+    assert result["paired"]["dsc"]["undefended"]["burn_in"]["values"] == [0.0, 0.0]
+    assert "after_trigger" not in result["paired"]["dsc"]["undefended"]  # nobody measured it
+
+
+def test_arms_without_a_common_seed_have_no_difference():
+    runs = study()
+    del runs["dsc"][0], runs["undefended"][1]
+    paired = compare(runs, ARMS)["paired"]
+    assert "undefended" not in paired["dsc"] and paired["dsc"]["frozen"]["final"]["n"] == 1
+
+
+def test_the_undefended_arm_is_the_one_that_is_attacked_alike():
+    attacked = {
+        f"{defense}_{strength}": ArmInfo(f"{defense} {strength}", defense, True, strength)
+        for defense in ("none", "dsc")
+        for strength in ("weak", "strong")
+    }
+    arms = {"no_attack": ArmInfo("no attack", "none", False), **attacked}
+    finals = {"no_attack": 0.9, "none_weak": 0.8, "none_strong": 0.5, "dsc_weak": 0.85, "dsc_strong": 0.8}
+    runs = {arm: {0: summary(final), 1: summary(final + 0.01)} for arm, final in finals.items()}
+    result = compare(runs, arms)
+    assert result["undefended"]["dsc_weak"] == "none_weak" and result["undefended"]["dsc_strong"] == "none_strong"
+    assert result["arms"]["dsc_strong"]["recovered"]["mean"] == pytest.approx(0.75)
+    rows = {row["arm"]: {name: cell_text(cell) for name, cell in row.items()} for row in differences_table(result)}
+    assert rows["dsc strong"] == {
+        "arm": "dsc strong",
+        "minus undefended": "30.0 [30.0, 30.0]",
+        "minus no attack": "-10.0 [-10.0, -10.0]",
+        "recovered": "75.0 ± 0.0",
+    }
+    assert rows["none weak"]["minus undefended"] == rows["none weak"]["recovered"] == "–"
 
 
 def test_every_numeric_leaf_and_nothing_else():
     entry = compare(study(), ARMS)["arms"]["dsc"]
-    added = {"info", "clean_cost", "kept_gain", "loss_to_attack"}
+    added = {"info", "clean_cost", "kept_gain", "loss_to_attack", "recovered"}
     leaves = "accuracy accumulation_loss trigger_drop rounds clients detection defense wall_s bytes_received"
     assert set(entry) == {*leaves.split(), *added}
     assert set(entry["defense"]) == {"corrected_share"}  # the name is no number
@@ -114,7 +158,7 @@ def test_worst_attack_of_a_defence():
     )
     assert set(result["worst"]) == {"none", "dsc"}
     by_arm = {row["arm"]: row for row in arms_table(result)}
-    assert cell_text(by_arm["DSC"]["worst"]).startswith("80.0 ±")
+    assert cell_text(by_arm["DSC"]["worst"]) == "80.0 (70.0, 90.0)"
     assert cell_text(by_arm["frozen"]["worst"]) == "–"
 
 
@@ -127,7 +171,7 @@ def test_attack_success_has_a_column_where_some_arm_measured_it():
     result = compare(runs, ARMS)
     assert result["arms"]["dsc"]["attack_success"]["final"]["mean"] == pytest.approx(0.3)
     shown = {row["arm"]: cell_text(row["attack success"]) for row in arms_table(result)}
-    assert shown["DSC"] == "30.0 ± 127.1"
+    assert shown["DSC"] == "30.0 (20.0, 40.0)"  # ± 127.1 would say nothing
     assert {text for label, text in shown.items() if label != "DSC"} == {"–"}
     for entry in result["arms"].values():  # a comparison older than the measure
         del entry["attack_success"]
@@ -160,18 +204,18 @@ def test_other_names_for_the_anchors():
 
 def test_the_table():
     rows = arms_table(compare(study(), ARMS))
-    columns = "arm,before attack,accumulation loss,trigger drop,final,clean cost,kept gain,AUROC,corrected share"
+    columns = "arm,before attack,accumulation loss,trigger drop,final,clean cost,AUROC,corrected share"
     assert list(rows[0]) == columns.split(",")
     dsc = {name: cell_text(cell) for name, cell in rows[-1].items()}
     assert dsc["final"] == "86.0 ± 12.7"
     assert (dsc["before attack"], dsc["trigger drop"]) == ("80.0 ± 0.0", "–")
-    assert (dsc["AUROC"], dsc["kept gain"]) == ("0.900", "50.0 ± 0.0")
+    assert dsc["AUROC"] == "0.900"
     assert "AUROC of what the defence holds against its threshold" in ARMS_CAPTION
     for render in (terminal, markdown, latex):
         assert "86.0" in render(rows, ARMS_CAPTION)
 
 
-@pytest.mark.parametrize(("auroc", "shown"), [([0.2, 0.4], "0.300 ± 1.271"), ([0.2, None], "0.550 ± 4.447")])
+@pytest.mark.parametrize(("auroc", "shown"), [([0.30, 0.32], "0.310 ± 0.127"), ([0.2, None], "0.550 (0.200, 0.900)")])
 def test_the_table_shows_the_detectors_auroc_where_the_summary_has_it(auroc, shown):
     runs = study()
     for seed, value in enumerate(auroc):

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from fedmd.report.statistics.detection import client_detection, sample_detection
-from fedmd.report.statistics.intervals import kept_gain, mean_interval, subtract
+from fedmd.report.statistics.intervals import kept_gain, mean_interval, paired_intervals, subtract
 
 T_975 = {1: 12.706205, 2: 4.302653, 4: 2.776445}  # a printed table of Student's t
 
@@ -39,6 +40,39 @@ def test_missing_values_stay_visible_and_do_not_count():
 
 def test_differences_are_paired():
     assert subtract([3.0, None, 1.0], [1.0, 1.0, None]) == [2.0, None, None]
+
+
+def test_paired_intervals_are_cut_where_no_difference_can_lie():
+    # ± 12.706205 · 0.05 around 0.6, as by hand
+    (wide,) = paired_intervals([[0.55, 0.65]], limit=1.0)
+    assert (wide["mean"], wide["low"], wide["high"]) == (pytest.approx(0.6), pytest.approx(-0.03531025), 1.0)
+    (uncut,) = paired_intervals([[0.55, 0.65]])
+    assert uncut["high"] == pytest.approx(1.23531025)
+    assert uncut["bootstrap"] == {"low": None, "high": None}  # of two seeds there is nothing to resample
+    (alone,) = paired_intervals([[0.5, None]])
+    assert (alone["low"], alone["high"], alone["n"], alone["values"]) == (None, None, 1, [0.5, None])
+
+
+def test_the_bootstrap_against_a_loop_over_resamples():
+    """BCa by its definition (Efron 1987): percentiles at Φ(z₀ + (z₀ + z) / (1 - a (z₀ + z)))."""
+    data = [0.01, 0.02, 0.02, 0.05, 0.40]
+    found, degenerate, missing = (
+        each["bootstrap"] for each in paired_intervals([data, [0.1] * 5, [*data[:2], None, *data[2:4]]])
+    )
+    rng = np.random.default_rng(1)
+    means = np.sort([np.mean(rng.choice(data, 5)) for _ in range(20_000)])
+    mean = np.mean(data)
+    z0 = norm.ppf(np.mean(means < mean) + np.mean(means == mean) / 2)
+    left_out = np.array([np.mean(np.delete(data, i)) for i in range(5)])
+    away = left_out.mean() - left_out
+    a = (away**3).sum() / (6 * (away**2).sum() ** 1.5)
+    expected = [
+        np.quantile(means, norm.cdf(z0 + (z0 + z) / (1 - a * (z0 + z)))) for z in (norm.ppf(0.025), norm.ppf(0.975))
+    ]
+    assert (found["low"], found["high"]) == pytest.approx(expected, abs=0.02)
+    assert found["high"] - mean > mean - found["low"]  # it leans to where the tail is
+    assert degenerate == {"low": pytest.approx(0.1), "high": pytest.approx(0.1)}
+    assert 0.01 <= missing["low"] < missing["high"] <= 0.05
 
 
 def test_kept_gain_is_a_ratio_of_means():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedmd.report.statistics.intervals import mean_interval
-from fedmd.report.table import Estimate, cell_text, latex, markdown, percent, plain, terminal
+from fedmd.report.statistics.intervals import mean_interval, paired_intervals
+from fedmd.report.table import Estimate, cell_text, latex, markdown, percent, plain, points, skewness, terminal
 
 ROWS = [
     {"arm": "DSC & more", "final": Estimate(0.8734, 0.0119, 100, 1), "AUROC": Estimate(0.97251, None)},
@@ -22,11 +22,25 @@ ROWS = [
         (percent(mean_interval([0.5])), "50.0"),
         (percent(mean_interval([0.5, 0.5])), "50.0 ± 0.0"),
         (plain(mean_interval([0.5, None])), "0.500"),
+        (percent(mean_interval([0.1, 0.6, 0.6])), "43.3 (10.0, 60.0, 60.0)"),  # ± 71.7 says nothing
+        (points(paired_intervals([[0.08, 0.10, 0.12]])[0]), "10.0 [5.0, 15.0]"),
+        (points(paired_intervals([[0.1, None]])[0]), "10.0"),
+        (points(paired_intervals([[0.1, 0.9]], limit=1.0)[0]), "50.0 (10.0, 90.0)"),
+        (Estimate(0.1, ends=(0.0, 0.2), bootstrap=(0.05, 0.3), scale=100, digits=1), "10.0 [0.0, 20.0; 5.0, 30.0]"),
         ("text", "text"),
     ],
 )
 def test_cells(cell, text):
     assert cell_text(cell) == text
+
+
+def test_the_bootstrap_stands_beside_few_skewed_differences():
+    assert skewness([0.0, 0.0, 0.0, 0.0, 1.0]) == pytest.approx(1.5)  # (4/5 - 1/5) / √(4/25)
+    assert skewness([1.0, 2.0, 3.0]) == skewness([1.0, 1.0]) == 0.0
+    assert ";" not in cell_text(points(paired_intervals([[0.1, 0.2, 0.3]])[0]))
+    skewed = [0.01, 0.02, 0.02, 0.03, 0.30]
+    assert cell_text(points(paired_intervals([skewed])[0])).count(";") == 1
+    assert ";" not in cell_text(points(paired_intervals([skewed * 3])[0]))  # of many a mean is normal enough
 
 
 def test_terminal():

@@ -88,6 +88,13 @@ def test_the_same_defence_on_other_data_is_another_run() -> None:
     assert found["dirichlet_0_1"] != found["two_classes"]
 
 
+def test_arms_that_are_attacked_alike() -> None:
+    infos = arm_infos(compose_study(["experiment=cifar10", "data.path=some.parquet"]))
+    alike = {info.attack: [arm for arm in infos if infos[arm].attack == info.attack] for info in infos.values()}
+    assert alike["none_phi_1"] == [arm for arm in infos if arm.endswith("phi_1")]
+    assert infos["none_phi_1"].attack != infos["none_phi_0_2"].attack
+
+
 def test_groups_are_the_folders_of_conf() -> None:
     folders = {path.name for path in config_dir().iterdir() if path.is_dir()}
     assert set(groups()) == folders

@@ -22,8 +22,9 @@ def arm_accuracy_figure(arms: Mapping[str, Sequence[Sequence[Json]]], styles: Ma
     for name, runs in arms.items():
         color, marker, line = styles[name]
         rounds, mean, half = accuracy_by_round(runs)
-        axis.fill_between(rounds, mean - half, mean + half, facecolor=color, alpha=0.1, linewidth=0)
-        for edge in (mean - half, mean + half):
+        low, high = np.clip(mean - half, 0, 100), np.clip(mean + half, 0, 100)  # there is nothing beyond
+        axis.fill_between(rounds, low, high, facecolor=color, alpha=0.1, linewidth=0)
+        for edge in (low, high):
             axis.plot(rounds, edge, color=color, linestyle=line, linewidth=0.6, alpha=0.7)
         axis.plot(rounds, mean, color=color, marker=marker, linestyle=line, markersize=3.5, label=legend_text(name))
     axis.set_ylabel("Test accuracy (%)")

@@ -15,11 +15,13 @@ from fedmd.report.statistics.tables import (
     ARMS_CAPTION,
     CROSSTAB_CAPTION,
     DETECTORS_CAPTION,
+    DIFFERENCES_CAPTION,
     arms_table,
     comparison_detectors_table,
     crosstabs,
     detector_auroc,
     detectors_table,
+    differences_table,
 )
 from fedmd.report.table import Cell, Estimate, cell_text, percent, plain
 from fedmd.types import Json
@@ -69,6 +71,8 @@ def result_blocks(study: Study) -> list[Block]:
     blocks: list[Block] = [
         Table.of(table, f"{title[0].upper()}{title[1:]}. {CROSSTAB_CAPTION}") for title, table in tables.items()
     ]
+    if differences := differences_table(comparison):
+        blocks.append(Table.of(differences, DIFFERENCES_CAPTION, "Differences" if tables else ""))
     blocks.append(Table.of(arms_table(comparison), ARMS_CAPTION, "Arm by arm" if tables else ""))
     if comparison["unequal_rounds"]:
         names = ", ".join(arm_label(comparison, arm) for arm in comparison["unequal_rounds"])
@@ -149,8 +153,9 @@ def comparison_cards(comparison: Json) -> list[Card]:
     for worst in comparison["worst"].values():
         entry = entries[worst["arm"]]
         parts = ["attacked"]
-        if entry["kept_gain"]["mean"] is not None:
-            parts.append(f"kept gain {100 * entry['kept_gain']['mean']:.0f} %")
+        undefended = comparison.get("undefended", {}).get(worst["arm"])
+        if undefended not in (None, worst["arm"]) and entry["recovered"]["mean"] is not None:
+            parts.append(f"recovers {100 * entry['recovered']['mean']:.0f} % of what the attack costs")
         if entry["clean_cost"]["mean"] is not None:
             parts.append(f"clean cost {100 * entry['clean_cost']['mean']:z.1f} points")
         cards.append(Card(arm_label(comparison, worst["arm"]), in_percent(worst), "; ".join(parts)))

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import TypeGuard
 
 from fedmd.report.scores import known_detectors
-from fedmd.report.statistics.intervals import Values, kept_gain, mean_interval, subtract
+from fedmd.report.statistics.intervals import Values, kept_gain, mean_interval, paired_intervals, subtract
 from fedmd.types import Json
 
 SCHEMA_VERSION = 1
@@ -14,11 +15,15 @@ NOT_MEASURED = ("schema", "seed", "config", "versions", "malicious_clients", "sc
 
 @dataclass(frozen=True)
 class ArmInfo:
-    """What an arm is: its name for people, the arm its defence is called after, and whether anybody attacks."""
+    """What an arm is: its name for people, the arm its defence is called after, and whether anybody attacks.
+
+    `attack` is the arm that its attack is called after; arms that agree in it are attacked alike.
+    """
 
     label: str
     defense: str
     attacked: bool
+    attack: str = ""
 
 
 def compare(
@@ -37,10 +42,13 @@ def compare(
         clean_cost     = baseline.final - (the same defence, nobody attacking).final; None for the baseline's
         kept_gain      = (arm.final - frozen.final) / (baseline.final - frozen.final), see `kept_gain`
         loss_to_attack = baseline.final - arm.final, for attacked arms
+        recovered      = (arm.final - undefended.final) / (baseline.final - undefended.final), for attacked arms
 
-    all paired by seed. `worst.DEFENSE` is the attacked arm with that defence's lowest mean final accuracy.
-    `unequal_rounds` lists the arms in which some seed ran for another number of rounds than the baseline:
-    their paired numbers compare runs of different length. `detectors` are those of the summaries' `scores`.
+    all paired by seed; undefended is the arm with the baseline's defence that is attacked alike. `paired.A.B.KEY` is
+    accuracy.KEY of the arm A minus that of B, see `paired_intervals`, for all arms that share seeds. `worst.DEFENSE`
+    is the attacked arm with that defence's lowest mean final accuracy. `unequal_rounds` lists the arms in which some
+    seed ran for another number of rounds than the baseline: their paired numbers compare runs of different length.
+    `detectors` are those of the summaries' `scores`.
 
     Args:
         summaries: `summaries[arm][seed]`, each by `summarise`; arms go by their ids.
@@ -59,7 +67,7 @@ def compare(
     shapes = [run for runs in summaries.values() for run in runs.values()]  # an arm may have no run yet
     if not shapes:
         raise ValueError("nothing to compare: no arm has a finished run")
-    clean = clean_arms(summaries, arms)
+    clean, undefended = clean_arms(summaries, arms), undefended_arms(arms, baseline)
     entries: Json = {}
     for arm, runs in summaries.items():
         twin = clean.get(arms[arm].defense)
@@ -70,6 +78,7 @@ def compare(
             "clean_cost": mean_interval(cost),
             "kept_gain": kept_gain(final[arm], floor, ceiling),
             "loss_to_attack": mean_interval(subtract(ceiling, final[arm]) if arms[arm].attacked else absent),
+            "recovered": kept_gain(final[arm], final.get(undefended.get(arm, ""), absent), ceiling),
         }
     return {
         "schema": SCHEMA_VERSION,
@@ -77,6 +86,8 @@ def compare(
         "baseline": baseline,
         "frozen": frozen,
         "arms": entries,
+        "paired": paired(entries),
+        "undefended": {arm: other for arm, other in undefended.items() if {arm, other} <= set(entries)},
         "table": table,
         "detectors": known_detectors(shapes),
         "worst": worst(entries),
@@ -92,6 +103,51 @@ def clean_arms(summaries: Mapping[str, object], arms: Mapping[str, ArmInfo]) -> 
             other = result[arms[arm].defense]
             raise ValueError(f"arms {other!r} and {arm!r} are both {arms[arm].defense!r} without attack")
     return result
+
+
+def undefended_arms(arms: Mapping[str, ArmInfo], baseline: str) -> dict[str, str]:
+    """For each attacked arm the one, attacked alike, whose server does what the baseline's does."""
+    if baseline not in arms:
+        return {}
+    plain = {info.attack: arm for arm, info in arms.items() if info.attacked and info.defense == arms[baseline].defense}
+    return {arm: plain[info.attack] for arm, info in arms.items() if info.attacked and info.attack in plain}
+
+
+def paired(entries: Json) -> Json:
+    """`paired[A][B][KEY]` of the arms' `accuracy.KEY.values`; the other way round it is the same with its sign."""
+    names = [
+        (first, second, key)
+        for first, second in combinations(entries, 2)
+        for key in entries[first]["accuracy"].keys() & entries[second]["accuracy"].keys()
+    ]
+    columns = [[entries[arm]["accuracy"][key]["values"] for arm in (first, second)] for first, second, key in names]
+    result: Json = {}
+    differences = paired_intervals([subtract(*pair) for pair in columns], limit=1.0)
+    for (first, second, key), interval in zip(names, differences, strict=True):
+        if interval["n"]:
+            result.setdefault(first, {}).setdefault(second, {})[key] = interval
+            result.setdefault(second, {}).setdefault(first, {})[key] = opposite(interval)
+    return result
+
+
+def opposite(interval: Json) -> Json:
+    """The interval of the differences with their signs turned."""
+    ends = {"low": negative(interval["high"]), "high": negative(interval["low"])}
+    resampled = interval["bootstrap"]
+    return (
+        interval
+        | ends
+        | {
+            "mean": negative(interval["mean"]),
+            "values": [negative(value) for value in interval["values"]],
+            "bootstrap": {"low": negative(resampled["high"]), "high": negative(resampled["low"])},
+        }
+    )
+
+
+def negative(value: float | None) -> float | None:
+    """`-value`, without a negative zero; None stays."""
+    return None if value is None else 0.0 - value
 
 
 def column(runs: Mapping[int, Json], seeds: Sequence[int], path: Sequence[str]) -> Values:

@@ -5,24 +5,30 @@ from collections.abc import Callable, Mapping, Sequence
 from fedmd.report.scores import DISCREPANCY, Score, scores_of
 from fedmd.report.statistics.comparison import arm_label
 from fedmd.report.statistics.intervals import mean_interval
-from fedmd.report.table import Cell, Estimate, percent, plain
+from fedmd.report.table import Cell, Estimate, percent, plain, points
 from fedmd.types import Json
 
+WIDE = "Where an interval would be wider than the scale, the seeds' values stand in its place."
 NOTHING: Json = {"mean": None, "ci95": None}  # the interval of an empty cell
+DIFFERENCES_CAPTION = (
+    "Final accuracy minus that of other arms, in points, seed by seed: mean [95 % t-interval; of few and skewed "
+    "differences also the bootstrap's]. Undefended: under the same attack. Recovered: the share of what the attack "
+    "costs the undefended server that this one has back, in %. " + WIDE
+)
 ARMS_CAPTION = (
-    "Accuracies and their differences, clean cost, kept gain, attack success, corrected share and worst (final "
+    "Accuracies and their differences, clean cost, attack success, corrected share and worst (final "
     "accuracy under the attack that hurts a defence most) in %; "
     "AUROC of what the defence holds against its threshold, poisoned against clean samples. "
-    "Mean ± half width of the 95 % t-interval over seeds."
+    "Mean ± half width of the 95 % t-interval over seeds. " + WIDE
 )
 CROSSTAB_CAPTION = (
     "In %, mean ± half width of the 95 % t-interval over seeds. TPR and FPR: shares of the poisoned and of the clean "
-    "that a defence corrected or rejected, where it judges them one by one."
+    "that a defence corrected or rejected, where it judges them one by one. " + WIDE
 )
 RUN_DETECTORS_CAPTION = "Every sample scored by every detector, poisoned against clean; AUROC 0.5 is chance"
 DETECTORS_CAPTION = (
     "AUROC of every detector, sample by sample, poisoned against clean, on what each arm's server received. "
-    "Mean ± half width of the 95 % t-interval over seeds."
+    "Mean ± half width of the 95 % t-interval over seeds. " + WIDE
 )
 Pick = Callable[[Json], Json]
 
@@ -33,6 +39,34 @@ MEASURES: dict[str, Pick] = {
     "TPR": lambda entry: dict(entry["detection"].get("flagged", {}).get("tpr", {})),
     "FPR": lambda entry: dict(entry["detection"].get("flagged", {}).get("fpr", {})),
 }
+
+
+def differences_table(comparison: Json) -> list[dict[str, Cell]]:
+    """One row an arm: its final accuracy minus that of the arms it is measured by; no rows without any of them.
+
+    These are the arm that is attacked alike and undefended, the baseline and the frozen one.
+    """
+    differences, undefended = comparison.get("paired", {}), comparison.get("undefended", {})
+    anchors = {"no attack": comparison["baseline"], "frozen": comparison["frozen"]}
+    rows: list[dict[str, Cell]] = []
+    for arm, entry in comparison["arms"].items():
+        others = {"undefended": undefended.get(arm), **anchors}
+        cells: dict[str, Cell] = {
+            f"minus {name}": points(found["final"])
+            for name, other in others.items()
+            if (found := differences.get(arm, {}).get(other))
+        }
+        if cells:
+            recovered = percent(entry["recovered"]) if arm != undefended.get(arm) else Estimate(None)
+            rows.append({"arm": arm_label(comparison, arm), **cells, "recovered": recovered})
+    columns = [name for name in ("arm", *(f"minus {name}" for name in ("undefended", *anchors)), "recovered")]
+    known = [name for name in columns if any(is_known(row.get(name)) for row in rows)]
+    return [{name: row.get(name, Estimate(None)) for name in known} for row in rows]
+
+
+def is_known(cell: Cell | None) -> bool:
+    """Whether there is something to read in it."""
+    return cell is not None and (isinstance(cell, str) or cell.mean is not None)
 
 
 def arms_table(comparison: Json) -> list[dict[str, Cell]]:
@@ -55,7 +89,6 @@ def arms_table(comparison: Json) -> list[dict[str, Cell]]:
             "trigger drop": percent(entry["trigger_drop"]),
             "final": percent(accuracy["final"]),
             "clean cost": percent(entry["clean_cost"]),
-            "kept gain": percent(entry["kept_gain"]),
             "AUROC": plain(detector_auroc(entry["detection"])),
             "corrected share": percent(entry["defense"]["corrected_share"]),
         }
