@@ -138,7 +138,8 @@ class RoundReport:
     the accuracy; None under other attacks. `wall_s` maps stage name to seconds; it is the only part that may differ
     between two runs of one seed. `quarantined` are the clients whose messages were kept aside; each is among the
     rejections too. `trusted_accuracy` is that on the server's trusted set, measured with the accuracy for whoever
-    watches the server live; None elsewhere. `audit_head` is the last record of the audit trail, and its hash.
+    watches the server live; None elsewhere. `undone` says why the model is as it was before the round, where what was
+    learned was not usable. `audit_head` is the last record of the audit trail, and its hash.
     """
 
     round: int
@@ -155,6 +156,7 @@ class RoundReport:
     attack_success: float | None = None
     quarantined: tuple[int, ...] = ()
     trusted_accuracy: float | None = None
+    undone: str | None = None
     audit_head: tuple[int, str] | None = None
 
 

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from fedmd.types import Action, Json, RefusedNode, Rejection
 
-Kind = Literal["run", "message", "verdict", "quarantine", "replay", "rewind", "rotation", "signature"]
+Kind = Literal["run", "message", "verdict", "quarantine", "model", "replay", "rewind", "rotation", "signature"]
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Entry:
     verdict         accepted | corrected | rejected | quarantined: what became of the sample `index` of it, or of the
                     update in it (index 0)
     quarantine      quarantined | released | evicted: of a client, or of its batch of `round`
+    model           undone: what was learned in `round` was not usable, and the model is as it was before
     replay          accepted | corrected | rejected | learned: a kept batch, judged again later
     rewind          rewound: the records after `position` and before this one are void
     rotation        continued: the first record of the next file

@@ -121,7 +121,7 @@ def round_metrics(report: RoundReport) -> Json:
 
     Shares and steps are means over all samples of the round, discrepancies (nats) over the measured ones;
     None where there are none. `clients` counts the clients whose samples arrived. `threshold_drift` is {rate, promised}
-    in rounds in which the threshold's promise is broken.
+    in rounds in which the threshold's promise is broken; `undone`, only there: why the model is as it was before.
     """
     verdicts = report.verdicts
     return {
@@ -141,6 +141,7 @@ def round_metrics(report: RoundReport) -> Json:
         "rejected_share": mean_or_none(verdicts.actions == Action.REJECTED),
         "mean_steps": mean_or_none(verdicts.steps),
         "rejections": [{"client": item.client, "reason": item.reason} for item in report.rejections],
+        **({} if report.undone is None else {"undone": report.undone}),
         "bytes_received": report.bytes_received,
         "wall_s": dict(report.wall_s),
     }

@@ -126,6 +126,11 @@ class Gate(Generic[M]):
             *(Entry("quarantine", "evicted", k.round, k.client, reason=full) for k in evicted),
         ]
 
+    def note_undone(self, round: int, reason: str) -> None:
+        """Write down that the model is as it was before `round`, and why; no client is to blame for sure."""
+        if self._trail is not None:
+            self._trail.append([Entry("model", "undone", round, reason=reason, model_version=self._server.version)])
+
     def commit(self) -> None:
         """The rounds so far will not be repeated: do what waited for that."""
         quarantine_store.discard(self._evicted)

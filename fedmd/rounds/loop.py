@@ -41,6 +41,8 @@ def run_rounds(
         with watch("guard"):
             recorded = gate.record(admitted, judged)  # on disk, before the model moves
         learned = server.learn(recorded.judged)
+        if learned.undone is not None:
+            gate.note_undone(round, learned.undone)
         with watch("evaluation"):
             due = is_evaluated(config, round)
             accuracy = server.model.accuracy() if due else None
@@ -61,6 +63,7 @@ def run_rounds(
             attack_success=attack_success,
             quarantined=recorded.quarantined,
             trusted_accuracy=trusted_accuracy,
+            undone=learned.undone,
             audit_head=None if (head := gate.head) is None else (head.seq, head.hash),
         )
         yield RoundResult(report, recorded.judged)

@@ -80,10 +80,14 @@ class Judged(Generic[M]):
 
 @dataclass(frozen=True)
 class Learned:
-    """What a step on the judged round did: its loss (None: no step, or none that the server could measure)."""
+    """What a step on the judged round did: its loss (None: no step, or none that the server could measure).
+
+    `undone`: why the model is as it was all the same.
+    """
 
     loss: float | None = None
     wall_s: Mapping[str, float] = field(default_factory=dict)
+    undone: str | None = None
 
 
 @dataclass(frozen=True)

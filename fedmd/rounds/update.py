@@ -7,9 +7,11 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from logging import getLogger
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from fedmd.rounds.records import Judged, Learned, Unit
 from fedmd.storage import Saved
 from fedmd.types import Action, Verdicts
 
+log = getLogger(__name__)
 NO_LABEL = -1  # an update has none
 
 
@@ -61,6 +64,9 @@ class Aggregator(Protocol):
 
     def aggregate(self, contributions: Sequence[Contribution]) -> bool:
         """Whether the model has moved. Nothing moves it but at least one contribution."""
+
+    def undo(self) -> None:
+        """Be as before the last `aggregate`, in everything that is remembered."""
 
     def memory(self) -> Saved:
         """What `restore` needs to go on from here."""
@@ -133,13 +139,22 @@ class UpdateServer:
         return message.tensors()
 
     def learn(self, judged: Judged[Update]) -> Learned:
-        """Aggregate what is left of the round."""
+        """Aggregate what is left of the round; an aggregate that nobody could train from is undone.
+
+        One finite update of 3e38 is enough for such a one where nobody screens. Honest clients would answer it with
+        numbers that are not finite, and be refused for that in every round to come.
+        """
         assert isinstance(judged, JudgedUpdates)
-        started = time.perf_counter()
+        started, undone = time.perf_counter(), None
         if self._aggregator.aggregate(judged.contributions):
-            self.version += 1
             self.model.load(self._aggregator.state)
-        return Learned(wall_s={"step": time.perf_counter() - started})
+            if (undone := self._unusable()) is None:
+                self.version += 1
+            else:
+                self._aggregator.undo()
+                self.model.load(self._aggregator.state)
+                log.warning("%s; the model stays as it was", undone)
+        return Learned(wall_s={"step": time.perf_counter() - started}, undone=undone)
 
     def state(self) -> Saved:
         """All that rounds have changed: what the aggregator remembers, the models to compare with, the version."""
@@ -158,6 +173,12 @@ class UpdateServer:
             history.restore(state)
         self.version = saved["version"]
         self.model.load(self._aggregator.state)
+
+    def _unusable(self) -> str | None:
+        """Why nobody could go on from the aggregate, or the strategy from what it remembers; None where all can."""
+        if not all_finite(self._aggregator.memory()):
+            return "the aggregate is not finite"
+        return None if self.model.answers_finitely() else "the aggregate's answers to trusted images are not finite"
 
     def _contributions(self, messages: Sequence[Update], verdicts: tuple[UpdateVerdict, ...]) -> Iterator[Contribution]:
         if self._screen is None:
@@ -188,6 +209,18 @@ class UpdateServer:
             )
         reason = verdict.reason or None
         return JudgedMessage(update.client, update.content, [verdict.action], [score], score, reason)
+
+
+def all_finite(saved: object) -> bool:
+    """Whether no tensor in a tree of dicts and lists has an infinity or a NaN, in single precision.
+
+    FedAdam's second moment is double, and an update of 3e38 leaves 1e74 there: it would hardly move for 18,000 rounds.
+    """
+    if isinstance(saved, Tensor):
+        return bool(torch.isfinite(saved.float()).all())
+    if isinstance(saved, dict | list | tuple):
+        return all(map(all_finite, saved.values() if isinstance(saved, dict) else saved))
+    return True
 
 
 def _verdicts(verdicts: tuple[UpdateVerdict, ...]) -> Verdicts:

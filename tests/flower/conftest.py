@@ -79,12 +79,14 @@ def run(
         by_reference: bool = False,
         watch: Callable[[RoundReport], None] = lambda report: None,
         mute: Collection[int] = (),
+        outcome: Outcome | None = None,
     ) -> Outcome:
         config = make_config({**small_updates, "federation": {"clients": 5, "nodes": nodes}, **(changes or {})})
         folder = tmp_path / str(next(numbers))
         folder.mkdir()
         monkeypatch.setattr("tempfile.tempdir", str(folder))
         exchange = ByReference(folder) if by_reference else InMessage()
-        return federate(simulated(nodes, spoil, mute), config, folder, exchange=exchange, watch=watch)
+        grid = simulated(nodes, spoil, mute)
+        return federate(grid, config, folder, exchange=exchange, watch=watch, outcome=outcome)
 
     return start

@@ -66,8 +66,13 @@ class MomentumMean:
         self.state = {name: tensor.clone() for name, tensor in state.items()}
         self.velocity = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
 
+    def undo(self) -> None:
+        """Both, as they were."""
+        self.state, self.velocity = self.before
+
     def aggregate(self, contributions: Sequence[Contribution]) -> bool:
         """Whether anybody contributed."""
+        self.before = dict(self.state), dict(self.velocity)
         total = sum(each.examples for each in contributions)
         for name, tensor in self.state.items() if contributions else ():
             sent = [each.corrected or each.update.tensors() for each in contributions]

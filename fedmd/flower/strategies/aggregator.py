@@ -6,8 +6,9 @@ averages is then the same whatever the machine did.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
+import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
@@ -31,6 +32,7 @@ class StrategyAggregator:
         self._arrays = arrays
         self._round = 0
         self._asked: dict[int, Message] = {}
+        self._before: tuple[ArrayRecord, dict[str, Any], Saved | None] = (arrays, {}, None)
 
     @property
     def state(self) -> State:
@@ -54,10 +56,23 @@ class StrategyAggregator:
     def aggregate(self, contributions: Sequence[Contribution]) -> bool:
         """Let the strategy make the next model; whether there is one."""
         replies = [Message(_content(each), reply_to=self._asked[each.update.client]) for each in contributions]
-        arrays, _ = self._strategy.aggregate_train(self._round, replies)
+        self._before = self._arrays, dict(vars(self._strategy)), self._plugin.memory(self._strategy)
+        with np.errstate(over="ignore", invalid="ignore"):  # what comes of it, the server looks at
+            arrays, _ = self._strategy.aggregate_train(self._round, replies)
         if arrays is not None:
             self._arrays = arrays
         return arrays is not None
+
+    def undo(self) -> None:
+        """Be as before the last `aggregate`.
+
+        Flower's strategies bind new arrays to their attributes, and change none in place; what lies deeper is `memory`.
+        """
+        self._arrays, attributes, memory = self._before
+        vars(self._strategy).clear()
+        vars(self._strategy).update(attributes)
+        if memory is not None:
+            self._plugin.restore(self._strategy, memory)
 
     def memory(self) -> Saved:
         """The model, and what the strategy remembers from round to round."""

@@ -12,6 +12,7 @@ from fedmd.report.statistics.tables import RUN_DETECTORS_CAPTION, run_detectors_
 from fedmd.report.table import MISSING, Estimate, Row, cell_text
 from fedmd.types import Json
 
+_NAMED = 10  # rounds in a note
 NO_IMAGES = "No images were kept: nobody poisoned in an accumulative round."
 
 
@@ -23,6 +24,7 @@ def run_page(run: Run, title: str) -> Page:
 def run_sections(run: Run) -> list[Section]:
     """Accuracy, the detector's score, detection, images, numbers, settings."""
     accuracy: list[Block] = [accuracy_plot(run, "accuracy"), phase_ends_table(run.summary)] if run.metrics else []
+    accuracy += undone_notes(run)
     images: list[Block] = [example_pictures(run.example_images) if run.example_images else Note(NO_IMAGES)]
     return [
         Section("accuracy", "Accuracy", accuracy or [Note("The rounds' metrics are no longer in the folder.")]),
@@ -92,6 +94,15 @@ def phase_ends_table(summary: Json) -> Table:
     return Table.of(
         rows, f"Test {' and '.join(name.removesuffix(' (%)') for name in measures)} at the ends of the phases"
     )
+
+
+def undone_notes(run: Run) -> list[Block]:
+    """A note on the rounds whose result was not usable; nothing where there are none."""
+    undone = [row for row in run.metrics if row.get("undone")]
+    if not undone:
+        return []
+    rounds = ", ".join(str(row["round"]) for row in undone[:_NAMED]) + (", ..." if len(undone) > _NAMED else "")
+    return [Note(f"The model stayed as it was in {len(undone)} rounds ({rounds}): {undone[0]['undone']}.")]
 
 
 def detection_table(summary: Json) -> Table:

@@ -28,6 +28,8 @@ def round_line(report: RoundReport, rounds: int) -> str:
         parts.append(f"{name} {np.nanmean(verdicts.before):.3f} (threshold {limit})")
     parts.append(f"corrected {100 * verdicts.share(Action.CORRECTED):3.0f} %")
     parts.append(f"rejected {100 * verdicts.share(Action.REJECTED):3.0f} %")
+    if report.undone is not None:
+        parts.append(f"model as before: {report.undone}")
     if report.rejections:
         parts.append(f"{len(report.rejections)} client(s) refused: {report.rejections[0].reason}")
     return "  ".join(parts)
