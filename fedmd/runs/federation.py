@@ -43,6 +43,7 @@ from fedmd.rounds.stream import StreamServer
 from fedmd.rounds.update import UpdateServer
 from fedmd.runs.examples import example_images
 from fedmd.storage import Saved
+from fedmd.training.device import flushing_denormals
 from fedmd.training.local import floating
 from fedmd.training.setup import Setup, set_up
 from fedmd.types import ExampleImages, Json, RoundReport
@@ -113,6 +114,7 @@ def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, bega
         print(told, flush=True)
     with ExitStack() as stack:
         stack.enter_context(quiet_flower())
+        stack.enter_context(flushing_denormals())
         shared = stack.enter_context(shared_memory())
         exchange = shared if isinstance(grid, InMemoryGrid) else InMessage()
         server, asking = SIDES[config.mode](setup)

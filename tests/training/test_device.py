@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.training.device import FLOAT32, Placement, resolve_device
+from fedmd.training.device import FLOAT32, Placement, flushing_denormals, resolve_device
 
 CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -53,6 +53,23 @@ def test_channels_last_is_a_layout_not_a_value(make_config: Callable[..., RunCon
     assert placed.is_contiguous(memory_format=torch.channels_last) and torch.equal(placed, x)
     assert placement.place(model) is model and torch.equal(model.weight, weight)
     assert model.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def denormals_count() -> bool:
+    return bool((torch.tensor([1e-40]) * 1).item())
+
+
+def test_denormals_are_zero_inside_and_as_before_afterwards() -> None:
+    assert denormals_count()
+    with flushing_denormals():
+        assert not denormals_count()
+        with flushing_denormals():
+            assert not denormals_count()
+        assert not denormals_count()
+    assert denormals_count()
+    with pytest.raises(KeyError), flushing_denormals():
+        raise KeyError
+    assert denormals_count()
 
 
 @CUDA

@@ -14,11 +14,12 @@ from fedmd.flower.wire.header import Request
 from fedmd.flower.wire.updates import ClientUpdate
 from fedmd.models import model_for
 from fedmd.registry import CUSTOM, resolving
-from fedmd.training.device import client_device
+from fedmd.training.device import client_device, flushing_denormals
 from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet
 
 
+@flushing_denormals()
 def own_update(node: NodeConfig, request: Request, config: RunConfig, client: int) -> ClientUpdate:
     """The update of the node's `client`.
 

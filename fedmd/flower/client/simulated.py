@@ -10,6 +10,7 @@ from fedmd.flower.client.attack import attacked_batches, attacked_updates, coali
 from fedmd.flower.wire.header import Request
 from fedmd.flower.wire.model_exchange import fetch_state
 from fedmd.flower.wire.updates import ClientUpdate
+from fedmd.training.device import flushing_denormals
 from fedmd.training.local import floating, train_client
 from fedmd.training.setup import client_model, fix_threads
 from fedmd.types import StreamBatch
@@ -40,6 +41,7 @@ class SimulatedClient:
         has_members = bool(set(self.clients) & set(self._coalition.members))
         return self._data.config.mode == "update" or (self._coalition.needs_model and has_members)
 
+    @flushing_denormals()
     def batches(self) -> list[StreamBatch]:
         """The asked clients' batches of the asked rounds, those of malicious ones poisoned."""
         request = self._request
@@ -47,6 +49,7 @@ class SimulatedClient:
         rounds = range(request.round, request.round + request.batches)
         return [batch(client, round) for round in rounds for client in request.clients]
 
+    @flushing_denormals()
     def updates(self) -> list[ClientUpdate]:
         """What the asked clients learn, one after another in one place."""
         request, data = self._request, self._data

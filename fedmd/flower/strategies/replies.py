@@ -38,9 +38,14 @@ def layout(reply: Message, weight_key: str, max_weight: float = math.inf) -> Lay
     return array_name, metric_name, sizes
 
 
-def commonest(layouts: Sequence[Layout]) -> Layout:
-    """What most replies look like, in whatever order they came."""
-    return max(Counter(layouts).items(), key=lambda item: (item[1], item[0]))[0]
+def commonest(layouts: Sequence[Layout], name: str, before: Layout | None) -> Layout:
+    """What most replies look like, in whatever order they came.
+
+    Of several that are equally frequent it is one whose array record has the `name` that the model was sent under, and
+    of those the one from the round `before`.
+    """
+    counted = Counter(layouts)
+    return max(sorted(counted), key=lambda layout: (counted[layout], layout[0] == name, layout == before))
 
 
 def array_record(reply: Message) -> ArrayRecord:

@@ -98,6 +98,8 @@ class DiscrepancyScreening(DelegatingStrategy):
         )
         self._slots = slots_of(self._screen.own)
         self._on_verdicts = on_verdicts
+        self._layout: Layout | None = None  # of the replies that were used last
+        self._record_name = str(getattr(strategy, "arrayrecord_key", "arrays"))
         self._weight_key = str(getattr(strategy, "weighted_by_key", "num-examples"))
         self._max_examples = max_examples
 
@@ -139,27 +141,23 @@ class DiscrepancyScreening(DelegatingStrategy):
         return super().aggregate_train(server_round, kept)
 
     def _read(self, replies: list[Message]) -> list[State | str]:
-        """For every reply the model in it, or the reason why it cannot be used."""
-        layouts: list[Layout | str] = []
-        for reply in replies:
-            try:
-                layouts.append(layout(reply, self._weight_key, self._max_examples))
-            except ValueError as error:
-                layouts.append(str(error))
-        usual = [each for each in layouts if not isinstance(each, str)]
-        expected = commonest(usual) if usual else None
-        states: list[State | str] = []
-        for reply, found in zip(replies, layouts, strict=True):
-            if isinstance(found, str):
-                states.append(found)
-            elif found != expected:
-                states.append("its records have other names or lengths than most replies'")
-            else:
-                try:
-                    states.append(read_state(array_record(reply), self._slots))
-                except ValueError as error:
-                    states.append(str(error))
-        return states
+        """For every reply the model in it, or the reason why it cannot be used.
+
+        Only replies that hold a model of ours have a say in what replies look like.
+        """
+        found = [self._read_one(reply) for reply in replies]
+        layouts = [each[0] for each in found if not isinstance(each, str)]
+        if layouts:
+            self._layout = commonest(layouts, self._record_name, self._layout)
+        other = "its records have other names or lengths than most replies'"
+        return [each if isinstance(each, str) else each[1] if each[0] == self._layout else other for each in found]
+
+    def _read_one(self, reply: Message) -> tuple[Layout, State] | str:
+        try:
+            found = layout(reply, self._weight_key, self._max_examples)
+            return found, read_state(array_record(reply), self._slots)
+        except ValueError as error:
+            return str(error)
 
     def _correct(self, reply: Message, state: State, verdict: UpdateVerdict) -> None:
         """Make of the reply, in place, what the verdict leaves of it."""

@@ -194,6 +194,34 @@ def test_a_bad_reply_costs_itself_only(broken: str, place: int) -> None:
     assert bits(arrays) == bits(expected)
 
 
+ODD_LAYOUTS: dict[str, Callable[[dict[str, Any]], RecordDict]] = {
+    "a name behind all others": lambda state: RecordDict(
+        {"zzz": record(state).array_records["arrays"], "metrics": record(state).metric_records["metrics"]}
+    ),
+    "metrics behind all others": lambda state: RecordDict(
+        {"arrays": record(state).array_records["arrays"], "zzz": record(state).metric_records["metrics"]}
+    ),
+    "one more metric": lambda state: record(state, zzz=1.0),
+    "another model": lambda state: RecordDict(
+        {"arrays": ArrayRecord({"zzz": Array(np.ones(2))}), "zzz": MetricRecord({"num-examples": 1})}
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_LAYOUTS)
+@pytest.mark.parametrize("place", [0, 1])
+def test_in_a_round_of_two_a_layout_does_not_win_by_its_name(odd: str, place: int) -> None:
+    """What replies look like, the name that the model was sent under says, then the round before."""
+    strategy = screening(FedAvg(), threshold=EVERYTHING)
+    good = moved(1, start_arrays())
+    if "metric" in odd:  # nothing but an earlier round can tell
+        one_round(strategy, [record(good), record(good)])
+    answers: list[RecordDict | Error] = [record(good), record(good)]
+    answers[place] = ODD_LAYOUTS[odd](good)
+    one_round(strategy, answers)
+    assert [verdict.action == Action.REJECTED for verdict in strategy.verdicts] == [place == 0, place == 1]
+
+
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_run_in_which_every_reply_is_bad_keeps_the_global_model(name: str) -> None:
     def broken(node: int, arrays: ArrayRecord) -> RecordDict | Error:
