@@ -1,5 +1,6 @@
 """What every attack is, and what its members know and share."""
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, cast
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from fedmd.attacks.shared_cache import SharedCache
 from fedmd.config import UPDATE_ONLY, RunConfig, Section
-from fedmd.data.clients import ClientStreams, LocalData
+from fedmd.data.clients import ClientStreams, LocalData, sample_clients
 from fedmd.registry import Plugin
 from fedmd.types import ImageSet, Phase, StreamBatch
 
@@ -19,7 +20,7 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Team:
-    """The malicious clients of one run, by id, and what they share.
+    """The malicious clients of one run, `members` in the order of their ids, and what they share.
 
     `streams` are what clients send in mode=stream, `local` what they train on in mode=update. `own_data` is the
     attackers' validation data, which no other part of the run sees. `cache` holds what is computed once for all.
@@ -31,6 +32,15 @@ class Team:
     own_data: ImageSet
     cache: SharedCache
     members: tuple[int, ...]
+
+    def includes(self, client: int) -> bool:
+        """Whether `client` is a member."""
+        place = bisect_left(self.members, client)
+        return self.members[place : place + 1] == (client,)
+
+    def asked(self, round: int) -> tuple[int, ...]:
+        """The members whom the server asks in `round`, by id: what a round costs depends on these, not on all."""
+        return tuple(client for client in sample_clients(self.config, round) if self.includes(client))
 
 
 @dataclass(frozen=True)

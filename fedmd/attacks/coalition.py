@@ -63,6 +63,10 @@ class Coalition:
         """Whether members attack in `round`."""
         return bool(self.members) and self.phase(round) in self._attack.phases
 
+    def includes(self, client: int) -> bool:
+        """Whether `client` is a member."""
+        return self._team.includes(client)
+
     @property
     def needs_model(self) -> bool:
         """Whether members must be sent the server's model: for their batches, or to see when to stop accumulating."""
@@ -86,7 +90,7 @@ class Coalition:
     def update(self, client: int, situation: Situation) -> dict[str, Tensor]:
         """The floating-point tensors of the model that member `client` sends. Buffers are as training left them."""
         sampled = sample_clients(self._config, situation.round)
-        colluders = [member for member in self.members if member in sampled]
+        colluders = self._team.asked(situation.round)
         if self._attack.sees == "self":
             trained = self._train(client, situation)
             honest = _vector(trained, situation)[None]

@@ -1,17 +1,20 @@
 """Who is malicious, and when: a fixed pool of clients and the phases of a run."""
 
+from functools import lru_cache
+
 from fedmd.config import StreamConfig
 from fedmd.seeding import numpy_generator
 from fedmd.types import Phase
 
 
+@lru_cache(maxsize=16)  # a node asks in every request, and a permutation of all clients takes its time
 def malicious_clients(clients: int, fraction: float, seed: int) -> tuple[int, ...]:
     """The round(fraction * clients) malicious client ids, ascending, fixed for a whole run.
 
     They are the head of one seeded permutation, so the pool at a smaller fraction is a subset of that at a larger.
     """
     order = numpy_generator(seed, "roster").permutation(clients)
-    return tuple(sorted(int(client) for client in order[: round(fraction * clients)]))
+    return tuple(sorted(order[: round(fraction * clients)].tolist()))
 
 
 def planned_trigger_round(stream: StreamConfig) -> int:

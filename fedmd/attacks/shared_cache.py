@@ -23,6 +23,7 @@ class SharedCache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder  # made when something is first written: honest clients leave no trace
+        self._latest: dict[str, tuple[int | str, dict[str, torch.Tensor]]] = {}  # of each kind, read by this object
 
     def once(
         self, kind: str, version: int | str, compute: Callable[[], dict[str, torch.Tensor]]
@@ -30,7 +31,16 @@ class SharedCache:
         """The tensors called `kind` at `version`; the first to ask computes, the others wait and read.
 
         Only the newest version of a kind is kept. `version` is a round, or LASTING for what holds for the whole run.
+        One object reads a version from disk once, however many members ask through it; the tensors are everybody's.
         """
+        known = self._latest.get(kind)
+        if known is None or known[0] != version:
+            known = self._latest[kind] = version, self._once(kind, version, compute)
+        return known[1]
+
+    def _once(
+        self, kind: str, version: int | str, compute: Callable[[], dict[str, torch.Tensor]]
+    ) -> dict[str, torch.Tensor]:
         path = self.folder / f"{kind}-{version}.safetensors"
         with self._locked(kind):
             if not path.exists():

@@ -1,6 +1,7 @@
 """The trigger batch of the accumulative attack as the colluders share it: crafted once, sent in slices.
 
-It is a function of the run's configuration, the data and the models the server published.
+It is a function of the run's configuration, the data and the models the server published. It is as large as what the
+members asked in the planned trigger round can send, not as what all of them could: among many clients few are asked.
 """
 
 from dataclasses import replace
@@ -30,40 +31,61 @@ class TriggerParams(Section):
     trigger: Annotated[Literal["fixed", "online"], STREAM_ONLY] = Field(
         "fixed", description="fixed: crafted once, at the attack's start; online: crafted anew every round"
     )
+    trigger_samples: Count | None = Field(
+        None, description="size of the common trigger batch, at most; null: what those asked in its round can send"
+    )
 
 
 def send_trigger(team: Team, params: TriggerParams, batch: StreamBatch, model: nn.Module) -> StreamBatch:
-    """The member's slice of the common trigger batch, eq (1)."""
-    crafted, _ = crafted_trigger(team, params, batch.round, model)
-    clean = _clean_trigger(team)
+    """The member's slice of the common trigger batch, eq (1).
+
+    It goes by the member's place among those asked in the round, and begins again where there are more of them than
+    the batch is long.
+    """
+    crafted = _crafted(team, params, batch.round, model)
     size = team.config.stream.batch_size
-    start = team.members.index(batch.client) * size
-    mine = slice(start, start + size)
-    images = quantised(crafted[mine], clean.images[mine], params.radius)
-    return replace(batch, images=images, labels=clean.labels[mine])
+    start = team.asked(batch.round).index(batch.client) * size
+    mine = torch.arange(start, start + size) % len(crafted["y"])
+    images = quantised(crafted["x"][mine], crafted["clean"][mine].numpy(), params.radius)
+    return replace(batch, images=images, labels=crafted["y"][mine].numpy())
 
 
 def crafted_trigger(
     team: Team, params: TriggerParams, round: int, model: nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The crafted trigger batch [M * b, C, H, W] and its labels; always inside the ball round the clean one."""
-    device = next(model.parameters()).device
-    x, y = _clean_trigger(team).tensors(device)
+    """The crafted trigger batch [T, C, H, W] and its labels; always inside the ball round the clean one."""
+    crafted, device = _crafted(team, params, round, model), next(model.parameters()).device
+    return crafted["x"].to(device), crafted["y"].to(device)
+
+
+def _crafted(team: Team, params: TriggerParams, round: int, model: nn.Module) -> dict[str, torch.Tensor]:
+    """The batch as the colluders share it: `x`, its labels `y`, and the `clean` bytes that it was crafted from."""
 
     def craft() -> dict[str, torch.Tensor]:
-        x_val, y_val = team.own_data.tensors(device)
-        return {"x": craft_trigger(model, x, y, x_val, y_val, radius=params.radius, steps=params.steps)}
+        device, clean = next(model.parameters()).device, _clean_trigger(team, params)
+        x = craft_trigger(
+            model,
+            *clean.tensors(device),
+            *team.own_data.tensors(device),
+            radius=params.radius,
+            steps=params.steps,
+        )
+        return {"x": x.cpu(), "y": torch.from_numpy(clean.labels), "clean": torch.from_numpy(clean.images)}
 
-    version = round if params.trigger == "online" else LASTING
-    return team.cache.once("trigger", version, craft)["x"].to(device), y
+    return team.cache.once("trigger", round if params.trigger == "online" else LASTING, craft)
 
 
-def _clean_trigger(team: Team) -> ImageSet:
-    """The batches the members would have sent in the planned trigger round, in the order of their ids."""
+def trigger_members(team: Team) -> tuple[int, ...]:
+    """Whose data make the trigger batch: the members asked in the planned trigger round; one where none is."""
+    return team.asked(planned_trigger_round(team.config.stream)) or team.members[:1]
+
+
+def _clean_trigger(team: Team, params: TriggerParams) -> ImageSet:
+    """The batches those members would have sent in the planned trigger round, one after another."""
     planned = planned_trigger_round(team.config.stream)
-    batches = [team.streams.batch(client, planned) for client in team.members]
+    batches = [team.streams.batch(client, planned) for client in trigger_members(team)]
     return ImageSet(
-        np.concatenate([batch.images for batch in batches]),
-        np.concatenate([batch.labels for batch in batches]),
+        np.concatenate([batch.images for batch in batches])[: params.trigger_samples],
+        np.concatenate([batch.labels for batch in batches])[: params.trigger_samples],
         team.own_data.classes,
     )

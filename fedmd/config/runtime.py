@@ -1,5 +1,6 @@
 """Settings of who takes part, how much of their behaviour is put up with, on what machine, and how it is watched."""
 
+import os
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,10 +8,13 @@ from pydantic import Field, model_validator
 from fedmd.config.base import Count, NonNegative, Positive, Section
 
 _MIB = 2**20
+_NODES_PER_CORE = 32  # enough that cores share a round's clients evenly, and few enough to be asked in no time
 
 
 class FederationConfig(Section):
     """Who takes part. One node may answer for many clients; `nodes` null means one node a client.
+
+    In a simulation null means no more nodes than the machine has use for; results do not depend on their number.
 
     `batches_per_reply` rounds share one round trip: their clients are the same, and those who subscribe to the model
     see it once. `register_file` names a JSON file that says which node's key may speak for which clients; null lets the
@@ -34,8 +38,13 @@ class FederationConfig(Section):
 
     @property
     def node_count(self) -> int:
-        """Number of Flower nodes a simulation starts for this federation."""
+        """Number of Flower nodes that answer for the clients."""
         return self.nodes or self.clients
+
+    @property
+    def simulated_nodes(self) -> int:
+        """How many of them a simulation starts on this machine."""
+        return self.nodes or min(self.clients, _NODES_PER_CORE * (os.cpu_count() or 1))
 
     @property
     def sampled_clients(self) -> int:

@@ -1,6 +1,6 @@
 """Which clients take part in a round, and what each holds: a function of (configuration, data, client, round)."""
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.augment import augment
 from fedmd.data.cache import default_cache_dir
-from fedmd.data.partition import cached_partition
+from fedmd.data.partition import Partition, cached_partition
 from fedmd.data.split import Split
 from fedmd.seeding import generator, numpy_generator
 from fedmd.types import ImageSet, StreamBatch
@@ -19,10 +19,13 @@ def sample_clients(config: RunConfig, round: int) -> tuple[int, ...]:
     """The clients asked in `round`, ascending; a function of seed and round only. One draw serves a whole reply."""
     federation = config.federation
     asked_in = round - round % federation.batches_per_reply
-    drawn = numpy_generator(config.seed, "clients", round=asked_in).choice(
-        federation.clients, federation.sampled_clients, replace=False
-    )
-    return tuple(sorted(int(client) for client in drawn))
+    return _sampled(config.seed, asked_in, federation.clients, federation.sampled_clients)
+
+
+@lru_cache(maxsize=16)  # every colluder of a round asks
+def _sampled(seed: int, round: int, clients: int, size: int) -> tuple[int, ...]:
+    drawn = numpy_generator(seed, "clients", round=round).choice(clients, size, replace=False)
+    return tuple(sorted(drawn.tolist()))
 
 
 class ClientStreams:
@@ -71,32 +74,39 @@ class ClientStreams:
         size = self._config.stream.batch_size
         if self._config.stream.source == "published_replay":
             return self._split.burn_in[client * size : (client + 1) * size]
-        own = self._partitions[client]
+        own = self.partition(client)
         start, stop = round * size, (round + 1) * size
         epochs = range(start // len(own), (stop - 1) // len(own) + 1)
-        walk = np.concatenate([self._order(client, epoch) for epoch in epochs])
+        walk = np.concatenate([self._order(client, epoch, len(own)) for epoch in epochs])
         skipped = epochs.start * len(own)
         indices: NDArray[np.int64] = own[walk[start - skipped : stop - skipped]]
         return indices
 
     def partition(self, client: int) -> NDArray[np.int64]:
         """Every image that `client` can ever send with source=fresh."""
-        return self._partitions[client]
+        return self._split.stream[self._positions[client]]
 
-    def _order(self, client: int, epoch: int) -> NDArray[np.int64]:
-        return numpy_generator(self._config.seed, "stream", client, epoch).permutation(len(self._partitions[client]))
+    def _order(self, client: int, epoch: int, samples: int) -> NDArray[np.int64]:
+        return numpy_generator(self._config.seed, "stream", client, epoch).permutation(samples)
+
+    @property
+    def outnumber_images(self) -> bool:
+        """Whether there are more clients than images, so that clients have images in common."""
+        fresh = self._config.stream.source == "fresh"
+        return fresh and self._config.federation.clients > len(self._split.stream)
 
     @cached_property
-    def _partitions(self) -> list[NDArray[np.int64]]:
-        stream = self._split.stream
-        positions = cached_partition(
-            self._images.labels[stream],
-            self._config.federation.clients,
-            self._config.data.partition,
-            self._config.seed,
-            default_cache_dir(self._config.runtime.cache_dir),
+    def _positions(self) -> Partition:
+        config = self._config
+        local = config.local.samples or config.local.batch_size
+        return cached_partition(
+            self._images.labels[self._split.stream],
+            config.federation.clients,
+            config.data.partition,
+            config.seed,
+            default_cache_dir(config.runtime.cache_dir),
+            least=config.stream.batch_size if config.mode == "stream" else local,
         )
-        return [stream[part] for part in positions]
 
 
 class LocalData:

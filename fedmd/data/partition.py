@@ -1,45 +1,97 @@
-"""How the stream part is spread over the clients, by flwr-datasets' partitioners.
+"""How the stream part is spread over the clients: by flwr-datasets' DirichletPartitioner, evenly, or by classes.
 
-Except shards: flwr-datasets' PathologicalPartitioner leaves out the samples of classes that no client drew (always
-some with fewer clients than classes), and its ShardPartitioner lets a shard reach into the next class.
+What flwr-datasets does not do as it is wanted here: its IidPartitioner takes a call and a copy for each client (an even
+cut of a shuffled order is the same partition), PathologicalPartitioner leaves out the samples of classes that no client
+drew (always some with fewer clients than classes), and ShardPartitioner lets a shard reach into the next class.
+
+Where clients outnumber the samples, each of them draws its own, see `drawn_partition`.
 """
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, PartitionConfig
 from fedmd.data.cache import cached_arrays
+from fedmd.data.drawn_partition import assign_classes, drawn_partition
 from fedmd.seeding import numpy_generator, seed_for
 from fedmd.storage import digest
 
 Indices = NDArray[np.int64]
 
 
-def partition(labels: Indices, clients: int, config: PartitionConfig, seed: int) -> list[Indices]:
-    """One array of positions in `labels` [N] per client: disjoint, together everything, none empty.
+@dataclass(frozen=True)
+class Partition:
+    """Each client's positions, in two arrays however many clients there are: theirs end to end, and where each ends."""
 
-    Samples are shuffled first: IidPartitioner cuts consecutive shards, and DirichletPartitioner shares
-    every class out front to back. Nothing is downloaded or reported: only `FederatedDataset` does that.
+    positions: Indices
+    ends: Indices
+
+    @classmethod
+    def of(cls, parts: Sequence[Indices]) -> "Partition":
+        """From one array a client."""
+        return cls(np.concatenate(parts), np.cumsum([len(part) for part in parts]))
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, client: int) -> Indices:
+        if not 0 <= client < len(self):
+            raise IndexError(f"there is no client {client} of {len(self)}")
+        return self.positions[self.ends[client - 1] if client else 0 : self.ends[client]]
+
+
+def partition(labels: Indices, clients: int, config: PartitionConfig, seed: int, least: int = 1) -> Partition:
+    """Positions in `labels` [N] for each client: disjoint, together everything, none empty.
+
+    With more clients than samples they are drawn with replacement, `least` for each client. Samples are shuffled first:
+    an even cut makes consecutive shards, and DirichletPartitioner shares every class out front to back. Nothing is
+    downloaded or reported: only `FederatedDataset` does that.
 
     Raises:
         ConfigError: a client would get no sample, or a class no client.
     """
     if clients > len(labels):
-        raise ConfigError(
-            f"federation.clients: {clients} clients cannot share the {len(labels)} samples that data.splits "
-            "leaves to the streams."
-        )
+        drawn = drawn_partition(labels, clients, config, seed, least)
+        return Partition(drawn.reshape(-1), np.arange(1, clients + 1) * least)
     if config.name == "shards":
-        return _shards(labels, clients, config.classes_per_client or 1, seed)
-    from datasets import Dataset
-
+        return Partition.of(_shards(labels, clients, config.classes_per_client or 1, seed))
     order = numpy_generator(seed, "partition").permutation(len(labels))
-    partitioner = _partitioner(clients, config, seed)
+    if config.name == "iid":
+        return Partition.of(np.array_split(order, clients))
+    return Partition.of(_dirichlet(labels, order, clients, config, seed))
+
+
+def cached_partition(
+    labels: Indices, clients: int, config: PartitionConfig, seed: int, cache_dir: Path, least: int = 1
+) -> Partition:
+    """`partition`, kept in `cache_dir`: importing flwr-datasets costs a process 1 to 3 s and 200 MB."""
+
+    def build() -> dict[str, Indices]:
+        parts = partition(labels, clients, config, seed, least)
+        return {"positions": parts.positions, "ends": parts.ends}
+
+    drawn = f" {least} each" if clients > len(labels) else ""
+    identity = digest(labels, f"{clients} {seed} {config.model_dump_json()}{drawn}", version("flwr-datasets"))
+    return Partition(**cached_arrays(cache_dir, f"partition-{identity}", ("positions", "ends"), build))
+
+
+def _dirichlet(labels: Indices, order: Indices, clients: int, config: PartitionConfig, seed: int) -> list[Indices]:
+    from datasets import Dataset
+    from flwr_datasets.partitioner import DirichletPartitioner
+
+    partitioner = DirichletPartitioner(
+        num_partitions=clients,
+        partition_by="label",
+        alpha=config.alpha or 1.0,
+        min_partition_size=1,
+        seed=seed_for(seed, "dirichlet"),
+    )
     partitioner.dataset = Dataset.from_dict({"position": order, "label": labels[order]})
     try:
         with warnings.catch_warnings():
@@ -51,34 +103,6 @@ def partition(labels: Indices, clients: int, config: PartitionConfig, seed: int)
             "choose a larger value or fewer clients."
         ) from error
     return [np.asarray(shard.with_format("numpy")["position"][:], dtype=np.int64) for shard in shards]
-
-
-def cached_partition(
-    labels: Indices, clients: int, config: PartitionConfig, seed: int, cache_dir: Path
-) -> list[Indices]:
-    """`partition`, kept in `cache_dir`: importing flwr-datasets costs a process 1 to 3 s and 200 MB."""
-
-    def build() -> dict[str, Indices]:
-        parts = partition(labels, clients, config, seed)
-        return {"positions": np.concatenate(parts), "ends": np.cumsum([len(part) for part in parts])}
-
-    identity = digest(labels, f"{clients} {seed} {config.model_dump_json()}", version("flwr-datasets"))
-    stored = cached_arrays(cache_dir, f"partition-{identity}", ("positions", "ends"), build)
-    return np.split(stored["positions"], stored["ends"][:-1])
-
-
-def _partitioner(clients: int, config: PartitionConfig, seed: int) -> Any:
-    from flwr_datasets.partitioner import DirichletPartitioner, IidPartitioner
-
-    if config.name == "iid":
-        return IidPartitioner(num_partitions=clients)
-    return DirichletPartitioner(
-        num_partitions=clients,
-        partition_by="label",
-        alpha=config.alpha,
-        min_partition_size=1,
-        seed=seed_for(seed, "dirichlet"),
-    )
 
 
 def _shards(labels: Indices, clients: int, classes_per_client: int, seed: int) -> list[Indices]:
@@ -94,7 +118,7 @@ def _shards(labels: Indices, clients: int, classes_per_client: int, seed: int) -
             f"clients to hold all {len(classes)} classes of the streams, not {classes_per_client}."
         )
     rng = numpy_generator(seed, "shards")
-    held = _assign_classes(classes, clients, classes_per_client, rng)
+    held = assign_classes(classes, clients, classes_per_client, rng)
     parts: list[list[Indices]] = [[] for _ in range(clients)]
     for label in classes:
         holders = rng.permutation([client for client, own in enumerate(held) if label in own])
@@ -108,17 +132,3 @@ def _shards(labels: Indices, clients: int, classes_per_client: int, seed: int) -
             "choose a larger value or fewer clients."
         )
     return joined
-
-
-def _assign_classes(classes: Indices, clients: int, size: int, rng: np.random.Generator) -> list[list[int]]:
-    """`size` different classes for each client, taken from one shuffled list of all classes after another."""
-    held: list[list[int]] = []
-    left: list[int] = []
-    for _ in range(clients):
-        own, left = left[:size], left[size:]
-        if len(own) < size:
-            order = [int(label) for label in rng.permutation(classes)]
-            more = [label for label in order if label not in own][: size - len(own)]
-            own, left = own + more, [label for label in order if label not in more]
-        held.append(own)
-    return held

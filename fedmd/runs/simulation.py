@@ -90,7 +90,7 @@ def simulate(
     log.info("engine: %s, %s", engine, why)
     if engine == "inline":
         with server_identity():
-            serve_on(lambda config: InlineGrid(client_app, config.federation.node_count))
+            serve_on(lambda config: InlineGrid(client_app, config.federation.simulated_nodes))
     else:
         _on_ray(cells, serve_on)
 
@@ -134,7 +134,7 @@ def _on_ray(cells: Sequence[Cell], serve_on: Callable[[Callable[[RunConfig], Gri
         run_simulation(
             server_app,
             client_app,
-            num_supernodes=max(cell.config.federation.node_count for cell in cells),
+            num_supernodes=max(cell.config.federation.simulated_nodes for cell in cells),
             backend_config=_backend(cells[0].config.runtime),
         )
 
@@ -150,6 +150,13 @@ def _check(config: RunConfig) -> None:
     data = load_federated_data(config)
     attack_of(config).check(data.images)
     config.defense.make_slot("detector").check_model(model_for(config.model, data.images, config.seed))
+    if data.streams.outnumber_images:
+        log.warning(
+            "federation.clients: %d clients outnumber the %d images of the streams and have some in common: each draws "
+            "its own, with replacement",
+            config.federation.clients,
+            len(data.split.stream),
+        )
     data.streams.batch(0, 0)
 
 

@@ -18,6 +18,7 @@ from fedmd.attacks.coalition import Coalition, coalition_of
 from fedmd.attacks.pixels import quantised
 from fedmd.attacks.shared_cache import LASTING
 from fedmd.config import RunConfig
+from fedmd.data.clients import sample_clients
 from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.models import model_for
 from fedmd.types import StreamBatch
@@ -109,6 +110,43 @@ def test_slices_tile_one_trigger_batch(build: Build) -> None:
     for mine, honest in zip(sent, clean, strict=True):
         assert np.array_equal(mine.labels, honest.labels)
         assert 0 < distance(mine.images, honest.images) <= 25
+
+
+SAMPLED = {"federation": {"clients": 40, "clients_per_round": 6}}
+
+
+def test_the_trigger_batch_is_what_those_asked_in_its_round_can_send(build: Build) -> None:
+    team, data, model = build(SAMPLED)
+    asked = [client for client in sample_clients(data.config, TRIGGER) if team.includes(client)]
+    assert len(team.members) == 24 and 1 < len(asked) <= 6
+    sent = [team.poison(data.streams.batch(client, TRIGGER), model) for client in asked]
+    shared = team.cache.once("trigger", LASTING, lambda: pytest.fail("not shared"))
+    assert len(shared["x"]) == len(asked) * data.config.stream.batch_size
+    for batch in sent:  # each sends its own data, moved
+        honest = data.streams.batch(batch.client, TRIGGER)
+        assert np.array_equal(batch.labels, honest.labels)
+        assert 0 < distance(batch.images, honest.images) <= 25
+
+
+@pytest.mark.parametrize("samples", [1, 6, 10])
+def test_trigger_samples_bound_it_and_are_sent_again_and_again(build: Build, samples: int) -> None:
+    team, data, model = build({"attack": {**ATTACK["attack"], "trigger_samples": samples}})
+    honest = [data.streams.batch(client, TRIGGER) for client in team.members]
+    sent = [team.poison(batch, model) for batch in honest]
+    labels = np.concatenate([batch.labels for batch in honest])[:samples]
+    expected = np.resize(labels, len(sent) * 4)  # repeats
+    assert np.concatenate([batch.labels for batch in sent]).tolist() == expected.tolist()
+    images = np.concatenate([batch.images for batch in sent])
+    assert np.array_equal(images, np.resize(images[:samples], images.shape))
+    assert len(team.cache.once("trigger", LASTING, lambda: pytest.fail("not shared"))["x"]) == samples
+
+
+def test_a_trigger_round_in_which_no_member_is_asked_still_has_a_direction(build: Build) -> None:
+    team, data, model = build({**SAMPLED, "attack": {**ATTACK["attack"], "fraction": 0.025}, "seed": 1})
+    (member,) = team.members
+    assert member not in sample_clients(data.config, TRIGGER)
+    sent = team.poison(data.streams.batch(member, FIRST), model)
+    assert distance(sent.images, data.streams.batch(member, FIRST).images) > 0
 
 
 def test_expensive_things_are_computed_once_and_agreed_on(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:

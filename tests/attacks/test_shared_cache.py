@@ -60,6 +60,18 @@ def test_once_per_kind_and_version(tmp_path: Path) -> None:
     assert calls == ["a", "b", "c"]
 
 
+def test_one_object_reads_a_version_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    SharedCache(tmp_path).once("direction", 1, lambda: {"h": torch.ones(1)})
+    board, reads = SharedCache(tmp_path), []
+    load = storage.load
+    monkeypatch.setattr(storage, "load", lambda path: reads.append(path.name) or load(path))
+    for _ in range(3):
+        board.once("direction", 1, lambda: pytest.fail("computed again"))
+    board.once("direction", 2, lambda: {"h": torch.zeros(1)})
+    assert not board.once("direction", 2, lambda: pytest.fail("computed again"))["h"].any()
+    assert reads == ["direction-1.safetensors"]
+
+
 def test_only_the_newest_version_is_kept(tmp_path: Path) -> None:
     board = SharedCache(tmp_path)
     for version in range(5):

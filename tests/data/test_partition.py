@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedmd.config import ConfigError, PartitionConfig
-from fedmd.data.partition import cached_partition, partition
+from fedmd.data.partition import Partition, cached_partition, partition
 
 IID = PartitionConfig(name="iid")
 LABELS = np.sort(np.arange(600) % 6).astype(np.int64)
@@ -18,7 +18,7 @@ def dirichlet(alpha: float) -> PartitionConfig:
     return PartitionConfig(name="dirichlet", alpha=alpha)
 
 
-def skew(parts: list[np.ndarray]) -> float:
+def skew(parts: Partition) -> float:
     """Mean total-variation distance between a client's class shares and everybody's."""
     everybody = np.bincount(LABELS) / len(LABELS)
     shares = [np.bincount(LABELS[part], minlength=6) / len(part) for part in parts]
@@ -51,9 +51,57 @@ def test_a_smaller_alpha_is_more_skewed() -> None:
     assert skew(even) < 0.2 < 0.4 < skew(uneven)
 
 
-def test_more_clients_than_samples_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^federation\.clients: 601 clients cannot share the 600 samples"):
-        partition(LABELS, 601, IID, seed=0)
+@pytest.mark.parametrize("clients", [1, 7, 600])
+def test_iid_is_what_flower_datasets_make_of_it(clients: int) -> None:
+    from datasets import Dataset
+    from flwr_datasets.partitioner import IidPartitioner
+
+    from fedmd.seeding import numpy_generator
+
+    theirs = IidPartitioner(num_partitions=clients)
+    theirs.dataset = Dataset.from_dict({"position": numpy_generator(4, "partition").permutation(600)})
+    for client, mine in enumerate(partition(LABELS, clients, IID, seed=4)):
+        assert mine.tolist() == theirs.load_partition(client)["position"][:]
+
+
+def test_a_client_that_is_none_has_no_part() -> None:
+    with pytest.raises(IndexError, match="no client 7 of 7"):
+        partition(LABELS, 7, IID, seed=0)[7]
+
+
+# -- more clients than samples ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [IID, dirichlet(0.3), PartitionConfig(name="shards", classes_per_client=2)])
+def test_clients_that_outnumber_the_samples_draw_their_own(config: PartitionConfig) -> None:
+    parts, same, other = (partition(LABELS, 5000, config, seed, least=7) for seed in (1, 1, 2))
+    assert len(parts) == 5000 and {len(part) for part in parts} == {7}
+    assert np.array_equal(parts.positions, same.positions) and not np.array_equal(parts.positions, other.positions)
+    # 35,000 draws, 600 samples: each of them is somebody's, about 58 times
+    counts = np.bincount(parts.positions, minlength=600)
+    assert counts.min() > 20 and counts.max() < 110
+    assert np.bincount(LABELS[parts.positions]) / 35_000 == pytest.approx(np.full(6, 1 / 6), abs=0.02)
+
+
+def test_drawn_shares_are_dirichlet_s() -> None:
+    """Of balanced classes two draws of one client agree with probability E Σ q_k² = (alpha + 1) / (K alpha + 1)."""
+    for alpha in (0.1, 1.0, 50.0):
+        parts = partition(LABELS, 40_000, dirichlet(alpha), seed=0, least=2)
+        one, two = LABELS[parts.positions.reshape(-1, 2)].T
+        assert np.mean(one == two) == pytest.approx((alpha + 1) / (6 * alpha + 1), abs=0.01)
+
+
+def test_an_alpha_too_small_for_floating_point_leaves_every_client_one_class() -> None:
+    parts = partition(LABELS, 1000, dirichlet(1e-6), seed=0, least=5)
+    assert all(len(set(LABELS[part])) == 1 for part in parts)
+    assert len(set(LABELS[parts.positions])) == 6
+
+
+def test_drawn_shards_hold_their_classes() -> None:
+    parts = partition(LABELS, 1000, shards(2), seed=0, least=40)
+    assert {len(set(LABELS[part].tolist())) for part in parts} == {2}
+    with pytest.raises(ConfigError, match=r"^data\.partition\.classes_per_client: must be at most 6"):
+        partition(LABELS, 1000, shards(7), seed=0, least=5)
 
 
 def test_an_alpha_that_starves_a_client_is_refused() -> None:

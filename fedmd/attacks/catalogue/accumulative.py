@@ -19,7 +19,7 @@ from fedmd.attacks.accumulative import Variant, craft_accumulative, steering_dir
 from fedmd.attacks.accumulative_update import accumulative_push, add_push, trigger_push
 from fedmd.attacks.base import Attack, Knowledge, SeesUpdates, Team
 from fedmd.attacks.pixels import quantised
-from fedmd.attacks.trigger_batch import TriggerParams, crafted_trigger, send_trigger
+from fedmd.attacks.trigger_batch import TriggerParams, crafted_trigger, send_trigger, trigger_members
 from fedmd.config import STREAM_ONLY, UPDATE_ONLY, NonNegative, Positive
 from fedmd.registry import register_attack
 from fedmd.types import ImageSet, Phase, StreamBatch
@@ -85,7 +85,7 @@ class Accumulative(Attack):
             model = known.situation.model
             model.load_state_dict(known.situation.start)
             device = _device(model)
-            x_tri, y_tri = _first_batches(team).tensors(device)
+            x_tri, y_tri = _first_batches(team, self.params.trigger_samples).tensors(device)
             if known.phase == "trigger":
                 return {"push": trigger_push(model, x_tri, y_tri)}
             return {"push": accumulative_push(model, x_tri, y_tri, *team.own_data.tensors(device))}
@@ -93,13 +93,13 @@ class Accumulative(Attack):
         return team.cache.once("push", known.situation.round, push)["push"].cpu()
 
 
-def _first_batches(team: Team) -> ImageSet:
-    """The trigger batch of mode=update: the first batch of every member's local data, clean."""
+def _first_batches(team: Team, most: int | None) -> ImageSet:
+    """The trigger batch of mode=update, `most` samples at most: the first batches of its members' local data, clean."""
     size = team.config.local.batch_size
-    own = [team.local.of(member) for member in team.members]
+    own = [team.local.of(member) for member in trigger_members(team)]
     return ImageSet(
-        np.concatenate([part.images[:size] for part in own]),
-        np.concatenate([part.labels[:size] for part in own]),
+        np.concatenate([part.images[:size] for part in own])[:most],
+        np.concatenate([part.labels[:size] for part in own])[:most],
         team.own_data.classes,
     )
 

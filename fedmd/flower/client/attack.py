@@ -37,7 +37,7 @@ def attacked_batches(
 
     def batch(client: int, round: int) -> B:
         own = honest(client, round)
-        if own is None or client not in coalition.members or not coalition.is_active(round):
+        if own is None or not coalition.includes(client) or not coalition.is_active(round):
             return own
         started = time.perf_counter()
         poisoned = coalition.poison(own, net())
@@ -58,7 +58,7 @@ def attacked_updates(
         return Situation(request.round, net, fetch_state(request), request.proximal_mu)
 
     def update(client: int) -> ClientUpdate:
-        if client not in coalition.members or not coalition.is_active(request.round):
+        if not coalition.includes(client) or not coalition.is_active(request.round):
             return honest(client)
         started = time.perf_counter()
         arrays = ArrayRecord(coalition.update(client, situation()))

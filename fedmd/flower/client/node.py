@@ -49,7 +49,7 @@ class NodeClient:
         if not self._node.red_team or self._config.mode == "update":
             return False
         coalition = self._coalition()
-        return coalition.needs_model and self._node.client in coalition.members
+        return coalition.needs_model and coalition.includes(self._node.client)
 
     def batches(self) -> list[StreamBatch]:
         """The next samples of the node's stream; fewer batches where it ends."""

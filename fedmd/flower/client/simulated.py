@@ -38,7 +38,7 @@ class SimulatedClient:
     @property
     def wants_model(self) -> bool:
         """Who trains wants it, and an attacker whose attack looks at it."""
-        has_members = bool(set(self.clients) & set(self._coalition.members))
+        has_members = any(map(self._coalition.includes, self.clients))
         return self._data.config.mode == "update" or (self._coalition.needs_model and has_members)
 
     @flushing_denormals()

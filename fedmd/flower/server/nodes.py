@@ -15,6 +15,7 @@ from fedmd.flower.server.identity import fingerprints, read_register
 from fedmd.flower.server.pull import Pulls
 from fedmd.flower.wire.extent import Extent, measure
 from fedmd.flower.wire.header import INFO, info_request, read_info
+from fedmd.flower.wire.reasons import shown
 from fedmd.types import RefusedNode
 
 log = getLogger(__name__)
@@ -58,18 +59,19 @@ class Nodes:
         A client nobody speaks for is refused in every round. Raises ConfigError when nobody speaks for any.
         """
         deadline = time.monotonic() + self._config.federation.round_timeout_s
-        wanted = self._config.federation.node_count
+        federation = self._config.federation
+        wanted = federation.simulated_nodes if self._pulls is None else federation.node_count
         while len(nodes := sorted(self._grid.get_node_ids())) < wanted and time.monotonic() < deadline:
             time.sleep(self._poll_s)
         self._meet(nodes)
-        missing = sorted(set(range(self._config.federation.clients)) - set(self._node_of))
+        missing = sorted(set(range(federation.clients)) - set(self._node_of))
         if not self._node_of:
             raise ConfigError(
                 f"federation.round_timeout_s: of {wanted} nodes {len(nodes)} came and none said within "
                 f"{self._config.federation.round_timeout_s:g} s which clients it answers for."
             )
         if missing:
-            log.warning("nobody answers for clients %s; they are refused in every round", missing)
+            log.warning("nobody answers for clients %s; they are refused in every round", shown(missing))
 
     def meet_new(self) -> None:
         """Ask nodes that have come since, or were too slow, while there are clients nobody answers for."""
@@ -93,7 +95,7 @@ class Nodes:
             if (excess := measure(reply, Extent(known, 0, 0, "the 0 of this answer")).excess) is not None:
                 raise ValueError(excess)
             clients, wants_model = read_info(reply, known)
-            if taken := sorted(set(clients) & set(self._node_of)):
+            if taken := sorted(client for client in clients if client in self._node_of):
                 raise ValueError(f"clients {taken} belong to another node already")
             if self._register_file is not None and (
                 foreign := sorted(set(clients) - self._register_file.get(key, frozenset()))

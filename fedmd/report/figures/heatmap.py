@@ -14,7 +14,8 @@ from fedmd.report.figures.style import BLACK, DPI, LOG_RATIO, VERMILLION, plain_
 from fedmd.report.files import Truth
 from fedmd.report.scores import Score
 
-NAMED = 40  # clients up to which every row has its id
+NAMED = 40  # rows up to which every one has its id; of more the malicious clients', if these are no more
+ROWS = 300  # more clients than fit on a page are shown by some
 COLOURS = "cividis"
 
 
@@ -33,14 +34,21 @@ def client_order(clients: NDArray[np.int64], truth: Truth) -> NDArray[np.int64]:
     return clients[np.lexsort((clients, honest))]
 
 
+def shown_clients(clients: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At most ROWS of `clients` (in their order), evenly spaced: groups that stand together keep their shares."""
+    if len(clients) <= ROWS:
+        return clients
+    return clients[np.linspace(0, len(clients) - 1, ROWS).round().astype(np.int64)]
+
+
 def heat_map_figure(verdicts: pd.DataFrame, truth: Truth, score: Score) -> Figure:
     """The heat map; `verdicts` of read_verdicts, `score` what they have in `before`.
 
     Malicious clients come first, with a triangle before their id. Dashed boxes are the rounds in which
-    they poison. Log colours where the means span more than LOG_RATIO.
+    they poison. Log colours where the means span more than LOG_RATIO. Of more than ROWS clients there are so many.
     """
     means = client_means(verdicts)
-    clients = client_order(means.index.to_numpy(np.int64), truth)
+    clients = shown_clients(client_order(means.index.to_numpy(np.int64), truth))
     values = means.loc[clients].to_numpy(np.float64)
     figure, axis = single_axis()
     figure.set_dpi(DPI)
@@ -70,11 +78,13 @@ def heat_map_figure(verdicts: pd.DataFrame, truth: Truth, score: Score) -> Figur
     malicious = np.isin(clients, truth.malicious_clients)
     names = [f"▲ {client}" if bad else str(client) for client, bad in zip(clients, malicious, strict=True)]
     rows = np.arange(len(clients)) if len(clients) <= NAMED else np.flatnonzero(malicious)
+    rows = rows if len(rows) <= NAMED else rows[:0]
     axis.set_yticks(rows, [names[row] for row in rows], fontsize=8 if len(rows) <= 20 else 5.5)
     for label, row in zip(axis.get_yticklabels(), rows, strict=True):
         label.set(color=VERMILLION if malicious[row] else BLACK, fontweight="bold" if malicious[row] else "normal")
     axis.tick_params(axis="y", length=0)
-    axis.set_ylabel("Client (▲ malicious)" if malicious.any() else "Client")
+    of_all = f", {len(clients)} of {len(means)}" if len(clients) < len(means) else ""
+    axis.set_ylabel(("Client (▲ malicious)" if malicious.any() else "Client") + of_all)
     axis.spines[:].set_visible(False)
     if malicious.any():
         axis.axhline(malicious.sum() - 0.5, color=BLACK, linewidth=1)
