@@ -195,6 +195,11 @@ class Registry:
         """The entry points of installed packages by name; nothing is imported."""
         return {point.name: point for point in entry_points(group=self.group)}
 
+    def is_only_here(self, name: str) -> bool:
+        """Whether `name` was registered in this process, by a decorator that another process may not come across."""
+        plugin = self._plugins.get(self._aliases.get(name, name))
+        return plugin is not None and not plugin.__module__.startswith("fedmd.") and name not in self.installed()
+
     def own(self) -> list[type[Plugin]]:
         """fedmd's own, by name."""
         self._import_catalogue()

@@ -8,6 +8,7 @@ loaded, for reports and the command line start in a quarter of the time without 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import math
@@ -67,6 +68,18 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """No other process of this machine is in such a block for `path` meanwhile; they wait.
+
+    The kernel frees the lock, however the process ends. Its empty file `.NAME.lock` beside `path` stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def trouble(error: OSError | sqlite3.OperationalError) -> str | None:

@@ -161,6 +161,15 @@ class RoundReport:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """What a run does before its first round, in words, and how many of its steps are done (of 0: it has none)."""
+
+    name: str
+    done: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
 class ExampleImages:
     """A few images for the eye, uint8 [n, C, H, W] each: as the client held them, as sent, as learned from."""
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedmd.config import ConfigError
+from fedmd.runs.cell import CellsFailed
 from fedmd.runs.compose import choices, compose, expand, groups, resumed_folder
 from fedmd.runs.plan import compose_study
 from fedmd.runs.typed import refuse_unused
@@ -59,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ConfigError as error:
         print(f"fedmd: {error}", file=sys.stderr)
         sys.exit(2)
+    except CellsFailed as error:
+        print(f"fedmd: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("fedmd: interrupted; finished runs are kept", file=sys.stderr, flush=True)
         os._exit(130)  # Flower runs the server in a thread, which would go on without its clients and call it a run
@@ -92,9 +96,10 @@ def _compare(arguments: list[str]) -> int:
     if options := [argument for argument in arguments if argument.startswith("-")]:
         raise ConfigError(f"{options[0]}: unknown option; fedmd compare takes KEY=VALUE only.")
     study = compose_study(arguments)
+    from fedmd.runs.progress import Lines
     from fedmd.runs.study import run_study
 
-    run_study(study)
+    run_study(study, Lines())
     return 0
 
 
@@ -165,8 +170,9 @@ def _run(arguments: list[str]) -> int:
         if options.multirun or options.cfg:
             raise ConfigError("resume: takes no -m and no --cfg; the run's settings are in its config.json.")
         from fedmd.runs.launch import resume
+        from fedmd.runs.progress import Lines
 
-        resume(folder)
+        resume(folder, Lines())
         return 0
     sweep = expand(options.overrides) if options.multirun else [options.overrides]
     composed = [compose(overrides, sweep=options.multirun) for overrides in sweep]
@@ -175,6 +181,7 @@ def _run(arguments: list[str]) -> int:
         print("\n---\n".join(one.job_yaml for one in composed), end="")
         return 0
     from fedmd.runs.launch import launch  # Ray and torch are slow to import; --help and --cfg need neither
+    from fedmd.runs.progress import Lines
 
-    launch(composed, skip_finished=options.multirun)
+    launch(composed, Lines(), sweep=options.multirun)
     return 0

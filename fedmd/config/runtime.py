@@ -1,6 +1,7 @@
 """Settings of who takes part, how much of their behaviour is put up with, on what machine, and how it is watched."""
 
 import os
+import re
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -58,12 +59,16 @@ class RuntimeConfig(Section):
     Settings outside of `NO_EFFECT_ON_RESULTS` may change results, in the last digits; evaluate_every decides which
     rounds have an accuracy.
 
+    `spread` is what Ray computes side by side: whole runs (cells), or a round's clients, cell after cell; auto: runs
+    where there are several. `ray_address` is a cluster that is there already (auto, or HOST:PORT); null starts one on
+    this machine.
+
     `checkpoint_every` rounds are what a killed run loses at most; where one reply has several rounds' batches, that is
     rounded up to whole replies. 0: none is made. A checkpoint holds the model, its momentum and all history keeps.
     """
 
     NO_EFFECT_ON_RESULTS: ClassVar = frozenset(
-        {"engine", "workers", "cache_dir", "progress", "tensorboard", "checkpoint_every"}
+        {"engine", "spread", "ray_address", "workers", "cache_dir", "progress", "tensorboard", "checkpoint_every"}
     )
 
     device: Literal["auto", "cpu", "cuda", "mps"]
@@ -71,6 +76,8 @@ class RuntimeConfig(Section):
     channels_last: bool
     threads: Count
     engine: Literal["auto", "inline", "ray"] = "auto"
+    spread: Literal["auto", "cells", "clients"] = "auto"
+    ray_address: str | None = None
     workers: Count | None = None
     client_cpus: Positive = 1
     client_gpus: NonNegative = 0
@@ -79,6 +86,16 @@ class RuntimeConfig(Section):
     progress: bool = True
     tensorboard: bool = False
     checkpoint_every: Annotated[int, Field(ge=0, le=50)] = 1  # deployed nodes remember 64 rounds
+
+    @model_validator(mode="after")
+    def _says_what_it_uses(self) -> Self:
+        if self.engine == "inline" and self.spread != "auto":
+            raise ValueError(f"spread: {self.spread} is for runtime.engine=ray, not for inline")
+        if self.engine == "inline" and self.ray_address is not None:
+            raise ValueError("ray_address: is for runtime.engine=ray, not for inline")
+        if self.ray_address is not None and not re.fullmatch(r"auto|[^\s:/]+:\d{1,5}", self.ray_address):
+            raise ValueError("ray_address: must be auto or HOST:PORT")
+        return self
 
 
 class LimitsConfig(Section):

@@ -8,8 +8,10 @@ from pathlib import Path
 from fedmd.config import ConfigError
 from fedmd.report import loading
 from fedmd.report.results import ReportError, Run, Study
+from fedmd.runs.cell import Watcher
 from fedmd.runs.compose import compose, resumed_folder
 from fedmd.runs.plan import compose_study
+from fedmd.runs.progress import Lines
 from fedmd.runs.typed import refuse_unused
 
 Setting = str | bool | int | float | Sequence[object] | None
@@ -34,18 +36,18 @@ def run(*overrides: str, folder: Path | str | None = None, progress: bool = Fals
     Raises:
         ConfigError: a setting is wrong, or data cannot be had.
     """
-    from fedmd.runs import federation, launch  # slow to import, and wrong settings are found without
+    from fedmd.runs import launch  # slow to import, and wrong settings are found without
 
     said = [*overrides, *as_overrides(settings)]
-    tell, on_round = (launch.say, federation.print_round) if progress else (launch.keep_quiet, launch.ignore_round)
+    watcher = Lines() if progress else Watcher()
     if (killed := resumed_folder(said)) is not None:
-        launch.resume(killed, tell=tell, on_round=on_round)
+        launch.resume(killed, watcher)
         return Run.read(killed)
     composed = compose(said)
     refuse_unused([composed], "run")
     if folder is not None:
         composed = replace(composed, folder=Path(folder).absolute())
-    launch.launch([composed], skip_finished=False, tell=tell, on_round=on_round)
+    launch.launch([composed], watcher)
     return Run.read(composed.folder)
 
 
@@ -68,12 +70,9 @@ def compare(*overrides: str, folder: Path | str | None = None, progress: bool = 
     composed = compose_study([*overrides, *as_overrides(settings)])
     if folder is not None:
         composed = replace(composed, folder=Path(folder).absolute())
-    from fedmd.runs import launch, study
+    from fedmd.runs.study import run_study
 
-    if progress:
-        study.run_study(composed)
-    else:
-        study.run_study(composed, tell=launch.keep_quiet, on_round=launch.ignore_round)
+    run_study(composed, Lines() if progress else Watcher())
     found = load(composed.folder)
     assert isinstance(found, Study)
     return found

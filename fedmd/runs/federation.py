@@ -46,7 +46,7 @@ from fedmd.storage import Saved
 from fedmd.training.device import flushing_denormals
 from fedmd.training.local import floating
 from fedmd.training.setup import Setup, set_up
-from fedmd.types import ExampleImages, Json, RoundReport
+from fedmd.types import ExampleImages, Json, RoundReport, Stage
 
 log = logging.getLogger(__name__)
 Observer = Callable[[RunConfig, RoundReport], None]
@@ -81,10 +81,12 @@ def serve(
     started: float | None = None,
     *,
     resume: bool = False,
+    on_stage: Callable[[Stage], None] = lambda stage: None,
 ) -> Json:
     """Run the federation of `config`, leave everything there is to know in `folder`, return its summary.
 
-    `started` is the `time.perf_counter()` from which start-up is counted, if that was before this call. With `resume`
+    `on_stage` is told what goes on before the first round, `on_round` of each round. `started` is the
+    `time.perf_counter()` from which start-up is counted, if that was before this call. With `resume`
     the run in `folder` goes on from its checkpoint; where there is none, it begins, which is said and recorded if it
     had rounds.
 
@@ -96,14 +98,22 @@ def serve(
             discard_checkpoint(folder)
         note_config(folder, config)
         began = time.perf_counter() if started is None else started
-        summary = _serve(grid, config, folder, on_round, began, resume)
+        summary = _serve(grid, config, folder, on_round, on_stage, began, resume)
         discard_checkpoint(folder)
         discard_parts(folder)
     return summary
 
 
-def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, began: float, resume: bool) -> Json:
-    setup = set_up(config)
+def _serve(
+    grid: Grid,
+    config: RunConfig,
+    folder: Path,
+    on_round: Observer,
+    on_stage: Callable[[Stage], None],
+    began: float,
+    resume: bool,
+) -> Json:
+    setup = set_up(config, on_stage)
     attack_of(config).check(setup.data.images)
     checkpoints = Checkpoints(folder, config, setup.trained)
     done, saved = checkpoints.load() or (0, None)
@@ -120,6 +130,7 @@ def _serve(grid: Grid, config: RunConfig, folder: Path, on_round: Observer, bega
         server, asking = SIDES[config.mode](setup)
         burn_in = {"accuracy": server.model.accuracy(), "attack_success": server.model.attack_success()}
         nodes = Nodes(grid, config, exchange.folder)
+        on_stage(Stage("nodes"))
         nodes.connect()
         coalition = coalition_of(setup.data, Path(shared.folder))  # as an observer: it knows when the colluders act
         startup_s = time.perf_counter() - began

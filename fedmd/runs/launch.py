@@ -1,7 +1,7 @@
 """From composed configurations to finished run folders: skip what is done, run the rest, say where it lies."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,43 +10,39 @@ from fedmd.report.files import REPORT, read_summary
 from fedmd.report.html.write import write_report
 from fedmd.report.scores import held_score, scores_of
 from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
+from fedmd.runs.cell import Cell, CellsFailed, Watcher
 from fedmd.runs.compose import Composed, make_folder
-from fedmd.runs.federation import Observer, print_round
-from fedmd.runs.simulation import Cell, simulate
-from fedmd.types import Json, RoundReport
-
-Tell = Callable[[str], None]
-say: Tell = partial(print, flush=True)
+from fedmd.runs.simulation import simulate
+from fedmd.types import Json
 
 
-def keep_quiet(line: str) -> None:
-    """In the place of `say`."""
+def launch(runs: Sequence[Composed], watcher: Watcher, *, sweep: bool = False) -> None:
+    """Run `runs`, and write their report. A sweep skips what is finished, and goes on with what was under way.
 
-
-def ignore_round(config: RunConfig, report: RoundReport) -> None:
-    """In the place of `print_round`."""
-
-
-def launch(
-    runs: Sequence[Composed], *, skip_finished: bool, tell: Tell = say, on_round: Observer = print_round
-) -> None:
-    """Run `runs` one after another, and write their report. Raises ConfigError as `simulate` does."""
-    pending = [run for run in runs if not (skip_finished and is_finished(Cell(run.config, run.folder)))]
+    Raises ConfigError as `simulate` does, and CellsFailed when all is done but some runs.
+    """
+    pending = [run for run in runs if not (sweep and is_finished(Cell(run.config, run.folder)))]
     if skipped := len(runs) - len(pending):
-        tell(f"{skipped} of {len(runs)} runs are finished and skipped")
+        watcher.say(f"{skipped} of {len(runs)} runs are finished and skipped")
+    shared = Path(os.path.commonpath([run.folder for run in runs])) if runs else Path()  # around a sweep's runs
     for run in pending:
         make_folder(run.folder)
         with sole_server(run.folder):  # a run that is going on there keeps its own configuration
             note_config(run.folder, run.config)
             run.write_hydra_files()
-    cells = [Cell(run.config, run.folder) for run in pending]
-    simulate(cells, on_round=on_round, on_finished=partial(announce, tell=tell))
-    if runs:
-        shared = Path(os.path.commonpath([run.folder for run in runs]))  # of a sweep the folder around its runs
-        tell(f"report: {write_report(shared)}")
+    cells = [
+        Cell(run.config, run.folder, resume=sweep, label=str(run.folder.relative_to(shared)) if sweep else "")
+        for run in pending
+    ]
+    watcher.begin(cells, skipped)
+    failures = simulate(cells, watcher, on_finished=partial(announce, watcher))
+    if len(failures) < len(runs):
+        watcher.say(f"report: {write_report(shared)}")
+    if failures:
+        raise CellsFailed(failures, len(runs))
 
 
-def resume(folder: Path, *, tell: Tell = say, on_round: Observer = print_round) -> None:
+def resume(folder: Path, watcher: Watcher) -> None:
     """Go on with the run in `folder`, killed at whatever moment. Of one that has finished only what is missing is made.
 
     Raises ConfigError as `simulate` does, and when there is no run, or one that this version cannot go on with.
@@ -56,13 +52,16 @@ def resume(folder: Path, *, tell: Tell = say, on_round: Observer = print_round) 
         tidy(folder)
         if not (folder / REPORT).exists():
             write_report(folder)
-        tell(f"run folder: {folder} holds a finished run; there is nothing to resume")
+        watcher.say(f"run folder: {folder} holds a finished run; there is nothing to resume")
         return
     config = noted_config(folder)
     with sole_server(folder):  # said before Ray is started
         pass
-    simulate([Cell(config, folder, resume=True)], on_round=on_round, on_finished=partial(announce, tell=tell))
-    tell(f"report: {write_report(folder)}")
+    cells = [Cell(config, folder, resume=True)]
+    watcher.begin(cells, 0)
+    if failures := simulate(cells, watcher, on_finished=partial(announce, watcher)):
+        raise CellsFailed(failures, 1)
+    watcher.say(f"report: {write_report(folder)}")
 
 
 def is_finished(cell: Cell) -> bool:
@@ -77,8 +76,9 @@ def is_finished(cell: Cell) -> bool:
     return of_the_run.decisive() == cell.config.decisive()
 
 
-def announce(cell: Cell, summary: Json, *, tell: Tell = say) -> None:
+def announce(watcher: Watcher, cell: Cell, summary: Json) -> None:
     """The run in four lines."""
+    tell = watcher.say
     accuracy = summary["accuracy"]
     steps = " -> ".join(f"{name} {100 * accuracy[name]:.1f}" for name in accuracy if accuracy[name] is not None)
     auroc = summary["detection"]["detector"]["sample"]["auroc"]

@@ -1,35 +1,29 @@
-"""Simulated federations, cell after cell, on one of two engines that give the same numbers.
+"""Simulated federations, computed in one of three ways that give the same numbers.
 
-*inline* answers every message in this process (`inline.py`); *ray* starts Flower's simulation engine once for all cells
-and spreads a round's clients over processes, GPUs and machines.
+In this process, one after another, every message answered at once (`inline.py`); on Ray as whole federations, side by
+side (`cells.py`); or on Ray by Flower's simulation engine, which spreads a round's clients over processes and machines.
 """
 
 import os
 import secrets
 import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from logging import getLogger
-from pathlib import Path
-from typing import Literal
 
 from fedmd.attacks.base import attack_of
 from fedmd.config import ConfigError, RunConfig, RuntimeConfig
+from fedmd.runs.cell import Cell, Failure, Watcher
 from fedmd.runs.compose import make_folder
-from fedmd.types import Json
+from fedmd.types import RoundReport
 
-# Before Flower and Ray are imported. Nothing is reported to anybody's server from a simulation. And nobody else joins
-# it: Ray listens on all interfaces and runs whatever it is sent, unless it is told to stay on loopback (that is what
-# RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 does, on any system) and to ask for a token.
+# Before Flower and Ray are imported: nothing is reported to anybody's server from a simulation.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-os.environ.setdefault("RAY_AUTH_MODE", "token")
-if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 from flwr.app import ConfigRecordValues, Context
 from flwr.serverapp import Grid, ServerApp
@@ -38,96 +32,110 @@ from fedmd.data.federated import load_federated_data
 from fedmd.flower.client.app import app as client_app
 from fedmd.models import model_for
 from fedmd.report.monitoring.tensorboard import tensorboard_is_installed
-from fedmd.runs.federation import Observer, print_round, quiet_flower, serve
+from fedmd.runs.engines import available_cores, choose
+from fedmd.runs.federation import quiet_flower, serve
 from fedmd.runs.inline import InlineGrid, server_identity
+from fedmd.runs.ledger import Ledger, OnFinished, broken
 from fedmd.runs.observers import observing
 from fedmd.training.device import Placement
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One run: its configuration, the folder it fills, and whether it goes on from the checkpoint there."""
-
-    config: RunConfig
-    folder: Path
-    resume: bool = False
-
-
 log = getLogger(__name__)
-_WORTH_SHIPPING = 200_000  # samples that clients train on or craft; fewer are done before Ray has started
+_SHARED = ("engine", "spread", "ray_address", "workers", "threads", "client_cpus", "client_gpus", "device")
 
 
 def simulate(
     cells: Sequence[Cell],
+    watcher: Watcher | None = None,
     *,
-    on_round: Observer = print_round,
-    on_finished: Callable[[Cell, Json], None] = lambda cell, summary: None,
-) -> None:
-    """Run the cells one after another. An exception in a cell ends the simulation.
+    on_finished: OnFinished = lambda cell, summary: None,
+) -> list[Failure]:
+    """Run the cells: one after another, or side by side. Those that failed, twice, come back; all others have finished.
 
-    Start-up is booked on the first cell. Workers see `runtime.client_cpus` threads each, so neither their number nor
-    the engine ever changes a result. Raises ConfigError before anything is started when data cannot be had, or when
-    the cells want different workers.
+    `watcher` and `on_finished` are told in this process. Start-up is booked on the first cell. A server computes with
+    `runtime.threads` threads and a client with `runtime.client_cpus`, wherever they run, so nothing of it ever changes
+    a result.
+
+    Raises ConfigError before anything is started when data cannot be had, or when the cells want different workers; and
+    whatever a cell raises that is the only one.
     """
     if not cells:
-        return
+        return []
+    watcher = watcher or Watcher()
     started = time.perf_counter()
+    ledger = Ledger(watcher, on_finished)
     for cell in cells:
         _check(cell.config)
-        if _backend(cell.config.runtime) != _backend(cells[0].config.runtime):
-            raise ConfigError("runtime: workers, client_cpus and client_gpus must be the same in all runs of a sweep.")
+        if _machine(cell.config.runtime) != _machine(cells[0].config.runtime):
+            raise ConfigError(f"runtime: {', '.join(_SHARED)} must be the same in all runs of a sweep.")
         make_folder(cell.folder)
-
-    def serve_on(grid: Callable[[RunConfig], Grid]) -> None:
-        began: float | None = started
-        for cell in cells:
-            with observing(cell.config, on_round) as observe:
-                summary = serve(grid(cell.config), cell.config, cell.folder, observe, began, resume=cell.resume)
-                on_finished(cell, summary)
-            began = None
-
-    engine, why = choose_engine([cell.config for cell in cells])
-    log.info("engine: %s, %s", engine, why)
-    if engine == "inline":
+    where, why = choose([cell.config for cell in cells])
+    log.info("engine: %s, %s", where, why)
+    if where == "here":
         with server_identity():
-            serve_on(lambda config: InlineGrid(client_app, config.federation.simulated_nodes))
+            _one_by_one(cells, ledger, watcher, lambda c: InlineGrid(client_app, c.federation.simulated_nodes), started)
+        return ledger.failures
+    isolate_ray(cells[0].config.runtime)
+    if where == "clients on Ray":
+        _on_ray(cells, ledger, watcher, started)
     else:
-        _on_ray(cells, serve_on)
+        from fedmd.runs.cells import connected, side_by_side  # Ray is slow to import
+
+        with connected(cells[0].config.runtime):
+            side_by_side(cells, ledger, watcher)
+    return ledger.failures
 
 
-def choose_engine(configs: Sequence[RunConfig]) -> tuple[Literal["inline", "ray"], str]:
-    """The engine for these runs, and why it is that one."""
-    runtime = configs[0].runtime
-    if runtime.engine != "auto":
-        return runtime.engine, "as runtime.engine says"
-    if runtime.workers is not None or runtime.client_gpus > 0:
-        return "ray", "as runtime.workers or runtime.client_gpus asks for it"
-    if (os.cpu_count() or 1) < 2:
-        return "inline", "this machine has one core"
-    if (work := sum(map(_client_work, configs))) > _WORTH_SHIPPING:
-        return "ray", f"the clients' {work} samples are worth spreading over processes"
-    return "inline", f"the clients' {work} samples are done before Ray would have started"
+def _one_by_one(
+    cells: Sequence[Cell], ledger: Ledger, watcher: Watcher, grid: Callable[[RunConfig], Grid], started: float
+) -> None:
+    """The cells in turn, their servers in this process."""
+    began: float | None = started
+    pending = deque(cells)
+    while pending:
+        cell = pending.popleft()
+        try:
+            with observing(cell.config, partial(_tell_round, watcher, cell)) as observe:
+                told = partial(watcher.stage, cell)
+                run_on = grid(cell.config)
+                summary = serve(run_on, cell.config, cell.folder, observe, began, resume=cell.resume, on_stage=told)
+        except Exception as error:  # whatever it may be: the other cells go on
+            if len(cells) == 1:
+                raise
+            if (again := ledger.failed(cell, broken(cell, error))) is not None:
+                pending.append(again)
+        else:
+            ledger.finished(cell, summary)
+        began = None
 
 
-def _client_work(config: RunConfig) -> int:
-    """Samples that clients train on or craft in the whole run, roughly."""
-    federation, stream = config.federation, config.stream
-    if config.mode == "update":
-        samples = config.local.samples or 500
-        return stream.rounds * federation.sampled_clients * samples * config.local.epochs
-    crafting = round(config.attack.fraction * federation.sampled_clients) * stream.batch_size * 50  # second order
-    return stream.rounds * federation.sampled_clients * stream.batch_size + stream.accumulative_rounds * crafting
+def _tell_round(watcher: Watcher, cell: Cell, config: RunConfig, report: RoundReport) -> None:
+    watcher.round(cell, report)
 
 
-def _on_ray(cells: Sequence[Cell], serve_on: Callable[[Callable[[RunConfig], Grid]], None]) -> None:
-    """`serve_on` within Flower's simulation engine, whose one grid serves every cell."""
+def isolate_ray(runtime: RuntimeConfig) -> None:
+    """Before Ray is imported: nobody else joins the one that this process starts.
+
+    Ray listens on all interfaces and runs whatever it is sent, unless it is told to stay on loopback (that is what
+    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 does, on any system) and to ask for a token. A cluster that is there already
+    has its own rules.
+    """
+    if runtime.ray_address is not None:
+        return
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _on_ray(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher, started: float) -> None:
+    """The cells in turn, each spread by Flower's simulation engine; its one grid serves them all."""
     from flwr.simulation import run_simulation  # slow to import
 
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        serve_on(lambda config: grid)
+        _one_by_one(cells, ledger, watcher, lambda config: grid, started)
 
     with quiet_flower(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -142,8 +150,8 @@ def _on_ray(cells: Sequence[Cell], serve_on: Callable[[Callable[[RunConfig], Gri
 def _check(config: RunConfig) -> None:
     """Ask for everything a run needs from outside, so that bad input fails before Ray starts."""
     Placement.of(config.runtime)
-    cores = os.cpu_count() or 1
-    if config.runtime.workers is None and config.runtime.client_cpus > cores:
+    cores = available_cores()
+    if config.runtime.workers is None and config.runtime.ray_address is None and config.runtime.client_cpus > cores:
         raise ConfigError(f"runtime.client_cpus: must be at most {cores}, the cores of this machine.")
     if config.runtime.tensorboard and not tensorboard_is_installed():
         raise ConfigError("runtime.tensorboard: needs the package tensorboard; pip install tensorboard.")
@@ -160,10 +168,17 @@ def _check(config: RunConfig) -> None:
     data.streams.batch(0, 0)
 
 
+def _machine(runtime: RuntimeConfig) -> dict[str, object]:
+    """What of the machine all cells share."""
+    return runtime.model_dump(include=set(_SHARED))
+
+
 def _backend(runtime: RuntimeConfig) -> dict[str, dict[str, ConfigRecordValues]]:
     """What Flower hands to Ray. max_restarts mends a dead worker, which Flower would put back into its pool."""
     ray: dict[str, ConfigRecordValues] = {"logging_level": "error", "log_to_driver": False}
-    if runtime.workers is not None:
+    if runtime.ray_address is not None:
+        ray["address"] = runtime.ray_address
+    elif runtime.workers is not None:
         ray["num_cpus"] = max(1, round(runtime.workers * runtime.client_cpus))
     return {
         "init_args": ray,

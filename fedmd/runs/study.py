@@ -2,15 +2,12 @@
 
 import csv
 import io
-import sys
-import time
 from collections.abc import Container, Mapping
 
 from fedmd.attacks.base import attack_of
 from fedmd.config import ConfigError, RunConfig
 from fedmd.report.files import COMPARISON, cell_folder, read_summary
 from fedmd.report.html.write import write_report
-from fedmd.report.monitoring.logs import round_line
 from fedmd.report.results import result_row
 from fedmd.report.statistics.comparison import ArmInfo, clean_arms, compare
 from fedmd.report.statistics.tables import (
@@ -24,22 +21,22 @@ from fedmd.report.statistics.tables import (
     differences_table,
 )
 from fedmd.report.table import latex, markdown, terminal
-from fedmd.runs.federation import Observer
-from fedmd.runs.launch import Tell, is_finished, say
+from fedmd.runs.cell import Cell, CellsFailed, Watcher
+from fedmd.runs.launch import is_finished
 from fedmd.runs.plan import Plan, StudyRuns
-from fedmd.runs.simulation import Cell, simulate
+from fedmd.runs.simulation import simulate
 from fedmd.storage import write_json, write_text
-from fedmd.types import Json, RoundReport
+from fedmd.types import Json
 
 RESULTS = "results.csv"
 
 
-def run_study(study: StudyRuns, *, tell: Tell = say, on_round: Observer | None = None) -> None:
+def run_study(study: StudyRuns, watcher: Watcher) -> None:
     """Run what is not finished, seed by seed, then write the comparison.
 
     Leaves comparison.json, table.md, table.tex, report.html and results.csv (one row a finished cell, rewritten after
     each) in the study's folder. Raises ConfigError as `simulate` does, and for two arms that are the
-    same defence without attack.
+    same defence without attack; CellsFailed when all of this is done, but for some cells.
     """
     infos = arm_infos(study)
     try:
@@ -47,23 +44,15 @@ def run_study(study: StudyRuns, *, tell: Tell = say, on_round: Observer | None =
     except ValueError as error:  # said before hours of computing, not after
         raise ConfigError(f"compare.arms: {error}.") from error
     cells = cells_of(study)
-    pending = {key: cell for key, cell in cells.items() if not is_finished(cell)}
-    tell(f"{len(cells)} cells, {len(cells) - len(pending)} finished before; folder: {study.folder}")
-    names = {cell.folder: f"{infos[arm].label}, seed {seed}" for (arm, seed), cell in cells.items()}
-    done = len(cells) - len(pending)
-    began = time.perf_counter()
-
-    def on_finished(cell: Cell, summary: Json) -> None:
-        nonlocal done, began
-        done += 1
-        seconds, began = time.perf_counter() - began, time.perf_counter()
-        final = 100 * summary["accuracy"]["final"]
-        tell(f"[{done:>3}/{len(cells)}] {names[cell.folder]:<32} final {final:5.1f} %  {seconds:6.1f} s")
-        write_results(study, cells)
-
-    simulate(list(pending.values()), on_round=on_round or _ticker, on_finished=on_finished)
+    pending = [cell for cell in cells.values() if not is_finished(cell)]
+    before = len(cells) - len(pending)
+    watcher.say(f"{len(cells)} cells, {before} finished before; folder: {study.folder}")
+    watcher.begin(pending, before)
+    failures = simulate(pending, watcher, on_finished=lambda cell, summary: write_results(study, cells))
     write_results(study, cells)
     summaries = finished(cells)
+    if not summaries:
+        raise CellsFailed(failures, len(cells))
     comparison = compare(
         summaries, infos, baseline=study.baseline, frozen=study.frozen, table=_table(study.plan, summaries)
     )
@@ -74,8 +63,10 @@ def run_study(study: StudyRuns, *, tell: Tell = say, on_round: Observer | None =
     detectors = [(rows, DETECTORS_CAPTION)] if (rows := comparison_detectors_table(comparison)) else []
     write_text(study.folder / "table.md", "\n".join(markdown(*table) for table in tables + detectors))
     write_text(study.folder / "table.tex", "\n".join(latex(*table) for table in tables + detectors))
-    tell("\n" + "\n".join(terminal(*table) for table in tables) + f"\nfolder: {study.folder}")
-    tell(f"report: {write_report(study.folder)}")
+    watcher.say("\n" + "\n".join(terminal(*table) for table in tables) + f"\nfolder: {study.folder}")
+    watcher.say(f"report: {write_report(study.folder)}")
+    if failures:
+        raise CellsFailed(failures, len(cells))
 
 
 def _table(plan: Plan, arms: Container[str]) -> Json | None:
@@ -98,7 +89,12 @@ def cells_of(study: StudyRuns) -> dict[tuple[str, int], Cell]:
     """
     seeds = next(iter(study.runs.values()))
     return {
-        (arm, seed): Cell(study.runs[arm][seed].config, cell_folder(study.folder, arm, seed), resume=True)
+        (arm, seed): Cell(
+            study.runs[arm][seed].config,
+            cell_folder(study.folder, arm, seed),
+            resume=True,
+            label=f"{study.plan.arms[arm].label}, seed {seed}",
+        )
         for seed in seeds
         for arm in study.runs
     }
@@ -156,9 +152,3 @@ def _is_attacked(config: RunConfig) -> bool:
 def _server_side(config: RunConfig) -> str:
     """The run but for who attacks it, how it is watched, and on what machine."""
     return config.model_dump_json(exclude={"seed", "attack", "runtime", "observability", "audit"})
-
-
-def _ticker(config: RunConfig, report: RoundReport) -> None:
-    """The round under way, rewritten in place; only where somebody watches."""
-    if config.runtime.progress and sys.stdout.isatty():
-        print(f"\r{round_line(report, config.stream.rounds)[:110]:<110}", end="\r", flush=True)

@@ -50,20 +50,29 @@ def burn_in(
     """Train on `split.burn_in`, or load what an earlier run with the same fingerprint trained.
 
     Bit-identical for one seed on one device with one thread count. `on_epoch(epoch, epochs)` is called after
-    every epoch that is trained, so never on a cache hit. A damaged file is trained again; processes that race
-    for one file all get the same, complete one. Nothing in it depends on its length, so a file of more epochs than
-    are asked for serves too.
+    every epoch that is trained, so never on a cache hit. A damaged file is trained again. Of processes that want the
+    same one at the same time one trains, and the others wait for it. Nothing in it depends on its length, so a file of
+    more epochs than are asked for serves too.
     """
     epochs = config.training.burn_in.epochs
     own = images.take(split.burn_in)
     path = cache_dir / f"burn-in-{_fingerprint(config, own, placement)}.safetensors"
+    if (kept := _kept(path, epochs)) is not None:
+        return kept
+    with storage.locked(path):
+        if (kept := _kept(path, epochs)) is not None:  # somebody else was at it
+            return kept
+        trained = _train(config, own, placement, on_epoch or (lambda epoch, epochs: None))
+        flat = {f"{epoch}/{name}": tensor for epoch, weights in enumerate(trained) for name, tensor in weights.items()}
+        storage.save(path, flat, {"epochs": len(trained)})
+    return _load(path, epochs)
+
+
+def _kept(path: Path, epochs: int) -> BurnIn | None:
     try:
         return _load(path, epochs)
     except (FileNotFoundError, storage.CheckpointError):
-        trained = _train(config, own, placement, on_epoch or (lambda epoch, epochs: None))
-    flat = {f"{epoch}/{name}": tensor for epoch, snapshot in enumerate(trained) for name, tensor in snapshot.items()}
-    storage.save(path, flat, {"epochs": len(trained)})
-    return _load(path, epochs)
+        return None
 
 
 def _load(path: Path, epochs: int) -> BurnIn:

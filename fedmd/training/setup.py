@@ -1,5 +1,6 @@
 """What a process sets up once: the server its data and burned-in models, a client process its one model."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,6 +13,7 @@ from fedmd.data.federated import FederatedData, federated_data_of, load_federate
 from fedmd.models import model_for
 from fedmd.training.burn_in import BurnIn, burn_in
 from fedmd.training.device import Placement, client_device
+from fedmd.types import Stage
 
 
 @dataclass(frozen=True)
@@ -23,15 +25,23 @@ class Setup:
     trained: BurnIn
 
 
-def set_up(config: RunConfig) -> Setup:
-    """Fix the number of threads, load the data, and burn in (or take that from the cache).
+def set_up(config: RunConfig, on_stage: Callable[[Stage], None] = lambda stage: None) -> Setup:
+    """Fix the number of threads, load the data, and burn in (or take that from the cache), saying so to `on_stage`.
 
     Raises ConfigError for data or a model that cannot be had.
     """
     torch.set_num_threads(config.runtime.threads)
+    epochs = config.training.burn_in.epochs
+    on_stage(Stage("data"))
     data, placement = load_federated_data(config), Placement.of(config.runtime)
     cache = default_cache_dir(config.runtime.cache_dir)
-    return Setup(data, placement, burn_in(config, data.images, data.split, placement=placement, cache_dir=cache))
+
+    def on_epoch(done: int, of: int) -> None:
+        on_stage(Stage("burn-in", done, of))
+
+    on_epoch(0, epochs)
+    trained = burn_in(config, data.images, data.split, placement=placement, cache_dir=cache, on_epoch=on_epoch)
+    return Setup(data, placement, trained)
 
 
 @lru_cache(maxsize=2)

@@ -162,7 +162,7 @@ def resume_all(folders: list[Path], peace: Path, overrides: list[str]) -> None:
     for folder in finished:
         tidy(folder)
     going_on = [Cell(noted_config(folder), folder, resume=True) for folder in folders if folder not in finished]
-    simulate([Cell(compose(overrides).config, peace), *going_on], on_round=lambda config, report: None)
+    simulate([Cell(compose(overrides).config, peace), *going_on])
 
 
 def differences(folder: Path, peace: Path) -> list[str]:

@@ -15,6 +15,7 @@ from fedmd.config import RunConfig
 from fedmd.registry import REGISTRIES
 from fedmd.rounds.checkpoint import note_config
 from fedmd.runs import launch
+from fedmd.runs.cell import Watcher
 from fedmd.runs.compose import Composed, compose
 
 FEDMD = Path(sys.executable).parent / "fedmd"
@@ -151,8 +152,9 @@ def test_what_cannot_be_resumed(
 def test_resume_hands_over_the_runs_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def fake(cells: list[Any], **kwargs: Any) -> None:
+    def fake(cells: list[Any], *others: Any, **kwargs: Any) -> list[Any]:
         seen.extend(cells)
+        return []
 
     monkeypatch.setattr(launch, "simulate", fake)
     monkeypatch.setattr(launch, "write_report", lambda folder: folder)
@@ -187,8 +189,8 @@ def test_run_hands_over_what_was_typed(monkeypatch: pytest.MonkeyPatch, tmp_path
     """One run goes to hydra.run.dir and is never skipped; a sweep goes to hydra.sweep.dir and is."""
     seen: list[tuple[list[Path], bool]] = []
 
-    def fake(runs: list[Composed], *, skip_finished: bool) -> None:
-        seen.append(([run.folder for run in runs], skip_finished))
+    def fake(runs: list[Composed], watcher: Watcher, *, sweep: bool) -> None:
+        seen.append(([run.folder for run in runs], sweep))
 
     monkeypatch.setattr(launch, "launch", fake)
     assert call("run", "seed=3", f"hydra.run.dir={tmp_path}/one") == 0

@@ -15,9 +15,10 @@ from fedmd.flower.client import app as client_app
 from fedmd.flower.wire.header import read_request
 from fedmd.flower.wire.samples import STREAM
 from fedmd.runs import simulation
+from fedmd.runs.cell import Cell, Watcher
 from fedmd.runs.compose import Composed, compose
 from fedmd.runs.launch import launch
-from fedmd.runs.simulation import Cell, simulate
+from fedmd.runs.simulation import simulate
 from fedmd.types import Json, RoundReport
 
 # A net that learns something in a second: 4 clients, two of them malicious, 1 + 1 + 1 + 1 rounds.
@@ -87,14 +88,15 @@ def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs
     summaries: dict[Path, Json] = {}
     told: list[int] = []
 
-    def on_round(config: RunConfig, report: RoundReport) -> None:
-        told.append(report.round)
+    class Told(Watcher):
+        def round(self, cell: Cell, report: RoundReport) -> None:
+            told.append(report.round)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(simulation, "client_app", breaking(client_app.app))
         simulate(
             [Cell(one.config, one.folder) for one in cells.values()],
-            on_round=on_round,
+            Told(),
             on_finished=lambda cell, summary: summaries.update({cell.folder: summary}),
         )
     yield Runs(
@@ -109,15 +111,12 @@ def runs(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs
 def on_ray(runs: Runs, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Cells of both modes, one of them with two nodes, on two Ray workers; beside a run that is finished already."""
     root = runs.folders["again"].parent / "two"  # beside the others: the sweep's report looks at all there is below
-    changes = {
-        "base": ["runtime.engine=ray", "runtime.workers=2"],
-        "two nodes": ["runtime.engine=ray", "runtime.workers=2", "federation.nodes=2"],
-        "update": ["runtime.engine=ray", "runtime.workers=2", *CELLS["update"]],
-    }
-    fresh = {name: composed(root / name.replace(" ", "-"), cache, *more) for name, more in changes.items()}
+    changes = {"base": [], "two nodes": ["federation.nodes=2"], "update": CELLS["update"]}
+    ray = ["runtime.engine=ray", "runtime.spread=clients", "runtime.workers=2"]
+    fresh = {name: composed(root / name.replace(" ", "-"), cache, *ray, *more) for name, more in changes.items()}
     finished = composed(runs.folders["again"], cache)
     before = (finished.folder / "summary.json").stat().st_mtime_ns
-    launch([finished, *fresh.values()], skip_finished=True)
+    launch([finished, *fresh.values()], Watcher(), sweep=True)
     assert (finished.folder / "summary.json").stat().st_mtime_ns == before
     return {name: one.folder for name, one in fresh.items()}
 

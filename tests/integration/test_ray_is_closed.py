@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fedmd.config import RunConfig
+from fedmd.runs.cell import Cell, Watcher
 from fedmd.runs.compose import compose
-from fedmd.runs.simulation import Cell, simulate
+from fedmd.runs.simulation import simulate
 from fedmd.types import RoundReport
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -24,19 +24,20 @@ def test_a_stranger_cannot_join(small: list[str], cache: Path, tmp_path: Path) -
     asked: list[subprocess.CompletedProcess[str]] = []
     listening: list[str] = []
 
-    def on_round(config: RunConfig, report: RoundReport) -> None:
-        import ray
+    class Asking(Watcher):
+        def round(self, cell: Cell, report: RoundReport) -> None:
+            import ray
 
-        if asked:
-            return
-        address = ray.get_runtime_context().gcs_address
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
-        command = [sys.executable, "-c", STRANGER, address]
-        asked.append(subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100))
-        listening.extend(listeners())
+            if asked:
+                return
+            address = ray.get_runtime_context().gcs_address
+            environment = {key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")}
+            command = [sys.executable, "-c", STRANGER, address]
+            asked.append(subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100))
+            listening.extend(listeners())
 
     settings = [*small, f"runtime.cache_dir={cache}", "runtime.engine=ray", f"hydra.run.dir={tmp_path}"]
-    simulate([Cell(compose(settings).config, tmp_path)], on_round=on_round)
+    simulate([Cell(compose(settings).config, tmp_path)], Asking())
     (stranger,) = asked
     assert stranger.returncode != 0 and "ran here" not in stranger.stdout
     assert "token" in stranger.stderr.lower()

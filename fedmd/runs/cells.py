@@ -1,0 +1,202 @@
+"""Whole federations side by side: each cell is a Ray task and inline in its process, on any machine of the cluster.
+
+A cell computes what it would compute alone, bit for bit: it has a process, and a number of threads, of its own.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from logging.handlers import QueueHandler
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from fedmd.config import ConfigError, RunConfig, RuntimeConfig
+from fedmd.flower.client.app import app as client_app
+from fedmd.report.files import read_summary
+from fedmd.runs.cell import Cell, Watcher
+from fedmd.runs.federation import serve
+from fedmd.runs.inline import InlineGrid, server_identity
+from fedmd.runs.ledger import Broken, Ledger, broken
+from fedmd.training.device import resolve_device
+from fedmd.types import Json, RoundReport, Stage
+
+_LOOK_S = 5.0  # how often the cluster's size is looked at while nothing happens
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event of a cell that came to its end."""
+
+    summary: Json
+
+
+Event = Stage | RoundReport | logging.LogRecord | Finished | Broken
+
+
+def computed(cell: Cell) -> Iterator[Event]:
+    """Compute `cell` in this process and yield what happens, as it happens; warnings are among it."""
+    events: SimpleQueue[Event] = SimpleQueue()
+    handler = QueueHandler(events)  # type: ignore[arg-type]  # typeshed knows no SimpleQueue here
+    handler.setLevel(logging.WARNING)
+    logging.getLogger("fedmd").addHandler(handler)
+
+    def work() -> None:
+        try:
+            with server_identity():
+                grid = InlineGrid(client_app, cell.config.federation.simulated_nodes)
+                summary = serve(
+                    grid,
+                    cell.config,
+                    cell.folder,
+                    lambda config, report: events.put(report),
+                    resume=cell.resume,
+                    on_stage=events.put,
+                )
+            events.put(Finished(summary))
+        except Exception as error:  # whatever it may be: the other cells go on
+            events.put(broken(cell, error))
+
+    Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            yield (event := events.get())
+            if isinstance(event, Finished | Broken):
+                return
+    finally:
+        logging.getLogger("fedmd").removeHandler(handler)
+
+
+class Running:
+    """A cell's Ray task. `burn_in` names the burn-in it may be training at present, that no other need train too."""
+
+    def __init__(self, cell: Cell, events: Any) -> None:
+        self.cell = cell
+        self.events = events
+        self.burn_in: str | None = burn_in_of(cell.config)
+
+    def next(self) -> Event:
+        """What has happened; the cell's end where its process is gone."""
+        try:
+            event: Event = ray.get(next(self.events))
+        except StopIteration:
+            return Broken("its process ended without a word")
+        except RayError as error:
+            return Broken(_why(error))
+        if isinstance(event, RoundReport):
+            self.burn_in = None
+        if isinstance(event, Finished) and read_summary(self.cell.folder) is None:
+            told = f"runtime.ray_address: {self.cell.folder} must be the same folder on all machines of the cluster"
+            return Broken(told, final=True)
+        return event
+
+
+@contextmanager
+def connected(runtime: RuntimeConfig) -> Iterator[None]:
+    """Ray is there: the cluster at runtime.ray_address, or one of this machine's that ends with the block."""
+    if ray.is_initialized():  # by whoever called, who will end it too
+        yield
+        return
+    if runtime.ray_address is None:
+        cores = None if runtime.workers is None else max(1, round(runtime.workers * needs(runtime)["CPU"]))
+        ray.init(num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    else:
+        try:
+            ray.init(address=runtime.ray_address, logging_level=logging.ERROR, log_to_driver=False)
+        except (ConnectionError, ValueError) as error:
+            told = " ".join(str(error).split())
+            raise ConfigError(f"runtime.ray_address: {runtime.ray_address} is not a Ray cluster ({told}).") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def side_by_side(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher) -> None:
+    """Run the cells as tasks of the Ray that this process is connected to, as many at once as it has room for.
+
+    A cell starts first whose burn-in no other is training at that moment. Raises ConfigError where no machine has room
+    for one.
+    """
+    runtime = cells[0].config.runtime
+    _require_room(runtime)
+    wanted = needs(runtime)
+    task = ray.remote(computed).options(
+        num_returns="streaming", max_retries=0, num_cpus=wanted["CPU"], num_gpus=wanted.get("GPU", 0)
+    )
+    pending = deque(cells)
+    running: dict[Any, Running] = {}
+    while pending or running:
+        while pending and len(running) < room(runtime):
+            training = {one.burn_in for one in running.values()}
+            cell = next((one for one in pending if burn_in_of(one.config) not in training), pending[0])
+            pending.remove(cell)
+            events = task.remote(cell)
+            running[events] = Running(cell, events)
+        ready, _ = ray.wait(list(running), timeout=_LOOK_S, fetch_local=False)
+        for events in ready:
+            one = running[events]
+            event = one.next()
+            if isinstance(event, Finished | Broken):
+                del running[events]
+            match event:
+                case Stage():
+                    watcher.stage(one.cell, event)
+                case RoundReport():
+                    watcher.round(one.cell, event)
+                case Finished(summary):
+                    ledger.finished(one.cell, summary)
+                case Broken():
+                    if (again := ledger.failed(one.cell, event)) is not None:
+                        pending.append(again)
+                case logging.LogRecord():
+                    event.msg = f"{one.cell.name}: {event.msg}"
+                    logging.getLogger(event.name).handle(event)
+
+
+def _why(error: RayError) -> str:
+    """Ray's errors tell a story; its first line is enough."""
+    return " ".join(f"{type(error).__name__}: {error}".split("\n")[0].split())
+
+
+def needs(runtime: RuntimeConfig) -> dict[str, float]:
+    """What Ray sets aside for one cell: cores for its server or its clients, who take turns, and a GPU's share."""
+    resources: dict[str, float] = {"CPU": max(runtime.threads, runtime.client_cpus)}
+    if runtime.client_gpus > 0 or resolve_device(runtime.device).type == "cuda":
+        resources["GPU"] = runtime.client_gpus or 1
+    return resources
+
+
+def room(runtime: RuntimeConfig) -> int:
+    """How many cells the cluster can compute at once, at present; runtime.workers bounds it."""
+    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    fit = min(int(there.get(kind, 0) / amount) for kind, amount in needs(runtime).items())
+    return max(1, fit if runtime.workers is None else min(fit, runtime.workers))
+
+
+def _require_room(runtime: RuntimeConfig) -> None:
+    wanted = needs(runtime)
+    for node in ray.nodes():  # type: ignore[no-untyped-call]
+        if node["Alive"] and all(node["Resources"].get(kind, 0) >= amount for kind, amount in wanted.items()):
+            return
+    told = " and ".join(f"{amount:g} {kind}" for kind, amount in wanted.items())
+    raise ConfigError(f"runtime.threads, client_cpus, client_gpus: no machine of the Ray cluster has {told} for a run.")
+
+
+def burn_in_of(config: RunConfig) -> str:
+    """Two runs for which this is the same have the same burn-in."""
+    return config.model_dump_json(
+        include={
+            "seed": True,
+            "data": True,
+            "model": True,
+            "training": {"burn_in"},
+            "stream": {"shift"},
+            "runtime": {"device", "precision", "channels_last", "threads"},
+        }
+    )

@@ -1,0 +1,133 @@
+"""Where runs are computed: in this process, or on Ray, as whole cells or as the clients of one federation.
+
+It never changes a number. What is chosen, and why, is logged.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+
+from fedmd.config import ConfigError, PluginSection, RunConfig
+from fedmd.data.federated import load_federated_data
+from fedmd.models import model_for
+from fedmd.registry import REGISTRIES
+
+Where = Literal["here", "clients on Ray", "cells on Ray"]
+
+_WORTH_SHIPPING = 200_000  # samples that clients train on or craft; fewer are done before Ray has started
+_RAY_START_S = 10.0  # Ray, and fedmd in its workers
+_PROBE = 16  # samples
+
+
+def choose(configs: Sequence[RunConfig]) -> tuple[Where, str]:
+    """Where these runs are computed, and why there. Raises ConfigError where it cannot be as they say."""
+    runtime = configs[0].runtime
+    if runtime.engine == "inline":
+        return "here", "as runtime.engine says"
+    alone = next(filter(None, map(_why_alone, configs)), None)
+    if runtime.spread == "cells" and alone is not None:
+        raise ConfigError(f"runtime.spread: cells is not for these runs, for {alone}.")
+    cells = runtime.spread == "cells" or (runtime.spread == "auto" and len(configs) > 1 and alone is None)
+    on_ray: Where = "cells on Ray" if cells else "clients on Ray"
+    if asked := [key for key, value in _asks_for_ray(configs[0]).items() if value]:
+        return on_ray, f"as {' and '.join(asked)} asks for it"
+    if (foreign := next(filter(None, map(_only_here, configs)), None)) is not None:
+        return "here", f"{foreign} is registered in this process alone"
+    if (cores := available_cores()) < 2:
+        return "here", "this machine has one core"
+    if cells:
+        seconds = estimated_seconds(configs)
+        if seconds * (1 - 1 / min(len(configs), cores)) < _RAY_START_S:
+            return "here", f"about {seconds:.0f} s of computing are done before Ray would have started"
+        return on_ray, f"about {seconds:.0f} s of computing on one core are worth sharing out"
+    if (work := sum(map(_client_work, configs))) > _WORTH_SHIPPING:
+        return on_ray, f"the clients' {work} samples are worth spreading over processes"
+    return "here", f"the clients' {work} samples are done before Ray would have started"
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _asks_for_ray(config: RunConfig) -> dict[str, bool]:
+    runtime = config.runtime
+    return {
+        "runtime.engine": runtime.engine == "ray",
+        "runtime.spread": runtime.spread != "auto",
+        "runtime.ray_address": runtime.ray_address is not None,
+        "runtime.workers": runtime.workers is not None,
+        "runtime.client_gpus": runtime.client_gpus > 0,
+    }
+
+
+def _why_alone(config: RunConfig) -> str | None:
+    """Why the run cannot be computed beside others; None where it can."""
+    if config.observability.prometheus_port is not None:
+        return "observability.prometheus_port is one port"
+    if config.observability.json_logs:
+        return "observability.json_logs is one run's log"
+    if (foreign := _only_here(config)) is not None:
+        return f"{foreign} is registered in this process alone"
+    return None
+
+
+def _only_here(config: RunConfig) -> str | None:
+    """A plug-in of the run that another process would not find."""
+    for section in (section for _, section in config if isinstance(section, PluginSection)):
+        for kind in (section.section, *section.slots):
+            name = section.name if kind == section.section else getattr(section, kind)
+            if REGISTRIES[kind].is_only_here(name):
+                return f"{kind}={name}"
+    return None
+
+
+def _client_work(config: RunConfig) -> int:
+    """Samples that clients train on or craft in the whole run, roughly."""
+    federation, stream = config.federation, config.stream
+    if config.mode == "update":
+        samples = config.local.samples or 500
+        return stream.rounds * federation.sampled_clients * samples * config.local.epochs
+    crafting = round(config.attack.fraction * federation.sampled_clients) * stream.batch_size * 50  # second order
+    return stream.rounds * federation.sampled_clients * stream.batch_size + stream.accumulative_rounds * crafting
+
+
+def estimated_seconds(configs: Sequence[RunConfig]) -> float:
+    """How long the runs take one after another on one core of this machine, to within a factor of three or so."""
+    speeds: dict[str, float] = {}
+    total = 0.0
+    for config in configs:
+        net = config.model.model_dump_json() + config.data.model_dump_json()
+        if net not in speeds:
+            speeds[net] = _seconds_a_sample(config)
+        total += _forward_passes(config) * speeds[net]
+    return total
+
+
+def _forward_passes(config: RunConfig) -> float:
+    """Samples that go through the net in a run, roughly; a training step counts as three, a defence as ten."""
+    epochs, splits, rounds = config.training.burn_in.epochs, config.data.splits, config.stream.rounds
+    screened = rounds * config.federation.sampled_clients * config.stream.batch_size
+    evaluated = rounds / config.runtime.evaluate_every * splits.test
+    return 3 * epochs * splits.burn_in + evaluated + 10 * screened + 3 * _client_work(config)
+
+
+def _seconds_a_sample(config: RunConfig) -> float:
+    """Of a forward pass, on one core."""
+    images = load_federated_data(config).images
+    net = model_for(config.model, images, config.seed).eval()
+    probe, _ = images.take(np.arange(_PROBE)).tensors()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            net(probe)  # the first time is another one
+            started = time.perf_counter()
+            net(probe)
+            return (time.perf_counter() - started) / _PROBE
+    finally:
+        torch.set_num_threads(threads)
