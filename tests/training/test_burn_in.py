@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,13 @@ def test_a_second_run_loads_what_the_first_trained(make_config: Make, images: Im
     second, again = run(make_config(), images, tmp_path)
     assert (trained, again) == (2, 0)
     assert hash_of(first) == hash_of(second)
+
+
+def test_two_that_want_the_same_at_once_train_it_once(make_config: Make, images: ImageSet, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        tried = [pool.submit(run, make_config(), images, tmp_path) for _ in range(2)]
+    (one, trained), (other, again) = (found.result() for found in tried)
+    assert sorted((trained, again)) == [0, 2] and hash_of(one) == hash_of(other)
 
 
 def test_a_longer_burn_in_serves_a_shorter_one(make_config: Make, images: ImageSet, tmp_path: Path) -> None:

@@ -1,0 +1,296 @@
+"""Whole runs side by side: what they say, who is tried again, in which order they start. In the place of Ray a double."""
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import WorkerCrashedError
+
+from fedmd.config import ConfigError, RunConfig
+from fedmd.runs import cells as module
+from fedmd.runs import engines, simulation
+from fedmd.runs.cell import Cell, CellsFailed, Failure, Watcher
+from fedmd.runs.cells import Finished, burn_in_of, computed, side_by_side
+from fedmd.runs.ledger import TRACEBACK, Broken, Ledger
+from fedmd.runs.simulation import simulate
+from fedmd.types import Json, RoundReport, Stage
+
+Make = Callable[..., RunConfig]
+
+
+class Listening(Watcher):
+    """Writes down who said what."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+
+    def stage(self, cell: Cell, stage: Stage) -> None:
+        self.heard.append((cell.name, stage.name))
+
+    def round(self, cell: Cell, report: RoundReport) -> None:
+        self.heard.append((cell.name, f"round {report.round}"))
+
+    def finished(self, cell: Cell, summary: Json) -> None:
+        self.heard.append((cell.name, "finished"))
+
+    def failed(self, failure: Failure, *, again: bool) -> None:
+        self.heard.append((failure.cell.name, f"{failure.reason}{', again' if again else ''}"))
+
+
+def lines(folder: Path) -> list[str]:
+    return [line.partition(', "wall_s"')[0] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+# -- one cell ------------------------------------------------------------------------------------------------------
+
+
+def test_a_cell_computes_what_it_would_compute_alone(make_config: Make, tmp_path: Path) -> None:
+    config = make_config({"attack.name": "label_flip", "attack.fraction": 0.4, "defense.name": "dsc"})
+    events = list(computed(Cell(config, tmp_path / "cell")))
+    simulate([Cell(config, tmp_path / "alone")])
+    assert lines(tmp_path / "cell") == lines(tmp_path / "alone") and len(lines(tmp_path / "cell")) == 6
+    epochs = [(event.done, event.steps) for event in events if isinstance(event, Stage) and event.name == "burn-in"]
+    assert epochs == [(0, 2), (1, 2), (2, 2)]
+    assert [event.round for event in events if isinstance(event, RoundReport)] == list(range(6))
+    assert isinstance(events[-1], Finished) and events[-1].summary["seed"] == 0
+
+
+def test_its_warnings_come_along(make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def serve(*arguments: Any, **keywords: Any) -> Json:
+        logging.getLogger("fedmd.somewhere").warning("only %d clients", 3)
+        return {}
+
+    monkeypatch.setattr(module, "serve", serve)
+    warning, last = computed(Cell(make_config(), tmp_path))
+    assert isinstance(warning, logging.LogRecord) and warning.getMessage() == "only 3 clients"
+    assert last == Finished({})
+    assert not logging.getLogger("fedmd").handlers
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by\nzero"), ConfigError("data.path: there is none.")])
+def test_one_that_raises_says_so(
+    error: Exception, make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def serve(*arguments: Any, **keywords: Any) -> Json:
+        raise error
+
+    monkeypatch.setattr(module, "serve", serve)
+    (last,) = computed(Cell(make_config(), tmp_path))
+    if isinstance(error, ConfigError):
+        assert last == Broken("data.path: there is none", final=True) and not (tmp_path / TRACEBACK).exists()
+    else:
+        assert last == Broken(f"ZeroDivisionError: by zero, see {tmp_path / TRACEBACK}")
+        assert "raise error" in (tmp_path / TRACEBACK).read_text()
+
+
+# -- several, one after another ------------------------------------------------------------------------------------
+
+
+def test_a_cell_that_fails_is_tried_again_and_the_others_finish(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[str, bool]] = []
+
+    def serve(grid: Any, config: RunConfig, folder: Path, *others: Any, resume: bool, **keywords: Any) -> Json:
+        tried.append((folder.name, resume))
+        if folder.name == "always" or (folder.name, resume) == ("once", False):
+            raise OSError("it broke")
+        return {}
+
+    monkeypatch.setattr(simulation, "serve", serve)
+    watcher = Listening()
+    cells = [Cell(make_config(), tmp_path / name) for name in ("always", "once", "never")]
+    failures = simulate(cells, watcher)
+    assert tried == [("always", False), ("once", False), ("never", False), ("always", True), ("once", True)]
+    assert [failure.cell.name for failure in failures] == ["always"]
+    told = f"OSError: it broke, see {tmp_path / 'always' / TRACEBACK}"
+    assert [what for name, what in watcher.heard if name == "always"] == [f"{told}, again", told]
+    assert watcher.heard[-1] == ("once", "finished") and not (tmp_path / "once" / TRACEBACK).exists()
+    assert str(CellsFailed(failures, 3)).startswith("1 of 3 runs failed: always (OSError: it broke")
+    with pytest.raises(OSError, match="it broke"):  # of one that is alone the caller hears at once
+        simulate(cells[:1])
+
+
+# -- several at once -----------------------------------------------------------------------------------------------
+
+
+class RaysDouble:
+    """`cores` cores in one process: a task goes on by an event each time that it is asked for."""
+
+    def __init__(self, cores: int, script: Callable[[Cell], Iterator[Any]]) -> None:
+        self.cores, self.script = cores, script
+        self.options: dict[str, Any] = {}
+        self.most = 0
+        self.started: list[Cell] = []
+
+    def remote(self, function: Any) -> Any:
+        def options(**keywords: Any) -> Any:
+            self.options = keywords
+            return SimpleNamespace(remote=self._start)
+
+        return SimpleNamespace(options=options)
+
+    def _start(self, cell: Cell) -> Any:
+        self.started.append(cell)
+        return self.script(cell)
+
+    def wait(self, tasks: list[Any], **keywords: Any) -> tuple[list[Any], list[Any]]:
+        self.most = max(self.most, len(tasks))
+        return tasks[:], []
+
+    def get(self, event: Any) -> Any:
+        if isinstance(event, Exception):
+            raise event
+        return event
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": self.cores}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": self.cluster_resources()}]
+
+
+def finishing(cell: Cell) -> Iterator[Any]:
+    yield Stage("burn-in", 0, 2)
+    yield RoundReport(0, *[None] * 10)  # type: ignore[arg-type]
+    (cell.folder / "summary.json").write_text("{}")
+    yield Finished({})
+
+
+def run_on(double: RaysDouble, cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> tuple[Listening, list[Failure]]:
+    monkeypatch.setattr(module, "ray", double)
+    monkeypatch.setattr(module, "read_summary", lambda folder: {} if (folder / "summary.json").exists() else None)
+    watcher = Listening()
+    ledger = Ledger(watcher, lambda cell, summary: None)
+    for cell in cells:
+        cell.folder.mkdir()
+    side_by_side(cells, ledger, watcher)
+    return watcher, ledger.failures
+
+
+def test_as_many_at_once_as_there_is_room_for(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [Cell(make_config({"runtime.client_cpus": 2}), tmp_path / str(number)) for number in range(7)]
+    double = RaysDouble(6, finishing)
+    watcher, failures = run_on(double, cells, monkeypatch)
+    assert double.most == 3 and double.options["num_cpus"] == 2 and not failures
+    assert sum(what == "finished" for _, what in watcher.heard) == 7
+    double.cores = 1
+    with pytest.raises(ConfigError, match="has 2 CPU for a run"):
+        side_by_side(cells, Ledger(watcher, lambda cell, summary: None), watcher)
+
+
+def test_no_two_train_the_same_burn_in_at_once(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [(seed, name) for seed in (0, 1) for name in ("none", "label_flip", "noise")]
+    cells = [
+        Cell(make_config({"seed": seed, "attack.name": name}), tmp_path / f"{seed}{name}") for seed, name in settings
+    ]
+    assert burn_in_of(cells[0].config) == burn_in_of(cells[1].config) != burn_in_of(cells[3].config)
+    double = RaysDouble(2, finishing)
+    run_on(double, cells, monkeypatch)
+    assert [cell.config.seed for cell in double.started[:2]] == [0, 1]
+    assert len(double.started) == 6
+
+
+def test_a_cell_whose_process_is_gone_goes_on_elsewhere(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One dies once, one always, one hands in a summary that nobody here sees."""
+
+    def script(cell: Cell) -> Iterator[Any]:
+        yield Stage("data")
+        if cell.name == "dead" or (cell.name == "dies" and not cell.resume):
+            yield WorkerCrashedError()
+        elif cell.name == "elsewhere":
+            yield Finished({})
+        else:
+            yield from finishing(cell)
+
+    cells = [Cell(make_config(), tmp_path / name) for name in ("dies", "dead", "elsewhere", "lives")]
+    watcher, failures = run_on(RaysDouble(2, script), cells, monkeypatch)
+    reasons = {failure.cell.name: failure.reason for failure in failures}
+    assert set(reasons) == {"dead", "elsewhere"}
+    assert "WorkerCrashedError" in reasons["dead"] and "same folder on all machines" in reasons["elsewhere"]
+    assert ("elsewhere", "finished") not in watcher.heard
+    assert ("dies", "finished") in watcher.heard and ("lives", "finished") in watcher.heard
+
+
+# -- where ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cells", "changes", "seconds", "where", "why"),
+    [
+        (8, {}, 100.0, "cells on Ray", "about 100 s of computing on one core are worth"),
+        (8, {}, 5.0, "here", "about 5 s of computing are done before"),
+        (8, {"runtime.engine": "inline"}, 100.0, "here", "runtime.engine"),
+        (8, {"runtime.engine": "ray"}, 0.0, "cells on Ray", "runtime.engine"),
+        (8, {"runtime.workers": 2}, 0.0, "cells on Ray", "runtime.workers"),
+        (8, {"runtime.spread": "clients"}, 0.0, "clients on Ray", "runtime.spread"),
+        (8, {"runtime.ray_address": "auto"}, 0.0, "cells on Ray", "runtime.ray_address"),
+        (1, {"runtime.engine": "ray"}, 0.0, "clients on Ray", "runtime.engine"),
+        (1, {"runtime.spread": "cells"}, 0.0, "cells on Ray", "runtime.spread"),
+        (1, {}, 100.0, "here", "samples are done before"),
+        (8, {"observability.json_logs": True}, 100.0, "here", "samples are done before"),
+    ],
+)
+def test_where_and_why(
+    cells: int,
+    changes: dict[str, Any],
+    seconds: float,
+    where: str,
+    why: str,
+    make_config: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engines, "estimated_seconds", lambda configs: seconds)
+    monkeypatch.setattr(engines, "available_cores", lambda: 4)
+    section = {"observability": {"json_logs": False}} if "observability.json_logs" in changes else {}
+    config = make_config({**section, **changes})
+    found, told = engines.choose([config] * cells)
+    assert found == where and why in told
+
+
+def test_the_estimate_counts_the_samples(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engines._seconds_a_sample(make_config()) > 0
+    monkeypatch.setattr(engines, "_seconds_a_sample", lambda config: 0.001)
+    burn_in, evaluated, screened, crafted = 3 * 2 * 60, 6 * 30, 10 * 6 * 5 * 4, 3 * 6 * 5 * 4
+    found = engines.estimated_seconds([make_config(), make_config()])
+    assert found == pytest.approx(2 * 0.001 * (burn_in + evaluated + screened + crafted))
+
+
+def test_what_a_worker_would_not_find_stays_here(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fedmd.attacks.base import Attack
+    from fedmd.registry import ATTACKS, register_attack
+
+    monkeypatch.setattr(ATTACKS, "_plugins", dict(ATTACKS._plugins))
+
+    @register_attack("of_this_process")
+    class Mine(Attack):
+        """For a moment."""
+
+    monkeypatch.setattr(engines, "available_cores", lambda: 4)
+    config = make_config({"attack.name": "of_this_process"})
+    assert engines.choose([config] * 9) == ("here", "attack=of_this_process is registered in this process alone")
+    spread = make_config({"attack.name": "of_this_process", "runtime.spread": "cells"})
+    with pytest.raises(ConfigError, match=r"^runtime.spread: cells is not for .*of_this_process"):
+        engines.choose([spread] * 9)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"runtime.engine": "inline", "runtime.spread": "cells"},
+        {"runtime.engine": "inline", "runtime.ray_address": "auto"},
+        {"runtime.ray_address": "http://head:10001"},
+    ],
+)
+def test_settings_that_say_nothing_are_refused(changes: dict[str, Any], make_config: Make) -> None:
+    with pytest.raises(ConfigError, match=r"^runtime.(spread|ray_address): "):
+        make_config(changes)
