@@ -68,7 +68,10 @@ class RuntimeConfig(Section):
     """
 
     NO_EFFECT_ON_RESULTS: ClassVar = frozenset(
-        {"engine", "spread", "ray_address", "workers", "cache_dir", "progress", "tensorboard", "checkpoint_every"}
+        {
+            "engine", "spread", "ray_address", "workers", "cache_dir", "progress", "tensorboard", "figures",
+            "checkpoint_every",
+        }  # fmt: skip
     )
 
     device: Literal["auto", "cpu", "cuda", "mps"]
@@ -85,6 +88,7 @@ class RuntimeConfig(Section):
     cache_dir: str | None = None
     progress: bool = True
     tensorboard: bool = False
+    figures: bool = False
     checkpoint_every: Annotated[int, Field(ge=0, le=50)] = 1  # deployed nodes remember 64 rounds
 
     @model_validator(mode="after")

@@ -24,7 +24,7 @@ from fedmd.rounds.model import ServerModel
 from fedmd.rounds.records import Judged, Learned, Unit
 from fedmd.seeding import seed_for
 from fedmd.storage import Saved
-from fedmd.training.online import make_optimizer, momentum_of, online_step, set_momentum
+from fedmd.training.online import make_optimizer, online_step, set_momentum
 from fedmd.training.setup import Setup
 from fedmd.types import Action, Drift, ImageSet, StreamBatch, Verdicts
 
@@ -155,7 +155,7 @@ class StreamServer:
         """
         return {
             "model": self.model.net.state_dict(),
-            "momentum": momentum_of(self._optimizer),
+            "momentum": self._optimizer.momentum_buffers,
             "pipeline": self.pipeline.state(),
             "warned": self._warned,
         }

@@ -15,19 +15,18 @@ from typing import Any, Self
 import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp import Grid
-from flwr.superlink.grid import InMemoryGrid
 
 from fedmd.attacks.base import attack_of
 from fedmd.attacks.coalition import coalition_of
 from fedmd.config import ConfigError, RunConfig
 from fedmd.defense.base import defense_of, score_labels
 from fedmd.flower.server.collect import AskForSamples, AskForUpdates, Asking, Collector
+from fedmd.flower.server.grids import is_remote
 from fedmd.flower.server.nodes import Nodes
 from fedmd.flower.strategies.aggregator import StrategyAggregator
 from fedmd.flower.strategies.base import strategy_of
 from fedmd.flower.wire.model_exchange import InMessage, shared_memory
-from fedmd.report.figures.run import write_figures
-from fedmd.report.files import Truth, write_summary
+from fedmd.report.files import Truth, write_example_images, write_summary
 from fedmd.report.monitoring.logs import round_line
 from fedmd.report.monitoring.tensorboard import EventWriter
 from fedmd.report.recorder import RecordPosition, RunRecorder
@@ -126,7 +125,7 @@ def _serve(
         stack.enter_context(quiet_flower())
         stack.enter_context(flushing_denormals())
         shared = stack.enter_context(shared_memory())
-        exchange = shared if isinstance(grid, InMemoryGrid) else InMessage()
+        exchange = InMessage() if is_remote(grid) else shared
         server, asking = SIDES[config.mode](setup)
         burn_in = {"accuracy": server.model.accuracy(), "attack_success": server.model.attack_success()}
         nodes = Nodes(grid, config, exchange.folder)
@@ -171,7 +170,12 @@ def _serve(
     truth.write(folder)
     settings = json.loads(config.to_json())
     scores = score_labels(config, server.baselines)
-    write_figures(folder, progress.examples, held_score(scores), config.defense.stopping)
+    if progress.examples is not None:
+        write_example_images(folder, progress.examples)
+    if config.runtime.figures:
+        from fedmd.report.figures.run import write_figures  # matplotlib is slow to import
+
+        write_figures(folder, progress.examples, held_score(scores), config.defense.stopping)
     summary = summarise(
         folder,
         truth=truth,

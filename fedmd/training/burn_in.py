@@ -19,6 +19,7 @@ from fedmd.seeding import generator, seed_for
 from fedmd.storage import digest
 from fedmd.training.device import Placement
 from fedmd.training.online import online_step
+from fedmd.training.sgd import Sgd
 from fedmd.types import ImageSet
 
 Weights = dict[str, Tensor]
@@ -98,9 +99,7 @@ def _train(
     """
     settings = config.training.burn_in
     model = placement.place(model_for(config.model, own, config.seed))
-    optimizer = torch.optim.SGD(
-        model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
+    optimizer = Sgd(model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay)
     images, labels = torch.from_numpy(own.images), torch.from_numpy(own.labels)
     snapshots = []
     for epoch in range(settings.epochs):

@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedmd.config import LocalConfig, RunConfig
 from fedmd.seeding import generator, seed_for
+from fedmd.training.sgd import Sgd
 from fedmd.types import ImageSet
 
 
@@ -31,14 +32,14 @@ def train_locally(
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     start = [parameter.detach().clone() for parameter in parameters] if proximal_mu else []
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    optimizer = torch.optim.SGD(parameters, lr=config.lr, momentum=config.momentum)
+    optimizer = Sgd(parameters, lr=config.lr, momentum=config.momentum)
     model.train()
     for _ in range(config.epochs):
         order = torch.randperm(len(x), generator=randomness).to(x.device)
         for chosen in torch.split(order, config.batch_size):
             for norm in norms:
                 norm.train(len(chosen) > 1)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             torch.autograd.backward(cross_entropy(model(x[chosen]), y[chosen]))
             if proximal_mu:
                 _pull_back(parameters, start, proximal_mu)

@@ -10,29 +10,25 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedmd.config import OnlineConfig
 from fedmd.training.device import FLOAT32, Placement
+from fedmd.training.sgd import Sgd
 
 
-def make_optimizer(model: nn.Module, config: OnlineConfig) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, config: OnlineConfig) -> Sgd:
     """A fresh SGD (momentum, no weight decay): nothing is carried over from burn-in, as in [AP21]'s code."""
-    return torch.optim.SGD(model.parameters(), lr=config.lr, momentum=config.momentum)
+    return Sgd(model.parameters(), lr=config.lr, momentum=config.momentum)
 
 
-def momentum_of(optimizer: torch.optim.Optimizer) -> list[Tensor | None]:
-    """SGD's momentum buffers, one a parameter in its order; None before the first step and without momentum."""
-    return [optimizer.state[p].get("momentum_buffer") for group in optimizer.param_groups for p in group["params"]]
-
-
-def set_momentum(optimizer: torch.optim.Optimizer, buffers: Sequence[Tensor | None]) -> None:
-    """Put back what `momentum_of` found; copies."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for parameter, buffer in zip(parameters, buffers, strict=True):
-        if buffer is not None:
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer).detach()
+def set_momentum(optimizer: Sgd, buffers: Sequence[Tensor | None]) -> None:
+    """Put back what were its `momentum_buffers`; copies."""
+    optimizer.momentum_buffers = [
+        None if buffer is None else torch.empty_like(parameter).copy_(buffer).detach()
+        for parameter, buffer in zip(optimizer.parameters, buffers, strict=True)
+    ]
 
 
 def online_step(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Sgd | torch.optim.Optimizer,
     x: Tensor,
     y: Tensor,
     *,
@@ -56,7 +52,7 @@ def online_step(
         for module in model.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.zero_grad()
     with placement.autocast():
         loss = cross_entropy(model(x), y)
     torch.autograd.backward(loss)

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.stats import beta, binom, norm
+from scipy.stats import beta, betabinom, binom, norm
 
-from fedmd.defense.samples.drift import ALPHA, DriftMonitor, drift, pooled_calibration
+from fedmd.defense.samples.drift import ALPHA, DriftMonitor, _beta_binomial, drift, pooled_calibration
 from fedmd.defense.samples.pooling import pooled_trusted
 from fedmd.defense.samples.thresholds import conformal_quantile
 
@@ -27,6 +27,11 @@ def test_the_tail_is_a_binomial_mixed_over_the_trusted_sets_chance() -> None:
     assert drift(first - 1, judged, promised=promised, calibration=n) is None
     warned = drift(first, judged, promised=promised, calibration=n)
     assert warned is not None and (warned.rate, warned.promised) == (first / judged, promised)
+
+
+@pytest.mark.parametrize(("n", "a", "b"), [(0, 1.0, 1.0), (30, 2.5, 180.0), (1000, 20.1, 180.9)])
+def test_the_beta_binomial_is_scipys(n: int, a: float, b: float) -> None:
+    np.testing.assert_allclose(_beta_binomial(n, a, b), betabinom(n, a, b).pmf(np.arange(n + 1)), rtol=1e-9)
 
 
 @pytest.mark.parametrize(("alarms", "warns"), [(0, True), (100, False), (300, True)])

@@ -30,6 +30,7 @@ SMALL = [
     "training.burn_in.epochs=4",
     "training.online.lr=0.05",
     "runtime.device=cpu",
+    "runtime.figures=true",
 ]
 BROKEN_SEED = 77  # in this cell client 1's process fails in round 1
 CELLS: dict[str, list[str]] = {

@@ -1,4 +1,4 @@
-"""Intervals against the formula, detection against counting, without scikit-learn."""
+"""Intervals against the formula, detection against counting and scikit-learn."""
 
 import math
 
@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
+from sklearn import metrics
 
+from fedmd.report.figures.curves import roc_points
 from fedmd.report.statistics.detection import client_detection, sample_detection
 from fedmd.report.statistics.intervals import kept_gain, mean_interval, paired_intervals, subtract
 
@@ -103,6 +105,20 @@ def test_the_anchors_keep_nothing_and_everything(seeds):
 
 NAN, INF = float("nan"), float("inf")
 scored = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.2, 0.5, 1.0, 3.0, INF]), st.booleans()), max_size=60)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_numbers_of_scikit_learn(seed):
+    randomness = np.random.default_rng(seed)
+    n = randomness.integers(2, 60)
+    scores, poisoned = randomness.integers(0, 12, n) / 8, randomness.random(n) < 0.4
+    poisoned[:2] = True, False
+    found = sample_detection(scores, poisoned)
+    assert found["auroc"] == metrics.roc_auc_score(poisoned, scores)
+    assert found["average_precision"] == pytest.approx(metrics.average_precision_score(poisoned, scores), abs=1e-12)
+    fpr, tpr, _ = metrics.roc_curve(poisoned, scores)
+    assert np.array_equal(roc_points(scores, poisoned).x, fpr)
+    assert np.array_equal(roc_points(scores, poisoned).y, tpr)
 
 
 def auroc_by_pairs(poisoned, clean):

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from fedmd.config import ModelConfig, OnlineConfig
 from fedmd.models import build_model
 from fedmd.training.device import Placement
-from fedmd.training.online import make_optimizer, momentum_of, online_step, set_momentum
+from fedmd.training.online import make_optimizer, online_step, set_momentum
 
 SETTINGS = OnlineConfig(lr=0.05, momentum=0.9)
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -106,8 +106,8 @@ def test_an_empty_batch_is_no_step() -> None:
 
 
 def test_no_weight_decay() -> None:
-    group = make_optimizer(net(), SETTINGS).param_groups[0]
-    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.05, 0.9, 0)
+    optimizer = make_optimizer(net(), SETTINGS)
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.05, 0.9, 0)
 
 
 def test_bf16_steps_learn() -> None:
@@ -145,7 +145,7 @@ def test_momentum_goes_on_where_it_was(momentum: float, done: int) -> None:
         online_step(whole, optimizer, *batch(seed=step))
     half = copy.deepcopy(whole)
     fresh = make_optimizer(half, settings)
-    set_momentum(fresh, momentum_of(optimizer))
+    set_momentum(fresh, optimizer.momentum_buffers)
     for step in range(done, 4):
         online_step(whole, optimizer, *batch(seed=step))  # the restored buffers are copies: this must not move them
         online_step(half, fresh, *batch(seed=step))

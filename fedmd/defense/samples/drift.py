@@ -9,9 +9,13 @@ among N judgements is known in advance, the trusted set's own finite size includ
 2012). A plain binomial would take the chance error of one trusted set, which stays for the whole run, for drift.
 """
 
+import math
 from collections import deque
+from math import lgamma
+from statistics import NormalDist
 
-from scipy.stats import betabinom, norm
+import numpy as np
+from numpy.typing import NDArray
 
 from fedmd.types import Drift
 
@@ -27,9 +31,19 @@ def drift(alarms: int, judged: int, *, promised: float, calibration: float) -> D
     """
     if judged == 0 or calibration <= 0 or not 0 < promised < 1:
         return None
-    expected = betabinom(judged, promised * (calibration + 1), (1 - promised) * (calibration + 1))
-    tail = min(float(expected.sf(alarms - 1)), float(expected.cdf(alarms)))
+    expected = _beta_binomial(judged, promised * (calibration + 1), (1 - promised) * (calibration + 1))
+    tail = min(expected[alarms:].sum(), expected[: alarms + 1].sum())
     return Drift(alarms / judged, promised) if 2 * tail < ALPHA else None
+
+
+def _beta_binomial(n: int, a: float, b: float) -> NDArray[np.float64]:
+    """P(X = k) for k = 0 to n: C(n, k) B(k + a, n - k + b) / B(a, b). SciPy has it, and takes a second to import."""
+
+    def log_beta(a: float, b: float) -> float:
+        return lgamma(a) + lgamma(b) - lgamma(a + b)
+
+    logs = [log_beta(k + a, n - k + b) - log_beta(k + 1, n - k + 1) for k in range(n + 1)]
+    return np.exp(np.array(logs) - log_beta(a, b) - math.log(n + 1))
 
 
 def pooled_calibration(trusted: int, message: float, promised: float) -> float:
@@ -40,7 +54,8 @@ def pooled_calibration(trusted: int, message: float, promised: float) -> float:
     of n scores has about p(1 - p) / n. Means of very skewed scores err more (a few false warnings in a hundred runs of
     log-normal ones). Single samples have no use for this: for them n is `trusted`, exactly.
     """
-    density = float(norm.pdf(norm.isf(promised)))
+    normal = NormalDist()
+    density = normal.pdf(normal.inv_cdf(1 - promised))
     return promised * (1 - promised) / density**2 * trusted / message if density > 0 else 0.0
 
 

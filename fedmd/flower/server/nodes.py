@@ -8,9 +8,9 @@ from logging import getLogger
 
 from flwr.app import Message
 from flwr.serverapp import Grid
-from flwr.superlink.grid import HttpGrid
 
 from fedmd.config import ConfigError, RunConfig
+from fedmd.flower.server.grids import LocalGrid, is_remote
 from fedmd.flower.server.identity import fingerprints, read_register
 from fedmd.flower.server.pull import Pulls
 from fedmd.flower.wire.extent import Extent, measure
@@ -41,7 +41,7 @@ class Nodes:
         self._grid = grid
         self._config = config
         self._folder = folder
-        self._pulls = Pulls(grid) if isinstance(grid, HttpGrid) else None
+        self._pulls = Pulls(grid) if is_remote(grid) else None
         self._poll_s = _POLL_S if self._pulls is None else _POLL_HTTP_S
         register = config.federation.register_file
         self._register_file = None if register is None else read_register(register)
@@ -148,8 +148,15 @@ class Nodes:
                 if answered in waiting and (reply.has_error() or sender == waiting[answered]):
                     replies[waiting.pop(answered)] = reply
             if waiting and not is_last:
-                time.sleep(self._poll_s)
+                self._wait()
         return replies
+
+    def _wait(self) -> None:
+        """Until it is worth looking again."""
+        if isinstance(self._grid, LocalGrid):
+            self._grid.wait(self._poll_s)
+        else:
+            time.sleep(self._poll_s)
 
     def _pulled(self, waiting: Mapping[str, Message], patience_s: float) -> Iterable[Message]:
         """The answers that are there, to requests by their message ids."""

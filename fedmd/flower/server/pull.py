@@ -3,11 +3,14 @@
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flwr.app import Error, Message
 from flwr.common.constant import ErrorCode
-from flwr.superlink.grid import HttpGrid
 from httpx import HTTPError
+
+if TYPE_CHECKING:
+    from flwr.superlink.grid import HttpGrid  # slow to import, and only for a real federation
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Pulls:
     Flower's client is made for that: it asks for the objects of one answer from several threads itself.
     """
 
-    def __init__(self, grid: HttpGrid) -> None:
+    def __init__(self, grid: "HttpGrid") -> None:
         self._grid = grid
         self._by_node: dict[int, _Pull] = {}
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import rankdata
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from fedmd.report.figures.style import BLACK, DPI, GREY, Style, legend_columns, legend_text
+from fedmd.report.statistics.detection import Alarms
 
 GRID = np.linspace(0, 1, 201)
 
@@ -36,8 +35,7 @@ def roc_points(scores: NDArray[np.float64], poisoned: NDArray[np.bool_]) -> Curv
     measured = ~np.isnan(scores)
     if len(np.unique(poisoned[measured])) < 2:
         return None
-    fpr, tpr, _ = roc_curve(poisoned[measured], rankdata(scores[measured]))
-    return Curve(fpr, tpr)
+    return Curve(*Alarms.of(scores[measured], poisoned[measured]).corners.rates)
 
 
 def precision_recall_points(scores: NDArray[np.float64], poisoned: NDArray[np.bool_]) -> Curve | None:
@@ -49,8 +47,8 @@ def precision_recall_points(scores: NDArray[np.float64], poisoned: NDArray[np.bo
     measured = ~np.isnan(scores)
     if len(np.unique(poisoned[measured])) < 2:
         return None
-    precision, recall, _ = precision_recall_curve(poisoned[measured], rankdata(scores[measured]))
-    return Curve(recall[-2::-1], precision[-2::-1])  # without sklearn's end point (0, 1), which no threshold has
+    alarms = Alarms.of(scores[measured], poisoned[measured])
+    return Curve(alarms.rates[1][1:], alarms.precision)
 
 
 def operating_point(

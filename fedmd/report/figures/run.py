@@ -27,7 +27,6 @@ from fedmd.report.files import (
     SCORE_FIGURE,
     Truth,
     read_metrics,
-    write_example_images,
 )
 from fedmd.report.scores import Score, threshold_label
 from fedmd.report.verdicts import read_verdicts
@@ -118,8 +117,8 @@ def example_images_figure(examples: ExampleImages) -> Figure:
 def write_figures(folder: Path, examples: ExampleImages | None, score: Score, stopping: str) -> list[Path]:
     """Save accuracy.png, discrepancy.png and, given `examples`, example_images.png of the run in `folder`; their paths.
 
-    discrepancy.png shows `score`, and names it; `stopping` is the defence's setting. The example images themselves go
-    into example_images.npz beside them. Without truth.json every sample counts as clean.
+    discrepancy.png shows `score`, and names it; `stopping` is the defence's setting. Without truth.json every sample
+    counts as clean.
     """
     columns = ["round", "phase", "client", "index", "before", "threshold"]
     verdicts = read_verdicts(folder, columns)
@@ -129,7 +128,6 @@ def write_figures(folder: Path, examples: ExampleImages | None, score: Score, st
     }
     if examples is not None:
         figures[EXAMPLES_FIGURE] = example_images_figure(examples)
-        write_example_images(folder, examples)
     for file, figure in figures.items():
         figure.savefig(folder / file)
     return [folder / file for file in figures]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import bootstrap, t
 
 from fedmd.types import Json
 
@@ -23,6 +22,8 @@ def mean_interval(values: Sequence[float | None]) -> Json:
     None and non-finite values are dropped from the statistics, but stay in `values` as None, in place, so
     that they line up with the seeds; `n` counts the others. mean is None for n = 0 and ci95 for n < 2.
     """
+    from scipy.stats import t  # slow to import, and a single run has no intervals
+
     kept = [None if value is None or not math.isfinite(value) else float(value) for value in values]
     numbers = np.array([value for value in kept if value is not None], np.float64)
     n = len(numbers)

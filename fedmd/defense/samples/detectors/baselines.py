@@ -13,6 +13,7 @@ from torch import Tensor
 from fedmd.config import Count, Section
 from fedmd.defense.samples.comparison import Comparison, as_scores, compare_features, compare_pixels, unmeasured
 from fedmd.defense.samples.detectors.base import Detector
+from fedmd.defense.samples.detectors.shrinkage import ledoit_wolf
 from fedmd.defense.samples.outputs import ModelOutputs
 from fedmd.registry import register_detector
 
@@ -128,10 +129,8 @@ class Mahalanobis(Detector):
             return unmeasured(outputs)
         if not bool(torch.cat([comparison.values, comparison.trusted]).isfinite().all()):
             return unmeasured(outputs)  # a model has diverged
-        from sklearn.covariance import ledoit_wolf  # slow to import, and only needed here
-
         residuals = comparison.residuals()
-        covariance, shrinkage = ledoit_wolf(residuals.numpy(), assume_centered=True)
+        covariance, shrinkage = ledoit_wolf(residuals.numpy())
         precision = torch.linalg.pinv(torch.from_numpy(covariance), hermitian=True)
         away = comparison.values - comparison.class_means()
         squared = _product(away, precision, away)
