@@ -10,7 +10,8 @@ def ledoit_wolf(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
         (1 - λ) S + λ μ I,   S = rowsᵀ rows / n,   μ = tr S / d,   λ = min(b², δ²) / δ²,
         δ² = ‖S - μ I‖² / d,   b² = Σ_k ‖x_k x_kᵀ - S‖² / (n² d)
 
-    (Ledoit & Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004, eq (14)). As
+    (Ledoit & Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004, their
+    bona fide estimator). As
     scikit-learn computes it, which takes a run a second to import.
     """
     n, d = rows.shape
