@@ -69,7 +69,14 @@ class RuntimeConfig(Section):
 
     NO_EFFECT_ON_RESULTS: ClassVar = frozenset(
         {
-            "engine", "spread", "ray_address", "workers", "cache_dir", "progress", "tensorboard", "figures",
+            "engine",
+            "spread",
+            "ray_address",
+            "workers",
+            "cache_dir",
+            "progress",
+            "tensorboard",
+            "figures",
             "checkpoint_every",
         }  # fmt: skip
     )

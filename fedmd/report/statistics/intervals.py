@@ -77,6 +77,8 @@ def _bca(data: NDArray[np.float64]) -> NDArray[np.float64]:
     ends = np.repeat(data.mean(axis=1, keepdims=True), 2, axis=1)
     varied = np.ptp(data, axis=1) > 0
     if varied.any():
+        from scipy.stats import bootstrap  # slow to import
+
         found = bootstrap(
             (data[varied],),
             np.mean,
