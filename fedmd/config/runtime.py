@@ -78,7 +78,7 @@ class RuntimeConfig(Section):
             "tensorboard",
             "figures",
             "checkpoint_every",
-        }  # fmt: skip
+        }
     )
 
     device: Literal["auto", "cpu", "cuda", "mps"]
