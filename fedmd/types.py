@@ -74,6 +74,14 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class Canary:
+    """How much one virtual step on trusted data would change other trusted answers (nats), and whether that alarms."""
+
+    value: float
+    alarm: bool
+
+
+@dataclass(frozen=True)
 class Verdicts:
     """One verdict per sample of a screened batch; every array has shape [N], in the order of the batch.
 
@@ -81,7 +89,8 @@ class Verdicts:
     where a defence does not measure it. The score is the discrepancy, unless the defence uses another detector:
     then `discrepancy` holds that too. `steps` counts correction steps. `threshold` is the score's, as in force.
     `baselines` are the scores [N] of other detectors by name, for the report; NaN where one has nothing to look at.
-    `drift` is set while the latest rounds break the threshold's promise.
+    `drift` is set while the latest rounds break the threshold's promise; `canary` where the server looks out for
+    accumulation, in mode=update.
     """
 
     before: NDArray[np.float64]
@@ -92,6 +101,7 @@ class Verdicts:
     discrepancy: NDArray[np.float64] | None = None
     baselines: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     drift: Drift | None = None
+    canary: Canary | None = None
 
     def share(self, action: Action) -> float:
         """Share of the samples that got `action`; 0 for an empty batch."""
@@ -139,7 +149,8 @@ class RoundReport:
     between two runs of one seed. `quarantined` are the clients whose messages were kept aside; each is among the
     rejections too. `trusted_accuracy` is that on the server's trusted set, measured with the accuracy for whoever
     watches the server live; None elsewhere. `undone` says why the model is as it was before the round, where what was
-    learned was not usable. `audit_head` is the last record of the audit trail, and its hash.
+    learned was not usable. `audit_head` is the last record of the audit trail, and its hash. `attack` are numbers that
+    simulated colluders noted, for the report only, such as the similarity S of eq (4).
     """
 
     round: int
@@ -158,6 +169,7 @@ class RoundReport:
     trusted_accuracy: float | None = None
     undone: str | None = None
     audit_head: tuple[int, str] | None = None
+    attack: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def test_json_round_trip() -> None:
     assert RunConfig.parse(text).to_json() == text  # is_finished compares this text: it must be stable
     attack = json.loads(text)["attack"]
     assert (attack["name"], attack["fraction"], attack["stop_error_rise"]) == ("accumulative", 0.5, 0.02)
-    assert (attack["variant"], attack["trigger"], attack["gamma"]) == ("reg", "fixed", 1.0)  # defaults are written out
+    assert (attack["variant"], attack["trigger"], attack["gamma"]) == ("reg", None, 1.0)  # defaults are written out
 
 
 def test_trim_goes_by_the_loss_unless_told() -> None:

@@ -51,6 +51,16 @@ class SharedCache:
                 return tensors
             return storage.load(path)[0]  # within the lock: a newer version would remove the file
 
+    def keep(self, kind: str, tensors: dict[str, torch.Tensor]) -> None:
+        """Remember `tensors` for later rounds, in place of what was kept of this kind; not one that `once` computes."""
+        with self._locked(kind):
+            storage.save(self.folder / f"{kind}-{LASTING}.safetensors", tensors, {})
+
+    def kept(self, kind: str) -> dict[str, torch.Tensor] | None:
+        """What was kept last, or None so far."""
+        path = self.folder / f"{kind}-{LASTING}.safetensors"
+        return storage.load(path)[0] if path.exists() else None
+
     def announce(self, name: str, value: float) -> None:
         """Fix a number for all colluders. The first announcement stands."""
         with self._locked(name):
@@ -78,6 +88,19 @@ class SharedCache:
             return 0.0
         rows = (line.split() for line in path.read_text().splitlines())
         return sum(float(seconds) for booked, seconds in rows if int(booked) == round)
+
+    def note(self, round: int, name: str, value: float) -> None:
+        """Write down a number of `round`, for the report; nothing goes by it."""
+        with self._locked("notes"), (self.folder / "notes.txt").open("a") as file:
+            file.write(f"{round} {name} {value}\n")
+
+    def notes(self, round: int) -> dict[str, float]:
+        """The numbers that colluders of this folder noted in `round`, by name; the last one of a name stands."""
+        path = self.folder / "notes.txt"
+        if not path.exists():
+            return {}
+        rows = (line.split() for line in path.read_text().splitlines())
+        return {name: float(value) for noted, name, value in rows if int(noted) == round}
 
     def state(self) -> Saved:
         """What later rounds build on: the announced numbers, and what is lasting."""

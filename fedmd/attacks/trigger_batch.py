@@ -20,6 +20,8 @@ from fedmd.attacks.trigger import craft_trigger
 from fedmd.config import STREAM_ONLY, Count, Section, Share
 from fedmd.types import ImageSet, StreamBatch
 
+Trigger = Literal["fixed", "online", "clean", "reversed"]  # the first two are for mode=stream, the others for update
+
 
 class TriggerParams(Section):
     """How the trigger batch is crafted."""
@@ -28,11 +30,15 @@ class TriggerParams(Section):
         0.3, description="l-inf distance a sample may move, in units of [0, 1]"
     )
     steps: Annotated[Count, STREAM_ONLY] = Field(2, description="PGD steps of size 2 * radius / steps")
-    trigger: Annotated[Literal["fixed", "online"], STREAM_ONLY] = Field(
-        "fixed", description="fixed: crafted once, at the attack's start; online: crafted anew every round"
+    trigger: Trigger | None = Field(
+        None,
+        description="fixed: crafted once, at the attack's start; online: crafted anew every round; mode=update: "
+        "reversed, ascent; clean, an ordinary step. null: fixed, or reversed",
     )
     trigger_samples: Count | None = Field(
-        None, description="size of the common trigger batch, at most; null: what those asked in its round can send"
+        None,
+        description="size of the common trigger batch, at most; null: what those asked in its round can send. "
+        "trigger=clean: of the attackers' own data; null: a third of it",
     )
 
 

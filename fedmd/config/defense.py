@@ -56,6 +56,11 @@ class ScreeningConfig(Section):
     `threshold` robust: those of the round's clients, `k`, `floor` and `tails` as in `robust_threshold`; fixed: `lower`
     and `upper`, in nats. `loss` screened (a second extension): a candidate's loss on the probe is judged too, as
     an outlier above the round's others by `k` and `floor`.
+
+    `past` (an extension, too) says when the run's own past limits an update, by `past_factor` times the `past_quantile`
+    of what was accepted in earlier rounds, see `fedmd.defense.updates.limits.Past`: alone, in rounds of one or two
+    clients, which have no outliers; always, beside the round's own limits. `canary` warns of accumulation before its
+    trigger, see `fedmd.defense.updates.canary`.
     """
 
     action: Literal["reject", "correct", "weight"] = "reject"
@@ -67,6 +72,10 @@ class ScreeningConfig(Section):
     lower: NonNegative = 0.0
     upper: NonNegative = 0.5
     loss: Literal["ignored", "screened"] = "screened"
+    past: Literal["ignored", "alone", "always"] = "alone"
+    past_quantile: Annotated[float, Field(gt=0, le=1)] = 0.95
+    past_factor: Annotated[float, Field(gt=1)] = 10.0
+    canary: bool = False
 
 
 class QuarantineConfig(Section):

@@ -121,7 +121,8 @@ def round_metrics(report: RoundReport) -> Json:
 
     Shares and steps are means over all samples of the round, discrepancies (nats) over the measured ones;
     None where there are none. `clients` counts the clients whose samples arrived. `threshold_drift` is {rate, promised}
-    in rounds in which the threshold's promise is broken; `undone`, only there: why the model is as it was before.
+    in rounds in which the threshold's promise is broken; `undone`, only there: why the model is as it was before;
+    `canary`, {value, alarm}, where the server keeps one; `attack`: what colluders noted.
     """
     verdicts = report.verdicts
     return {
@@ -143,6 +144,8 @@ def round_metrics(report: RoundReport) -> Json:
         "rejections": [{"client": item.client, "reason": item.reason} for item in report.rejections],
         **({} if report.undone is None else {"undone": report.undone}),
         "bytes_received": report.bytes_received,
+        **({} if verdicts.canary is None else {"canary": asdict(verdicts.canary)}),
+        **({"attack": dict(report.attack)} if report.attack else {}),
         "wall_s": dict(report.wall_s),
     }
 

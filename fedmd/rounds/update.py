@@ -111,7 +111,7 @@ class UpdateServer:
             np.array([update.client for update in messages], np.int64),
             np.zeros(n, np.int64),
             np.full(n, NO_LABEL, np.int64),
-            _verdicts(verdicts) if self._screen is not None else _unmeasured(n),
+            _unmeasured(n) if self._screen is None else replace(_verdicts(verdicts), canary=self._screen.canary),
             tuple(self._for_audit(*pair) for pair in zip(messages, verdicts or [None] * n, strict=True)),
             {"screening": time.perf_counter() - started} if verdicts else {},
             tuple(self._contributions(messages, verdicts)),
@@ -157,20 +157,15 @@ class UpdateServer:
         return Learned(wall_s={"step": time.perf_counter() - started}, undone=undone)
 
     def state(self) -> Saved:
-        """All that rounds have changed: what the aggregator remembers, the models to compare with, the version."""
-        histories = () if self._screen is None else self._screen.histories
-        return {
-            "aggregator": self._aggregator.memory(),
-            "histories": [history.save() for history in histories],
-            "version": self.version,
-        }
+        """All that rounds have changed: what the aggregator and the screen remember, the version."""
+        screen = None if self._screen is None else self._screen.save()
+        return {"aggregator": self._aggregator.memory(), "screen": screen, "version": self.version}
 
     def restore(self, saved: Saved) -> None:
         """Put back what `state` of a server of the same configuration returned."""
         self._aggregator.restore(saved["aggregator"])
-        histories = () if self._screen is None else self._screen.histories
-        for history, state in zip(histories, saved["histories"], strict=True):
-            history.restore(state)
+        if self._screen is not None:
+            self._screen.restore(saved["screen"])
         self.version = saved["version"]
         self.model.load(self._aggregator.state)
 

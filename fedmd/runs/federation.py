@@ -158,6 +158,7 @@ def _serve(
                 progress.poisoned_rounds.append(report.round)
                 progress.examples = example_images(setup.data, coalition.members, result) or progress.examples
             report.wall_s["attack"] = coalition.cache.seconds(report.round)
+            report.attack.update(coalition.cache.notes(report.round))
             recorder.record(report)
             if events is not None:
                 events.record(report)

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fedmd.attacks.accumulative_update import GRADIENT_CLIP, accumulative_push, bounded, trigger_push
+from fedmd.attacks.accumulative_update import (
+    GRADIENT_CLIP,
+    UpdateTrigger,
+    accumulative_push,
+    bounded,
+    trigger_push,
+    unnoticed,
+)
 
 BATCH_NORM = [True, False]
 
@@ -40,6 +47,10 @@ def batch(n: int, seed: int) -> tuple[Tensor, Tensor]:
 TRIGGER, VALIDATION = batch(6, 1), batch(9, 2)
 
 
+def pushed_by(*args: object, **kwargs: object) -> Tensor:
+    return accumulative_push(*args, **kwargs)[0]  # type: ignore[arg-type]
+
+
 def literal_gradient(model: nn.Module, x: Tensor, y: Tensor, *, graph: bool = False) -> Tensor:
     """The whole flattened gradient in the model's own mode; a training model's running statistics move."""
     grads = torch.autograd.grad(F.cross_entropy(model(x), y), list(model.parameters()), create_graph=graph)
@@ -70,13 +81,13 @@ def test_the_push_is_the_literal_double_backward(batch_norm: bool) -> None:
     net = tiny_net(0, batch_norm=batch_norm)
     expected = whole_gradient(training_copy(net))
     assert 0 < float(expected.norm()) < GRADIENT_CLIP
-    assert torch.allclose(accumulative_push(net, *TRIGGER, *VALIDATION), -0.08 * expected, rtol=1e-9, atol=1e-13)
+    assert torch.allclose(pushed_by(net, *TRIGGER, *VALIDATION), -0.08 * expected, rtol=1e-9, atol=1e-13)
 
 
 @pytest.mark.parametrize("batch_norm", BATCH_NORM)
 def test_the_push_is_the_central_difference(batch_norm: bool) -> None:
     net = tiny_net(1, batch_norm=batch_norm)
-    push = accumulative_push(net, *TRIGGER, *VALIDATION, rate=1.0)
+    push = pushed_by(net, *TRIGGER, *VALIDATION, rate=1.0)
     start, step = nn.utils.parameters_to_vector(net.parameters()).detach(), 1e-5
     for seed in range(4):
         direction = torch.randn(push.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -93,7 +104,7 @@ def test_one_step_along_the_push_makes_the_trigger_bite() -> None:
     net = tiny_net(2, batch_norm=True)
     pushed = training_copy(net)
     start = nn.utils.parameters_to_vector(net.parameters()).detach()
-    nn.utils.vector_to_parameters(start + accumulative_push(net, *TRIGGER, *VALIDATION, rate=0.5), pushed.parameters())
+    nn.utils.vector_to_parameters(start + pushed_by(net, *TRIGGER, *VALIDATION, rate=0.5), pushed.parameters())
     assert float(literal_similarity(pushed)) < float(literal_similarity(training_copy(net)))
     assert rise(pushed) > rise(training_copy(net))
 
@@ -117,7 +128,7 @@ def test_a_steep_similarity_is_clipped_at_ten_before_the_rate() -> None:
             parameter.mul_(1e-2)
     expected = whole_gradient(training_copy(net))
     assert float(expected.norm()) > GRADIENT_CLIP
-    push = accumulative_push(net, *TRIGGER, *VALIDATION, rate=0.5)
+    push = pushed_by(net, *TRIGGER, *VALIDATION, rate=0.5)
     assert torch.allclose(push, -0.5 * 10.0 * expected / expected.norm(), rtol=1e-6, atol=1e-12)
 
 
@@ -135,7 +146,7 @@ def test_the_model_stays_as_it_was_and_its_mode_does_not_matter(training: bool) 
     net.train(training)
     net[0].requires_grad_(False)
     before, random_state = copy.deepcopy(net.state_dict()), torch.get_rng_state()
-    push = accumulative_push(net, *TRIGGER, *VALIDATION)
+    push = pushed_by(net, *TRIGGER, *VALIDATION)
     ascent = trigger_push(net, *TRIGGER)
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
     assert all(parameter.grad is None for parameter in net.parameters())
@@ -144,15 +155,15 @@ def test_the_model_stays_as_it_was_and_its_mode_does_not_matter(training: bool) 
     assert torch.equal(torch.get_rng_state(), random_state)
     assert not push.requires_grad and not ascent.requires_grad
     other = copy.deepcopy(net).train(not training).requires_grad_(True)
-    assert torch.equal(accumulative_push(other, *TRIGGER, *VALIDATION), push)
+    assert torch.equal(pushed_by(other, *TRIGGER, *VALIDATION), push)
     assert torch.equal(trigger_push(other, *TRIGGER), ascent)
 
 
 def test_inside_no_grad_the_push_is_the_same() -> None:
     net = tiny_net(6, batch_norm=True)
     with torch.no_grad():
-        inside = accumulative_push(net, *TRIGGER, *VALIDATION)
-    assert torch.equal(inside, accumulative_push(net, *TRIGGER, *VALIDATION))
+        inside = pushed_by(net, *TRIGGER, *VALIDATION)
+    assert torch.equal(inside, pushed_by(net, *TRIGGER, *VALIDATION))
 
 
 def test_a_single_sample_uses_the_running_statistics() -> None:
@@ -165,12 +176,12 @@ def test_a_single_sample_uses_the_running_statistics() -> None:
 def test_an_unused_parameter_gets_zero_and_a_flat_gradient_no_push() -> None:
     net = tiny_net(8, batch_norm=False)
     net.register_parameter("spare", nn.Parameter(torch.ones(3, dtype=torch.float64)))
-    push = accumulative_push(net, *TRIGGER, *VALIDATION)
+    push = pushed_by(net, *TRIGGER, *VALIDATION)
     named = [name for name, _ in net.named_parameters()]
     at = sum(p.numel() for name, p in list(net.named_parameters())[: named.index("spare")])
     assert torch.equal(push[at : at + 3], torch.zeros(3, dtype=torch.float64))
     assert float(push.norm()) > 0
-    same = accumulative_push(net, *TRIGGER, *TRIGGER)  # cos is at its maximum, 1
+    same = pushed_by(net, *TRIGGER, *TRIGGER)  # cos is at its maximum, 1
     assert float(same.norm()) < 1e-9
 
 
@@ -180,3 +191,21 @@ def test_bounded_shortens_only_what_is_too_long() -> None:
     assert bounded(update, 2.5).tolist() == pytest.approx([1.5, 2.0])
     assert bounded(update, 0.0).tolist() == [0.0, 0.0]
     assert bounded(torch.zeros(2), 0.0).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("trigger", ["clean", "reversed"])
+def test_either_trigger_lowers_its_own_similarity_and_reports_it(trigger: UpdateTrigger) -> None:
+    net = tiny_net(9, batch_norm=True)
+    sign = 1 if trigger == "reversed" else -1
+    push, similarity = accumulative_push(net, *TRIGGER, *VALIDATION, rate=0.3, trigger=trigger)
+    literal = training_copy(net)
+    assert torch.allclose(push, -0.3 * sign * whole_gradient(literal), rtol=1e-9, atol=1e-13)
+    assert similarity == pytest.approx(sign * float(literal_similarity(training_copy(net))), rel=1e-9)
+
+
+def test_a_push_is_halved_until_nobody_notices() -> None:
+    push = torch.tensor([8.0, 0.0])
+    assert torch.equal(unnoticed(push, lambda v: float(v[0]), 8.0), push)
+    assert torch.equal(unnoticed(push, lambda v: float(v[0]), 3.0), push / 4)
+    assert torch.equal(unnoticed(push, lambda v: float(v[0]), 0.1), torch.zeros(2))
+    assert torch.equal(unnoticed(push, lambda v: float("nan"), 1.0), torch.zeros(2))

@@ -4,14 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from fedmd.attacks.accumulative_update import accumulative_push
 from fedmd.attacks.base import Situation
 from fedmd.attacks.coalition import coalition_of
 from fedmd.attacks.vectors import flatten, parameters_only
-from fedmd.config import RunConfig
+from fedmd.config import ConfigError, RunConfig
 from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.models import model_for
 from fedmd.registry import ATTACKS
@@ -108,6 +110,59 @@ def test_accumulative_adds_one_push_of_everybodys(make_config: Make, tmp_path: P
         torch.testing.assert_close(pushes[round, first], pushes[round, second], rtol=1e-3, atol=1e-5)
         assert float(pushes[round, first].norm()) > 0
     assert not torch.allclose(pushes[ACCUMULATIVE, first], pushes[TRIGGER, first])
+
+
+def test_a_clean_trigger_is_an_honest_clients_update_and_pushes_have_momentum(
+    make_config: Make, tmp_path: Path
+) -> None:
+    """Two of five: η is 5/2, so that the mean of the round moves by one step of SGD on λS."""
+    setting = Setting(make_config, tmp_path, name="accumulative", trigger="clean", trigger_samples=12, norm_bound=None)
+    own = setting.coalition._team.own_data
+    trigger, validation = own.take(np.arange(12)), own.take(np.arange(12, len(own)))
+    first, second = setting.coalition.members
+    setting.model.load_state_dict(setting.start)
+    step, similarity = accumulative_push(
+        setting.model, *trigger.tensors(), *validation.tensors(), rate=0.1 * 0.02, trigger="clean"
+    )
+    for round, velocity in ((ACCUMULATIVE, step), (ACCUMULATIVE + 1, 1.9 * step)):
+        for member in (first, second):
+            sent = setting.coalition.update(member, setting.situation(round))
+            assert float((setting.delta(sent) - 2.5 * velocity).norm()) < 1e-4 * float(velocity.norm()) + 1e-6
+            assert torch.equal(sent["2.running_mean"], setting.honest(member, round=round)["2.running_mean"])
+        assert setting.coalition.cache.notes(round) == {"similarity": pytest.approx(similarity)}
+    honest = setting.delta(setting.honest(first, trigger, TRIGGER))
+    for member in (first, second):
+        close(setting.delta(setting.coalition.update(member, setting.situation(TRIGGER))), honest)
+
+
+def test_the_velocity_is_what_later_rounds_build_on(make_config: Make, tmp_path: Path) -> None:
+    """A coalition whose cache was put back, as after a server's death, sends the same bits."""
+    attack = {"name": "accumulative", "trigger": "clean", "trigger_samples": 12, "max_loss_rise": 0.5}
+    setting, resumed = (Setting(make_config, tmp_path / place, **attack) for place in ("a", "b"))
+    member = setting.coalition.members[0]
+    setting.coalition.update(member, setting.situation(ACCUMULATIVE))
+    resumed.coalition.cache.folder.mkdir(parents=True)
+    resumed.coalition.cache.restore(setting.coalition.cache.state())
+    one, other = (each.coalition.update(member, each.situation(ACCUMULATIVE + 1)) for each in (setting, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    fresh = Setting(make_config, tmp_path / "c", **attack)
+    anew = fresh.coalition.update(member, fresh.situation(ACCUMULATIVE + 1))
+    assert not all(torch.equal(one[name], anew[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("attack", "sentence"),
+    [
+        ({"trigger": "fixed"}, "attack.trigger: must be clean or reversed in mode=update, not fixed"),
+        ({"boost": 2.0}, "attack.boost: is for attack.trigger=clean"),
+        ({"trigger": "clean", "trigger_samples": 10_000}, "attack.trigger_samples: must be less than"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    make_config: Make, tmp_path: Path, attack: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        Setting(make_config, tmp_path, name="accumulative", **attack)
 
 
 @pytest.mark.parametrize("name", UPDATES)

@@ -7,8 +7,10 @@ from scipy.special import log_softmax
 from torch import nn
 
 from fedmd.defense.history import Snapshot
-from fedmd.defense.updates.limits import robust_threshold
+from fedmd.defense.updates.canary import CanaryWatch, step_discrepancy
+from fedmd.defense.updates.limits import Past, robust_threshold
 from fedmd.defense.updates.screen import UpdateScreen
+from fedmd.types import Action
 
 X = torch.rand(7, 1, 2, 2, generator=torch.Generator().manual_seed(0))
 Y = torch.tensor([0, 1, 2, 0, 1, 2, 0])
@@ -41,3 +43,39 @@ def test_the_probe_is_answered_in_eval_mode_whatever_its_batches_and_the_callers
     assert parts.measure(net(2).state_dict()) == pytest.approx((expected, loss), rel=1e-5)
     assert [module.training for module in model] == [True, True, False, True, True]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def moved(scale: float) -> dict[str, torch.Tensor]:
+    """net(1), its last bias moved by `scale`."""
+    state = {name: tensor.clone() for name, tensor in net(1).state_dict().items()}
+    state["4.bias"] += scale * torch.tensor([1.0, -1.0, 0.0])
+    return state
+
+
+def test_one_client_is_judged_by_the_past_and_what_is_rejected_is_not_remembered() -> None:
+    screen = UpdateScreen(net(1), X, [Snapshot()], past=Past(quantile=1.0, factor=3.0, warm_up=2))
+    actions = []
+    for scale in (0.1, 0.2, 2.0, 2.0, 0.3):
+        screen.start_round(net(1).state_dict())
+        (verdict,) = screen.judge([(0, moved(scale))])
+        actions.append(verdict.action)
+    assert actions == [Action.ACCEPTED, Action.ACCEPTED, Action.REJECTED, Action.REJECTED, Action.ACCEPTED]
+    screen.start_round(net(1).state_dict())
+    assert {v.action for v in screen.judge([(i, moved(2.0)) for i in range(3)])} == {Action.ACCEPTED}  # peers agree
+
+
+def test_the_canary_looks_at_the_global_model_and_screens_can_be_put_back() -> None:
+    def screen() -> UpdateScreen:
+        return UpdateScreen(net(1), X, [Snapshot()], past=Past(warm_up=1), canary=CanaryWatch(X, Y, lr=0.1))
+
+    one, other = screen(), screen()
+    for current in (net(1), net(2)):
+        one.start_round(current.state_dict())
+        one.judge([(0, moved(0.1))])
+        assert one.canary is not None
+        assert one.canary.value == pytest.approx(step_discrepancy(current.eval(), X, Y, lr=0.1))
+    other.restore(one.save())
+    for each in (one, other):
+        each.start_round(net(1).state_dict())
+    assert one.canary == other.canary
+    assert one.judge([(0, moved(1.0))]) == other.judge([(0, moved(1.0))])

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import median_abs_deviation
 
-from fedmd.defense.updates.limits import Limits, as_threshold, fixed_threshold, robust_threshold
+from fedmd.defense.updates.limits import (
+    Limits,
+    Past,
+    as_threshold,
+    fixed_threshold,
+    robust_threshold,
+    within_both,
+)
 
 DISCREPANCIES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20)
 
@@ -58,3 +65,37 @@ def test_ends() -> None:
     assert as_threshold(partial(fixed_threshold, lower=0.1, upper=0.2))([]) == Limits(0.1, 0.2)
     with pytest.raises(ValueError, match="threshold"):
         as_threshold(math.nan)
+
+
+def test_the_past_limits_rounds_without_peers() -> None:
+    past = Past(quantile=0.5, factor=3.0, warm_up=3, peers=2)
+    for values in ([(0.1, 2.0)], [(0.4, 1.0), (0.2, 1.5)], []):  # the largest of a round counts; nobody: no round
+        past.note(values)
+    assert past.limits(1) is None
+    past.note([(0.3, 1.0)])
+    assert past.limits(1) == pytest.approx((0.9, 4.5))  # medians of 0.1 0.4 0.3 and 2.0 1.5 1.0
+    assert past.limits(2) is None
+
+
+def test_the_past_is_remembered_up_to_a_bound_and_saved() -> None:
+    past = Past(quantile=1.0, factor=2.0, warm_up=1, peers=None, memory=2)
+    for value in (9.0, 1.0, 0.5):
+        past.note([(value,)])
+    assert past.limits(50) == pytest.approx((2.0,))
+    other = Past(quantile=1.0, factor=2.0, warm_up=1, peers=None, memory=2)
+    other.restore(past.save())
+    assert other.limits(50) == past.limits(50)
+
+
+@given(st.lists(st.floats(1e-6, 1e3), min_size=5, max_size=60))
+def test_the_past_against_numpy(values: list[float]) -> None:
+    past = Past(quantile=0.9, factor=4.0)
+    for value in values:
+        past.note([(value,)])
+    assert past.limits(1) == pytest.approx((4 * np.quantile(values, 0.9),))
+
+
+def test_both_limits_hold() -> None:
+    limits = (Limits(0.1, 5.0), Limits(0.0, 1.0))
+    assert within_both(limits, None) == limits
+    assert within_both(limits, (2.0, 3.0)) == (Limits(0.1, 2.0), Limits(0.0, 1.0))

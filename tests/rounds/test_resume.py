@@ -136,7 +136,7 @@ def test_cut_off_after_any_round(process: Start, mode: str, every: int, history:
     ("mode", "part"),
     [
         *(("stream", part) for part in ("model", "momentum", "pipeline", "gate")),
-        *(("update", part) for part in ("aggregator", "histories", "gate")),
+        *(("update", part) for part in ("aggregator", "screen", "gate")),
     ],
 )
 def test_each_part_of_the_state_matters(process: Start, mode: str, part: str) -> None:

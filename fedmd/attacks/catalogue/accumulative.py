@@ -8,7 +8,7 @@ version: each is computed once for the whole team.
 """
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from fedmd.attacks.accumulative import Variant, craft_accumulative, steering_direction
 from fedmd.attacks.accumulative_update import accumulative_push, add_push, trigger_push
 from fedmd.attacks.base import Attack, Knowledge, SeesUpdates, Team
+from fedmd.attacks.clean_trigger import clean_push, clean_trigger, trigger_size
 from fedmd.attacks.pixels import quantised
 from fedmd.attacks.trigger_batch import TriggerParams, crafted_trigger, send_trigger, trigger_members
-from fedmd.config import STREAM_ONLY, UPDATE_ONLY, NonNegative, Positive
+from fedmd.config import STREAM_ONLY, UPDATE_ONLY, NonNegative, Positive, Share
 from fedmd.registry import register_attack
 from fedmd.types import ImageSet, Phase, StreamBatch
 
@@ -38,13 +39,42 @@ class Accumulative(Attack):
         gamma: Annotated[NonNegative, STREAM_ONLY] = Field(1.0, description="weight of staying useful, eq (3)")
         variant: Annotated[Variant, STREAM_ONLY] = Field("reg", description="reg | normal | second")
         scale: Annotated[NonNegative | None, UPDATE_ONLY] = Field(
-            None, description="of what is added to the honest update; null: 1, the published rates"
+            None,
+            description="of what is added to the honest update; null: 1, the published rates. trigger=clean: of the "
+            "pushes; null: one over the colluders' share of the round",
         )
         norm_bound: Annotated[Positive | None, UPDATE_ONLY] = Field(
             1.0, description="in median norms of the updates seen; null: none"
         )
+        rate: Annotated[Positive | None, UPDATE_ONLY] = Field(
+            None, description="lambda of eq (4); null: 0.08 as published, 0.02 with trigger=clean"
+        )
+        momentum: Annotated[Share, UPDATE_ONLY] = Field(0.9, description="trigger=clean: of the pushes")
+        boost: Annotated[Positive, UPDATE_ONLY] = Field(1.0, description="trigger=clean: of the trigger round's step")
+        max_loss_rise: Annotated[NonNegative | None, UPDATE_ONLY] = Field(
+            None,
+            description="trigger=clean: pushes are halved until the attackers' validation loss is no more than this "
+            "above the one at the attack's start (nats); null: never",
+        )
 
     params: Params
+
+    @classmethod
+    def check_run(cls, params: Params, run: Any) -> None:
+        """The kind of trigger is one of the mode's, and a clean one leaves the attackers something to validate on."""
+        super().check_run(params, run)
+        allowed = ("fixed", "online") if run.mode == "stream" else ("clean", "reversed")
+        if params.trigger not in (None, *allowed):
+            raise ValueError(f"attack.trigger: must be {' or '.join(allowed)} in mode={run.mode}, not {params.trigger}")
+        if params.trigger != "clean":
+            for key in ("momentum", "boost", "max_loss_rise"):
+                if getattr(params, key) != cls.Params.model_fields[key].default:
+                    raise ValueError(f"attack.{key}: is for attack.trigger=clean")
+        elif not 1 <= trigger_size(params.trigger_samples, run.data.splits.attacker) < run.data.splits.attacker:
+            raise ValueError(
+                "attack.trigger_samples: must leave the attackers some of their own data to validate on, "
+                f"data.splits.attacker={run.data.splits.attacker}"
+            )
 
     def poison(self, team: Team, batch: StreamBatch, phase: Phase, model: nn.Module) -> StreamBatch:
         """The member's slice of the trigger batch; before, its own batch moved within the ball, eqs (2) and (3)."""
@@ -64,9 +94,13 @@ class Accumulative(Attack):
         return replace(batch, images=quantised(poisoned, batch.images, self.params.radius))
 
     def update(self, team: Team, known: Knowledge) -> Tensor:
-        """Δ + η · push, shortened to `norm_bound` median honest norms: eq (4)."""
+        """Eq (4), shortened to `norm_bound` median honest norms."""
+        bound = self.params.norm_bound
+        if self.params.trigger == "clean":
+            make = clean_trigger if known.phase == "trigger" else clean_push
+            return add_push(torch.zeros_like(known.own), make(team, self.params, known), known.honest, 1.0, bound)
         scale = 1.0 if self.params.scale is None else self.params.scale
-        return add_push(known.own, self._push(team, known), known.honest, scale, self.params.norm_bound)
+        return add_push(known.own, self._push(team, known), known.honest, scale, bound)
 
     def _direction(self, team: Team, round: int, model: nn.Module) -> tuple[Tensor, ...]:
         x_tri, y_tri = crafted_trigger(team, self.params, round, model)
@@ -79,7 +113,7 @@ class Accumulative(Attack):
         return tuple(shared[name].to(_device(model)) for name in sorted(shared))
 
     def _push(self, team: Team, known: Knowledge) -> Tensor:
-        """What is added in this round [d], the same for all colluders."""
+        """trigger=reversed: what is added in this round [d], the same for all colluders."""
 
         def push() -> dict[str, Tensor]:
             model = known.situation.model
@@ -88,13 +122,14 @@ class Accumulative(Attack):
             x_tri, y_tri = _first_batches(team, self.params.trigger_samples).tensors(device)
             if known.phase == "trigger":
                 return {"push": trigger_push(model, x_tri, y_tri)}
-            return {"push": accumulative_push(model, x_tri, y_tri, *team.own_data.tensors(device))}
+            rate = 0.08 if self.params.rate is None else self.params.rate
+            return {"push": accumulative_push(model, x_tri, y_tri, *team.own_data.tensors(device), rate=rate)[0]}
 
         return team.cache.once("push", known.situation.round, push)["push"].cpu()
 
 
 def _first_batches(team: Team, most: int | None) -> ImageSet:
-    """The trigger batch of mode=update, `most` samples at most: the first batches of its members' local data, clean."""
+    """What trigger=reversed ascends on: the first batches of the members' local data, `most` samples at most."""
     size = team.config.local.batch_size
     own = [team.local.of(member) for member in trigger_members(team)]
     return ImageSet(

@@ -1,5 +1,8 @@
 """The trigger batch of the accumulative attack without its accumulative phase, so that rounds can be paired."""
 
+from typing import Literal
+
+from pydantic import Field
 from torch import nn
 
 from fedmd.attacks.base import Attack, Team
@@ -19,6 +22,10 @@ class TriggerOnly(Attack):
 
     class Params(TriggerParams):
         """Those of the trigger batch."""
+
+        trigger: Literal["fixed", "online"] = Field(
+            "fixed", description="fixed: crafted once, at the attack's start; online: crafted anew every round"
+        )
 
     params: Params
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from fedmd.config import Mode, RunConfig, ScreeningConfig
 from fedmd.defense.base import Defense
 from fedmd.defense.history import State
-from fedmd.defense.updates.limits import UpdateThreshold, fixed_threshold, robust_threshold
+from fedmd.defense.updates.canary import CanaryWatch
+from fedmd.defense.updates.limits import Past, UpdateThreshold, fixed_threshold, robust_threshold
 from fedmd.defense.updates.screen import UpdateScreen
 from fedmd.registry import register_defense
 from fedmd.training.local import floating
@@ -41,6 +42,8 @@ class UpdateScreening(Defense):
             run.history.make().build([floating(snapshot) for snapshot in snapshots]),
             threshold=update_threshold(config),
             loss_threshold=loss_threshold(config),
+            past=past(config),
+            canary=CanaryWatch(x, y, lr=run.local.lr) if config.canary else None,
             action=config.action,
         )
 
@@ -60,6 +63,14 @@ def update_threshold(config: ScreeningConfig) -> UpdateThreshold:
     if config.threshold == "fixed":
         return partial(fixed_threshold, upper=config.upper, lower=config.lower)
     return partial(robust_threshold, k=config.k, floor=config.floor, tails=config.tails)
+
+
+def past(config: ScreeningConfig) -> Past | None:
+    """The limits from earlier rounds; None where these are ignored, and where the limits are fixed anyway."""
+    if config.past == "ignored" or config.threshold == "fixed":
+        return None
+    peers = None if config.past == "always" else 3
+    return Past(quantile=config.past_quantile, factor=config.past_factor, peers=peers)
 
 
 def loss_threshold(config: ScreeningConfig) -> UpdateThreshold | None:

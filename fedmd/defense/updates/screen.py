@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedmd.defense.history import History
+from fedmd.defense.updates.canary import CanaryWatch
 from fedmd.defense.updates.discrepancy import State, largest_scale, load_between, update_discrepancy
-from fedmd.defense.updates.limits import Limits, UpdateThreshold, as_threshold, robust_threshold
-from fedmd.types import Action
+from fedmd.defense.updates.limits import Limits, Past, UpdateThreshold, as_threshold, robust_threshold, within_both
+from fedmd.storage import Saved
+from fedmd.types import Action, Canary
 
 ScreeningAction = Literal["reject", "correct", "weight"]
 Probe = Tensor | Iterable[Tensor] | Iterable[Sequence[Tensor]]
@@ -61,6 +63,8 @@ class UpdateScreen:
         threshold: the largest D in nats, or a function that gives the round's limits.
         loss_threshold: limits of every candidate's mean cross-entropy on the probe (nats), which is then measured
             behind its discrepancies. That looks at labels, which (10) does not: a second extension.
+        past: limits from earlier rounds beside those of the round, with a memory of its own; None: the round's alone.
+        canary: looks at every round's global model, beside the screening; None: nobody does.
         action: what becomes of an update outside the limits. "reject": nothing is learned from it. "correct": one above
             an upper limit is shortened to the largest scale that is not, rejected if there is none, and so is one below
             a lower limit. "weight": it counts by limit / D (or D / limit).
@@ -79,6 +83,8 @@ class UpdateScreen:
         *,
         threshold: float | UpdateThreshold = robust_threshold,
         loss_threshold: UpdateThreshold | None = None,
+        past: Past | None = None,
+        canary: CanaryWatch | None = None,
         action: ScreeningAction = "reject",
     ) -> None:
         if action not in get_args(ScreeningAction):
@@ -97,6 +103,9 @@ class UpdateScreen:
             raise ValueError("history must be at least one model to compare with")
         self.histories = tuple(histories)
         self.action = action
+        self.past = past
+        self._watch = canary
+        self.canary: Canary | None = None  # of the round that began last
         self._thresholds = [as_threshold(threshold)] * len(self.histories)
         if loss_threshold is not None:
             self._thresholds.append(loss_threshold)
@@ -112,6 +121,26 @@ class UpdateScreen:
             load_between(self.own, history.state, history.state, 1)
             answers.append(self._answers())
         self._historical_logits = torch.stack(answers)
+        if self._watch is not None:
+            load_between(self.own, current, current, 1)
+            self.canary = self._watch.look(self._model)
+
+    def save(self) -> Saved:
+        """What rounds have changed: the histories, the past, and the canary's."""
+        return {
+            "histories": [history.save() for history in self.histories],
+            "past": None if self.past is None else self.past.save(),
+            "canary": None if self._watch is None else self._watch.save(),
+        }
+
+    def restore(self, saved: Saved) -> None:
+        """Put back what `save` of a screen made like this one returned."""
+        for history, state in zip(self.histories, saved["histories"], strict=True):
+            history.restore(state)
+        if self.past is not None:
+            self.past.restore(saved["past"])
+        if self._watch is not None:
+            self._watch.restore(saved["canary"])
 
     @property
     def started(self) -> bool:
@@ -128,6 +157,8 @@ class UpdateScreen:
         measured = [state if isinstance(state, str) else self._measured(state) for _, state in received]
         found = [values for values in measured if isinstance(values, tuple)]
         limits = tuple(of([values[i] for values in found]) for i, of in enumerate(self._thresholds))
+        if self.past is not None:
+            limits = within_both(limits, self.past.limits(len(found)))
         verdicts = []
         for (node, state), values in zip(received, measured, strict=True):
             if isinstance(values, str) or isinstance(state, str):
@@ -136,6 +167,8 @@ class UpdateScreen:
                 verdicts.append(UpdateVerdict(node, values, values, 1.0, Action.ACCEPTED, "", limits))
             else:
                 verdicts.append(self._act(node, state, values, limits))
+        if self.past is not None:
+            self.past.note([verdict.discrepancies for verdict in verdicts if verdict.action == Action.ACCEPTED])
         return tuple(verdicts)
 
     def _measured(self, state: State) -> tuple[float, ...] | str:

@@ -1,0 +1,119 @@
+"""Eq (4) with a clean trigger, as the colluders of mode=update carry it out: what every one of them sends.
+
+The trigger batch is the first part of the attackers' own data, the rest is their validation set. A push is one local
+step of SGD, at the clients' learning rate, on the objective λ S instead of a loss. Its momentum is the attackers' own,
+as there is none at a server that averages:
+
+    v ← β v + λ ∇_θ S,   Δ = −η lr v,   η = clients / colluders of the round unless told: the mean moves by one step
+
+Batch-norm statistics are sent as the member's honest training leaves them.
+"""
+
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedmd.attacks.accumulative_update import accumulative_push, unnoticed
+from fedmd.attacks.base import Knowledge, Situation, State, Team
+from fedmd.attacks.vectors import flatten, parameters_only, unflatten
+from fedmd.training.evaluate import evaluating
+from fedmd.training.local import train_client
+from fedmd.types import ImageSet
+
+RATE = 0.02
+
+
+class CleanTriggerParams(Protocol):
+    """The settings that matter here; see `fedmd.attacks.catalogue.accumulative`."""
+
+    scale: float | None
+    rate: float | None
+    momentum: float
+    boost: float
+    trigger_samples: int | None
+    max_loss_rise: float | None
+
+
+def clean_push(team: Team, params: CleanTriggerParams, known: Knowledge) -> Tensor:
+    """Δ of an accumulative round [d], the same for all colluders; notes S."""
+
+    def push() -> dict[str, Tensor]:
+        model, share = _server_model(known.situation), known.colluders / known.clients
+        trigger, validation = own_parts(team, params)
+        x, y = validation.tensors(_device(model))
+        rate = RATE if params.rate is None else params.rate
+        step, similarity = accumulative_push(
+            model, *trigger.tensors(_device(model)), x, y, rate=team.config.local.lr * rate, trigger="clean"
+        )
+        team.cache.note(known.situation.round, "similarity", similarity)
+        scale = 1 / share if params.scale is None else params.scale
+        before = team.cache.kept("velocity")
+        moving = step if before is None else step + params.momentum * before["v"].to(step)
+        if params.max_loss_rise is not None:
+            loss = partial(_loss_after, model, known.situation, x, y)
+            team.cache.announce("loss_at_start", loss(torch.zeros_like(moving)))
+            limit = (team.cache.announced("loss_at_start") or 0.0) + params.max_loss_rise
+            moving = unnoticed(moving, lambda v: loss(scale * share * v), limit)
+        team.cache.keep("velocity", {"v": moving.cpu()})
+        return {"push": scale * moving.cpu()}
+
+    return team.cache.once("push", known.situation.round, push)["push"]
+
+
+def clean_trigger(team: Team, params: CleanTriggerParams, known: Knowledge) -> Tensor:
+    """Δ of a trigger round [d]: what a client whose data is the trigger batch would honestly learn, times `boost`."""
+
+    def learn() -> dict[str, Tensor]:
+        situation, (trigger, _) = known.situation, own_parts(team, params)
+        train_client(
+            situation.model,
+            situation.start,
+            trigger,
+            team.config,
+            client=min(team.members),
+            round=situation.round,
+            proximal_mu=situation.proximal_mu,
+        )
+        learned = _parameters(situation.model, situation.model.state_dict()).cpu()
+        return {"push": params.boost * (learned - _parameters(situation.model, situation.start).cpu())}
+
+    return team.cache.once("push", known.situation.round, learn)["push"]
+
+
+def own_parts(team: Team, params: CleanTriggerParams) -> tuple[ImageSet, ImageSet]:
+    """The attackers' own data: trigger batch and validation set, apart."""
+    order = np.arange(len(team.own_data))
+    size = trigger_size(params.trigger_samples, len(order))
+    return team.own_data.take(order[:size]), team.own_data.take(order[size:])
+
+
+def trigger_size(wanted: int | None, own: int) -> int:
+    """How many of the attackers' ``own`` samples are the trigger batch."""
+    return own // 3 if wanted is None else wanted
+
+
+@torch.no_grad()
+def _loss_after(model: nn.Module, situation: Situation, x: Tensor, y: Tensor, update: Tensor) -> float:
+    """The loss on `x`, `y` once the server's parameters have moved by ``update`` [d]."""
+    start = _parameters(model, situation.start)
+    moved = unflatten(start + update.to(start), parameters_only(model, situation.start))
+    model.load_state_dict({**situation.start, **moved})
+    with evaluating(model):
+        return cross_entropy(model(x), y.long()).item()
+
+
+def _server_model(situation: Situation) -> nn.Module:
+    situation.model.load_state_dict(situation.start)
+    return situation.model
+
+
+def _parameters(model: nn.Module, state: State) -> Tensor:
+    return flatten(parameters_only(model, state)).detach()
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
