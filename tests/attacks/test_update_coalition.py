@@ -155,7 +155,7 @@ def test_the_velocity_is_what_later_rounds_build_on(make_config: Make, tmp_path:
     [
         ({"trigger": "fixed"}, "attack.trigger: must be clean or reversed in mode=update, not fixed"),
         ({"boost": 2.0}, "attack.boost: is for attack.trigger=clean"),
-        ({"trigger": "clean", "trigger_samples": 10_000}, "attack.trigger_samples: must be less than"),
+        ({"trigger": "clean", "trigger_samples": 10_000}, "attack.trigger_samples: must leave the attackers"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
