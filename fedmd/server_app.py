@@ -1,6 +1,7 @@
 """The ServerApp of `flwr run`: reads Hydra overrides from the run configuration and serves one federation."""
 
 import shlex
+import signal
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -9,6 +10,7 @@ from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sol
 from fedmd.runs.compose import compose, make_folder, resumed_folder
 from fedmd.runs.federation import print_round, serve
 from fedmd.runs.observers import observing
+from fedmd.runs.stopping import Stopped, stopping_on_sigterm
 from fedmd.runs.typed import refuse_unused
 
 app = ServerApp()
@@ -36,7 +38,16 @@ def main(grid: Grid, context: Context) -> None:
         with sole_server(folder):  # a run that is going on there keeps its own configuration
             note_config(folder, config)
             composed.write_hydra_files()
-    with observing(config, print_round) as observe:
-        head = serve(grid, config, folder, observe, resume=resume is not None)["audit_head"]
+    flowers = signal.getsignal(signal.SIGTERM)  # tells SuperLink, and exits
+
+    def tell_flower() -> None:
+        if callable(flowers):
+            flowers(signal.SIGTERM, None)
+
+    try:
+        with stopping_on_sigterm(tell_flower), observing(config, print_round) as observe:
+            head = serve(grid, config, folder, observe, resume=resume is not None)["audit_head"]
+    except Stopped as stopped:  # SuperLink calls the run failed, with these words
+        raise RuntimeError(f"asked to end; overrides='resume={folder}' goes on with the run") from stopped
     print(f"audit head: {head['seq']}:{head['hash']}", flush=True)
     print(f"run folder: {folder}", flush=True)

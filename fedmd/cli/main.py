@@ -12,6 +12,7 @@ from fedmd.config import ConfigError
 from fedmd.runs.cell import CellsFailed
 from fedmd.runs.compose import choices, compose, expand, groups, resumed_folder
 from fedmd.runs.plan import compose_study
+from fedmd.runs.stopping import Stopped, leave, stopping_on_sigterm
 from fedmd.runs.typed import refuse_unused
 
 _USAGE = """\
@@ -44,9 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `fedmd` command."""
     sys.path.insert(0, os.getcwd())  # as for `python -m`: model.factory may name a module of the current folder
     try:
-        code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        with stopping_on_sigterm():
+            code = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         sys.exit(code)
+    except Stopped:
+        leave()
     except BrokenPipeError:  # whoever read along has seen enough: as a tool that SIGPIPE ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)

@@ -88,10 +88,15 @@ class Stopwatch:
 def is_checkpoint_due(config: RunConfig, done: int) -> bool:
     """Whether there is to be a checkpoint when `done` rounds are over. Without any, rounds are final as they end.
 
-    Never in the middle of a reply that brought several rounds' batches: what came ahead is in no checkpoint.
+    Never where it is not `is_between_replies`.
     """
     per_reply, every = config.federation.batches_per_reply, max(1, config.runtime.checkpoint_every)
     return done % (per_reply * -(-every // per_reply)) == 0 or done == config.stream.rounds
+
+
+def is_between_replies(config: RunConfig, done: int) -> bool:
+    """Whether a checkpoint can be made: not amid the rounds of one reply, for what came ahead is in no checkpoint."""
+    return done % config.federation.batches_per_reply == 0
 
 
 def is_evaluated(config: RunConfig, round: int) -> bool:

@@ -35,11 +35,12 @@ from fedmd.report.summary import summarise
 from fedmd.report.verdicts import discard_parts
 from fedmd.rounds.checkpoint import Checkpoints, discard_checkpoint, note_config, sole_server, why_it_begins_again
 from fedmd.rounds.gate import open_gate
-from fedmd.rounds.loop import run_rounds
+from fedmd.rounds.loop import is_between_replies, run_rounds
 from fedmd.rounds.model import ServerModel
 from fedmd.rounds.protocols import Server
 from fedmd.rounds.stream import StreamServer
 from fedmd.rounds.update import UpdateServer
+from fedmd.runs import stopping
 from fedmd.runs.examples import example_images
 from fedmd.storage import Saved
 from fedmd.training.device import flushing_denormals
@@ -92,6 +93,7 @@ def serve(
     Raises ConfigError for data or a model that cannot be had, for a folder that another process is working in, and
     for a checkpoint that does not fit; RuntimeError when the nodes do not come.
     """
+    stopping.end_if_asked()
     with sole_server(folder):
         if not resume:
             discard_checkpoint(folder)
@@ -144,13 +146,14 @@ def _serve(
             coalition.cache.restore(saved["cache"])
         gate = stack.enter_context(open_gate(config, folder, server, saved and saved["gate"], done, restart))
 
-        def keep(done: int) -> None:
-            if checkpoints.is_due(done):
+        def keep(done: int, *, at_once: bool = False) -> None:
+            if at_once or checkpoints.is_due(done):
                 recorded = recorder.flush()
                 now = {"server": server.state(), "gate": gate.state(), "cache": coalition.cache.state()}
                 checkpoints.save(done, {**now, **progress.state(recorded, time.perf_counter() - began)})
 
         keep(done)
+        stack.enter_context(stopping.rounds())
         collect = Collector(config, nodes, exchange, asking, progress.session)
         for result in run_rounds(config, server, collect, gate, coalition.phase, first=done):
             report = result.report
@@ -163,7 +166,10 @@ def _serve(
             if events is not None:
                 events.record(report)
             on_round(config, report)
-            keep(report.round + 1)
+            keep(over := report.round + 1)
+            if stopping.is_asked() and over < config.stream.rounds and is_between_replies(config, over):
+                keep(over, at_once=True)
+                raise stopping.Stopped
         if isinstance(server, StreamServer) and config.quarantine.name != "none":
             server.save_models(folder)
         head = gate.head

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from logging import getLogger
 
@@ -37,6 +38,7 @@ from fedmd.runs.federation import quiet_flower, serve
 from fedmd.runs.inline import InlineGrid, server_identity
 from fedmd.runs.ledger import Ledger, OnFinished, broken
 from fedmd.runs.observers import observing
+from fedmd.runs.stopping import Stopped, off_the_main_thread
 from fedmd.training.device import Placement
 
 log = getLogger(__name__)
@@ -135,16 +137,20 @@ def _on_ray(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher, started: fl
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        _one_by_one(cells, ledger, watcher, lambda config: grid, started)
+        with suppress(Stopped):  # raised again in the main thread
+            _one_by_one(cells, ledger, watcher, lambda config: grid, started)
 
-    with quiet_flower(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
+    def start() -> None:
         run_simulation(
             server_app,
             client_app,
             num_supernodes=max(cell.config.federation.simulated_nodes for cell in cells),
             backend_config=_backend(cells[0].config.runtime),
         )
+
+    with quiet_flower(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        off_the_main_thread(start)  # in that, Ray's handler of SIGTERM would take the place of ours, and abort
 
 
 def _check(config: RunConfig) -> None:

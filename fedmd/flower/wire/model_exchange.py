@@ -80,6 +80,12 @@ def _sweep() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def discard_shared_memory() -> None:
+    """Remove what this process has there, for one that is about to end without another word."""
+    for folder in _MEMORY.glob(f"fedmd-{os.getpid()}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def fetch_state(request: Request) -> dict[str, Tensor]:
     """The published model's state dict. Raises ValueError when the request carries none."""
     if request.model is not None:

@@ -1,0 +1,117 @@
+"""SIGTERM, as a container's stop sends it: the round under way ends, its checkpoint is written, the exit code is 143.
+
+What goes on before the first round, or after the last one of a run, is not waited for: it is done anew when the run
+goes on. Nor is anything when SIGTERM comes a second time.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+EXIT_CODE = 128 + signal.SIGTERM
+_AGAIN_S = 0.5
+_asked, _in_rounds = threading.Event(), threading.Event()
+
+
+class Stopped(SystemExit):
+    """The process was asked to end. No failure of the run, which can be gone on with."""
+
+    def __init__(self) -> None:
+        super().__init__(EXIT_CODE)
+
+
+@contextmanager
+def stopping_on_sigterm(otherwise: Callable[[], None] | None = None) -> Iterator[None]:
+    """While the block lasts, SIGTERM ends it by Stopped where `rounds` are under way.
+
+    Everywhere else it does what `otherwise` says: by default, `leave`. The handler before is put back. Only a process's
+    main thread has handlers; in another one, nothing happens.
+    """
+    global _otherwise
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _otherwise = otherwise or leave
+    before = signal.signal(signal.SIGTERM, _stop)
+    try:
+        yield
+        end_if_asked()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _asked.clear()
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    if _asked.is_set() or not _in_rounds.is_set():
+        _otherwise()
+    else:
+        _asked.set()
+        print("fedmd: asked to end: after this round", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def rounds() -> Iterator[None]:
+    """Inside, the process is only asked to end; the block does so where it can be gone on from: `is_asked`."""
+    _in_rounds.set()
+    try:
+        yield
+    finally:
+        _in_rounds.clear()
+
+
+def is_asked() -> bool:
+    """Whether the process was asked to end."""
+    return _asked.is_set()
+
+
+def end_if_asked() -> None:
+    """Raise Stopped where the process was asked to end."""
+    if is_asked():
+        raise Stopped
+
+
+def leave() -> NoReturn:
+    """End the process with EXIT_CODE and a line on how to go on.
+
+    At once: an exception would have to get out of whatever the main thread is at, and the threads of others go on.
+    """
+    print("fedmd: ended; fedmd run resume=FOLDER goes on with a run, a study is started again", file=sys.stderr)
+    if (exchange := sys.modules.get("fedmd.flower.wire.model_exchange")) is not None:  # slow to import
+        exchange.discard_shared_memory()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_CODE)
+
+
+_otherwise: Callable[[], None] = leave
+
+
+def off_the_main_thread(work: Callable[[], None]) -> None:
+    """Do `work` in a thread of its own, and wait for it; what it raises is raised here, and Stopped if that was asked.
+
+    For Ray, which puts handlers of its own in place of ours while it starts, one in C++ that aborts the process among
+    them. Only the main thread can put ours back.
+    """
+    is_ours = signal.getsignal(signal.SIGTERM) is _stop  # not for somebody who calls this from a script
+    raised: list[BaseException] = []
+
+    def doing() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=doing, name="fedmd")
+    thread.start()
+    while thread.is_alive():
+        thread.join(_AGAIN_S)
+        if is_ours:
+            signal.signal(signal.SIGTERM, _stop)
+    if raised:
+        raise raised[0]
+    end_if_asked()
