@@ -19,6 +19,7 @@ from ray.exceptions import RayError
 from fedmd.config import ConfigError, RunConfig, RuntimeConfig
 from fedmd.flower.client.app import app as client_app
 from fedmd.report.files import read_summary
+from fedmd.runs import stopping
 from fedmd.runs.cell import Cell, Watcher
 from fedmd.runs.federation import serve
 from fedmd.runs.inline import InlineGrid, server_identity
@@ -132,6 +133,7 @@ def side_by_side(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher) -> Non
     pending = deque(cells)
     running: dict[Any, Running] = {}
     while pending or running:
+        stopping.end_if_asked()
         while pending and len(running) < room(runtime):
             training = {one.burn_in for one in running.values()}
             cell = next((one for one in pending if burn_in_of(one.config) not in training), pending[0])

@@ -16,6 +16,7 @@ from logging import getLogger
 
 from fedmd.attacks.base import attack_of
 from fedmd.config import ConfigError, RunConfig, RuntimeConfig
+from fedmd.runs import stopping
 from fedmd.runs.cell import Cell, Failure, Watcher
 from fedmd.runs.compose import make_folder
 from fedmd.types import RoundReport
@@ -38,7 +39,6 @@ from fedmd.runs.federation import quiet_flower, serve
 from fedmd.runs.inline import InlineGrid, server_identity
 from fedmd.runs.ledger import Ledger, OnFinished, broken
 from fedmd.runs.observers import observing
-from fedmd.runs.stopping import Stopped, off_the_main_thread
 from fedmd.training.device import Placement
 
 log = getLogger(__name__)
@@ -82,7 +82,7 @@ def simulate(
     else:
         from fedmd.runs.cells import connected, side_by_side  # Ray is slow to import
 
-        with connected(cells[0].config.runtime):
+        with connected(cells[0].config.runtime), stopping.rounds():
             side_by_side(cells, ledger, watcher)
     return ledger.failures
 
@@ -137,7 +137,7 @@ def _on_ray(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher, started: fl
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
-        with suppress(Stopped):  # raised again in the main thread
+        with suppress(stopping.Stopped):  # raised again in the main thread
             _one_by_one(cells, ledger, watcher, lambda config: grid, started)
 
     def start() -> None:
@@ -150,7 +150,7 @@ def _on_ray(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher, started: fl
 
     with quiet_flower(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        off_the_main_thread(start)  # in that, Ray's handler of SIGTERM would take the place of ours, and abort
+        stopping.off_the_main_thread(start)  # in that, Ray's handler of SIGTERM would take the place of ours, and abort
 
 
 def _check(config: RunConfig) -> None:

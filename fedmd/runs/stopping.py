@@ -16,6 +16,7 @@ from typing import NoReturn
 EXIT_CODE = 128 + signal.SIGTERM
 _AGAIN_S = 0.5
 _asked, _in_rounds = threading.Event(), threading.Event()
+_otherwise: Callable[[], None] | None = None  # what SIGTERM does outside rounds; None: it is not ours
 
 
 class Stopped(SystemExit):
@@ -42,12 +43,13 @@ def stopping_on_sigterm(otherwise: Callable[[], None] | None = None) -> Iterator
         yield
         end_if_asked()
     finally:
+        _otherwise = None
         signal.signal(signal.SIGTERM, before)
         _asked.clear()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    if _asked.is_set() or not _in_rounds.is_set():
+    if (_asked.is_set() or not _in_rounds.is_set()) and _otherwise is not None:
         _otherwise()
     else:
         _asked.set()
@@ -57,11 +59,18 @@ def _stop(number: int, frame: FrameType | None) -> None:
 @contextmanager
 def rounds() -> Iterator[None]:
     """Inside, the process is only asked to end; the block does so where it can be gone on from: `is_asked`."""
+    put_back()
     _in_rounds.set()
     try:
         yield
     finally:
         _in_rounds.clear()
+
+
+def put_back() -> None:
+    """Have SIGTERM again, where it was ours and Ray took it, as it does where it starts in the main thread."""
+    if _otherwise is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
 
 
 def is_asked() -> bool:
@@ -88,16 +97,12 @@ def leave() -> NoReturn:
     os._exit(EXIT_CODE)
 
 
-_otherwise: Callable[[], None] = leave
-
-
 def off_the_main_thread(work: Callable[[], None]) -> None:
     """Do `work` in a thread of its own, and wait for it; what it raises is raised here, and Stopped if that was asked.
 
     For Ray, which puts handlers of its own in place of ours while it starts, one in C++ that aborts the process among
     them. Only the main thread can put ours back.
     """
-    is_ours = signal.getsignal(signal.SIGTERM) is _stop  # not for somebody who calls this from a script
     raised: list[BaseException] = []
 
     def doing() -> None:
@@ -110,8 +115,7 @@ def off_the_main_thread(work: Callable[[], None]) -> None:
     thread.start()
     while thread.is_alive():
         thread.join(_AGAIN_S)
-        if is_ours:
-            signal.signal(signal.SIGTERM, _stop)
+        put_back()
     if raised:
         raise raised[0]
     end_if_asked()

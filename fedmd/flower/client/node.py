@@ -1,9 +1,10 @@
 """A client on a machine of its own: what it sends is decided there, by the SuperNode's --node-config alone.
 
 Of the server's configuration it uses the batch size, within its own limit; in mode=update also `local` and which of
-fedmd's own models it is. It does not load data or import code that the server names; only a node that its owner made
-part of a red team goes on to the attack, a built-in one or one of a package that is installed there. Samples are sent
-without PyTorch, because SuperNode starts a new process for every message.
+fedmd's own models it is. It never sees a path, an address or an import that the server names (`allowed.py`). Only a
+node that its owner made part of a red team goes on to the attack, a built-in one or one of a package that is installed
+there, with data that need no path. Samples are sent without PyTorch, because SuperNode starts a new process for every
+message.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from flwr.app import Context
 
-from fedmd.config import NodeConfig, RunConfig
+from fedmd.config import NodeConfig
 from fedmd.data.node_stream import REMEMBERED, next_samples, read_samples
+from fedmd.flower.client.allowed import allowed
 from fedmd.flower.client.handlers import make_client_app
 from fedmd.flower.wire.header import Request
 from fedmd.flower.wire.updates import ClientUpdate
@@ -32,9 +34,8 @@ class NodeClient:
         if "stream" not in context.node_config:
             raise ValueError("this node's --node-config names no stream")
         self._node = NodeConfig.parse(dict(context.node_config))
-        self._request = request
+        self._request, self._config = allowed(request)
         self._context = context
-        self._config = RunConfig.parse_unresolved(request.run)
 
     @property
     def clients(self) -> Sequence[int]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fedmd.config import ModelConfig, NodeConfig, RunConfig
 from fedmd.data.node_stream import read_samples
 from fedmd.flower.wire.header import Request
+from fedmd.flower.wire.model_exchange import fetch_state
 from fedmd.flower.wire.updates import ClientUpdate
 from fedmd.models import model_for
 from fedmd.registry import CUSTOM, resolving
@@ -32,7 +33,7 @@ def own_update(node: NodeConfig, request: Request, config: RunConfig, client: in
     if request.model is None:  # never a file that the server names
         raise ValueError("the request carries no model")
     began = time.perf_counter()
-    own, start = _own_samples(node, request, config), request.model.to_torch_state_dict()
+    own, start = _own_samples(node, request, config), fetch_state(request)
     torch.set_num_threads(max(1, min(int(config.runtime.client_cpus), os.cpu_count() or 1)))
     model = _model(node, config, own, start)
     train_client(model, start, own, config, client=client, round=request.round, proximal_mu=request.proximal_mu)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fedmd import storage
 from fedmd.flower.wire.header import Request
+from fedmd.flower.wire.updates import read_record
 
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 2**30
@@ -87,9 +88,9 @@ def discard_shared_memory() -> None:
 
 
 def fetch_state(request: Request) -> dict[str, Tensor]:
-    """The published model's state dict. Raises ValueError when the request carries none."""
+    """The published model's state dict. Raises ValueError when the request carries none, or none that can be read."""
     if request.model is not None:
-        return request.model.to_torch_state_dict()
+        return {name: tensor.clone() for name, tensor in read_record(request.model).items()}
     if request.model_file:
         return storage.load(Path(request.model_file), check=False)[0]  # by every client, from memory, every round
     raise ValueError("the request carries no model")
