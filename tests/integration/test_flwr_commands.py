@@ -1,7 +1,7 @@
 """The `flwr` commands of README files and docs, typed as a user types them, through Flower's own launcher.
 
-Flower says with its exit code only that a run was handed in, so its outcome is read from `flwr list`. The SuperLink that
-`flwr run` starts has a home and ports of this test's own, and is ended by its process id.
+Flower says with its exit code only that a run was handed in, so its outcome is read from `flwr list`. The SuperLink
+that `flwr run` starts has a home and ports of this test's own, and is ended by its process id.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Whole runs side by side: what they say, who is tried again, in which order they start. In the place of Ray a double."""
+"""Whole runs side by side: what they say, who is tried again, in which order they start. A double in place of Ray."""
 
 import logging
 from collections.abc import Callable, Iterator

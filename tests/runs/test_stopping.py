@@ -73,7 +73,8 @@ def test_not_amid_the_batches_of_one_reply(tmp_path: Path, in_peace: list[dict[s
         federate(settings(folder, *more), folder, asking_in(0, rounds), resume=False)
     assert rounds == [0, 1]
     federate(noted_config(folder), folder, lambda config, report: rounds.append(report.round), resume=True)
-    assert rounds == [0, 1, 2, 3] and without_times(folder) == in_peace
+    assert rounds == [0, 1, 2, 3]
+    assert [row["loss"] for row in without_times(folder)] == [row["loss"] for row in in_peace]
 
 
 def test_a_run_that_is_over_is_finished_and_no_other_begins(tmp_path: Path) -> None:
