@@ -1,6 +1,7 @@
 """A server that means ill: whatever it asks of a deployed node, nothing it names is opened, imported or reached."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from tests.inline import over_the_wire
 Make = Callable[..., RunConfig]
 Change = dict[str, Any]
 CLIENT = 3
-MARK = "hostile_mark"  # in every path, module and address that the server names
+MARK = f"hostile_mark_{os.getpid()}"  # in every path, module and address that the server names
 PLACE, CODE = f"/tmp/{MARK}/x", f"{MARK}.module:run"
 
 _seen: list[str] | None = None
