@@ -6,11 +6,12 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fedmd.config import ConfigError
-from fedmd.runs.cell import CellsFailed
-from fedmd.runs.compose import choices, compose, expand, groups, resumed_folder
+from fedmd.runs.cell import CellsFailed, Watcher
+from fedmd.runs.compose import Composed, choices, compose, expand, groups, resumed_folder
 from fedmd.runs.plan import compose_study
 from fedmd.runs.stopping import Stopped, leave, stopping_on_sigterm
 from fedmd.runs.typed import refuse_unused
@@ -18,8 +19,8 @@ from fedmd.runs.typed import refuse_unused
 _USAGE = """\
 fedmd: federated streaming learning under accumulative poisoning, defended by Memorization Discrepancy
 
-  fedmd run [-m] [--cfg] [KEY=VALUE ...]     one federation on Ray; -m sweeps over comma-separated values
-  fedmd compare experiment=NAME [KEY=VALUE ...]   arms x seeds on one Ray instance; finished cells are skipped
+  fedmd run [-m] [--cfg] [--quiet] [KEY=VALUE ...]    one federation; -m sweeps over comma-separated values
+  fedmd compare [--quiet] experiment=NAME [KEY=VALUE ...]   arms x seeds, side by side; finished cells are skipped
   fedmd report PATH [--output FILE]          report.html of a run, a sweep or a comparison: one file, no network
   fedmd audit RUN_DIR [--client ID] [--export csv] [--verify [--head N:HASH] [--public-key FILE]]   the audit trail
   fedmd quarantine RUN_DIR list | show CLIENT | release CLIENT | replay CLIENT [--learn]
@@ -97,14 +98,24 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _compare(arguments: list[str]) -> int:
+    quiet = "--quiet" in arguments
+    arguments = [argument for argument in arguments if argument != "--quiet"]
     if options := [argument for argument in arguments if argument.startswith("-")]:
-        raise ConfigError(f"{options[0]}: unknown option; fedmd compare takes KEY=VALUE only.")
-    study = compose_study(arguments)
-    from fedmd.runs.progress import Lines
-    from fedmd.runs.study import run_study
+        raise ConfigError(f"{options[0]}: unknown option; fedmd compare knows --quiet and KEY=VALUE.")
+    with _watching("compare", arguments, quiet) as watcher:
+        study = compose_study(arguments)
+        from fedmd.runs.study import run_study  # Flower and torch are slow to import; somebody watches already
 
-    run_study(study, Lines())
+        run_study(study, watcher)
     return 0
+
+
+def _watching(command: str, arguments: Sequence[str], quiet: bool) -> AbstractContextManager[Watcher]:
+    """From the first moment on: even composing the settings of a study takes seconds."""
+    from fedmd.runs.progress import watching
+
+    live = not any(argument.lower() == "runtime.progress=false" for argument in arguments)
+    return watching(f"fedmd {command} {' '.join(arguments)}", quiet=quiet, live=live)
 
 
 def _report(arguments: list[str]) -> int:
@@ -163,29 +174,35 @@ def _run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="fedmd run", add_help=False, exit_on_error=False, allow_abbrev=False)
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("--cfg", action="store_true")
+    parser.add_argument("--quiet", action="store_true")
     parser.add_argument("overrides", nargs="*")
     try:
         options, unknown = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:  # an option with a value, as in --cfg=job
-        raise ConfigError(f"{error}; fedmd run knows -m, --cfg and KEY=VALUE.") from error
+        raise ConfigError(f"{error}; fedmd run knows -m, --cfg, --quiet and KEY=VALUE.") from error
     if unknown:
-        raise ConfigError(f"{unknown[0]}: unknown option; fedmd run knows -m, --cfg and KEY=VALUE.")
+        raise ConfigError(f"{unknown[0]}: unknown option; fedmd run knows -m, --cfg, --quiet and KEY=VALUE.")
     if (folder := resumed_folder(options.overrides)) is not None:
         if options.multirun or options.cfg:
             raise ConfigError("resume: takes no -m and no --cfg; the run's settings are in its config.json.")
-        from fedmd.runs.launch import resume
-        from fedmd.runs.progress import Lines
+        with _watching("run", arguments, options.quiet) as watcher:
+            from fedmd.runs.launch import resume
 
-        resume(folder, Lines())
+            resume(folder, watcher)
         return 0
+    if options.cfg:
+        print("\n---\n".join(one.job_yaml for one in _composed(options)), end="")
+        return 0
+    with _watching("run", arguments, options.quiet) as watcher:
+        composed = _composed(options)
+        from fedmd.runs.launch import launch  # Flower and torch are slow to import; somebody watches already
+
+        launch(composed, watcher, sweep=options.multirun)
+    return 0
+
+
+def _composed(options: argparse.Namespace) -> list[Composed]:
     sweep = expand(options.overrides) if options.multirun else [options.overrides]
     composed = [compose(overrides, sweep=options.multirun) for overrides in sweep]
     refuse_unused(composed, "sweep" if options.multirun else "run")
-    if options.cfg:
-        print("\n---\n".join(one.job_yaml for one in composed), end="")
-        return 0
-    from fedmd.runs.launch import launch  # Ray and torch are slow to import; --help and --cfg need neither
-    from fedmd.runs.progress import Lines
-
-    launch(composed, Lines(), sweep=options.multirun)
-    return 0
+    return composed

@@ -49,6 +49,9 @@ class Watcher:
     def say(self, text: str) -> None:
         """Something for people to read, in whole lines."""
 
+    def doing(self, what: str) -> None:
+        """What keeps all cells waiting: libraries, data, Ray."""
+
     def begin(self, cells: Sequence[Cell], finished: int) -> None:
         """These are about to be run; so many others had finished before."""
 

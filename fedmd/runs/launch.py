@@ -37,6 +37,7 @@ def launch(runs: Sequence[Composed], watcher: Watcher, *, sweep: bool = False) -
     watcher.begin(cells, skipped)
     failures = simulate(cells, watcher, on_finished=partial(announce, watcher))
     if len(failures) < len(runs):
+        watcher.doing("writing the report")
         watcher.say(f"report: {write_report(shared)}")
     if failures:
         raise CellsFailed(failures, len(runs))

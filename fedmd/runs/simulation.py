@@ -65,13 +65,17 @@ def simulate(
     watcher = watcher or Watcher()
     started = time.perf_counter()
     ledger = Ledger(watcher, on_finished)
+    watcher.doing(
+        f"checking settings and data of {len(cells)} runs" if len(cells) > 1 else "checking settings and data"
+    )
     for cell in cells:
         _check(cell.config)
         if _machine(cell.config.runtime) != _machine(cells[0].config.runtime):
             raise ConfigError(f"runtime: {', '.join(_SHARED)} must be the same in all runs of a sweep.")
         make_folder(cell.folder)
     where, why = choose([cell.config for cell in cells])
-    log.info("engine: %s, %s", where, why)
+    log.info("computed: %s, %s", where, why)
+    watcher.doing(f"computed {where}: {why}")
     if where == "here":
         with server_identity():
             _one_by_one(cells, ledger, watcher, lambda c: InlineGrid(client_app, c.federation.simulated_nodes), started)

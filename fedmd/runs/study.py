@@ -49,6 +49,7 @@ def run_study(study: StudyRuns, watcher: Watcher) -> None:
     watcher.say(f"{len(cells)} cells, {before} finished before; folder: {study.folder}")
     watcher.begin(pending, before)
     failures = simulate(pending, watcher, on_finished=lambda cell, summary: write_results(study, cells))
+    watcher.doing("writing the comparison and the report")
     write_results(study, cells)
     summaries = finished(cells)
     if not summaries:
