@@ -22,7 +22,7 @@ _QUIET_S = 5.0  # of several cells at once: how long nothing is said at most, wh
 def watching(title: str, *, quiet: bool, live: bool, console: Console | None = None) -> Iterator[Watcher]:
     """Who watches for the command line: nobody if `quiet`, a display where there is a terminal and `live`, or lines.
 
-    It says something at once: what comes next may take seconds to import.
+    The display is there at once: what comes next takes seconds to import.
     """
     console = console or Console()
     if quiet:
@@ -31,9 +31,7 @@ def watching(title: str, *, quiet: bool, live: bool, console: Console | None = N
         with Display(title, console) as display:
             yield display
     else:
-        lines = Lines()
-        lines.say(title)
-        yield lines
+        yield Lines()
 
 
 class Lines(Watcher):
@@ -68,8 +66,9 @@ class Lines(Watcher):
 
     def round(self, cell: Cell, report: RoundReport) -> None:
         """The same."""
-        line = round_line(report, cell.config.stream.rounds)
-        self._did(cell, line if self._alone else "  ".join(line.split()[:3]))
+        rounds = cell.config.stream.rounds
+        short = f"round {report.round + 1}/{rounds} {report.phase}"
+        self._did(cell, round_line(report, rounds) if self._alone else short)
 
     def finished(self, cell: Cell, summary: Json) -> None:
         """A line, of one among several."""

@@ -121,9 +121,9 @@ class Board:
         lines = Table.grid(padding=(0, 2))
         lines.add_column(style="dim", no_wrap=True)
         lines.add_column(no_wrap=True, overflow="ellipsis")
-        bar = Table.grid(padding=(0, 1))
-        for _ in range(3):
-            bar.add_column(no_wrap=True)
+        bar = Table.grid(padding=(0, 2))
+        for width_of_it in (None, 18, None):
+            bar.add_column(no_wrap=True, min_width=width_of_it)
         bar.add_row(
             ProgressBar(track.rounds, track.done, width=max(8, min(24, width - 60))), track.at(), f"[dim]{pace}"
         )
@@ -146,7 +146,7 @@ class Board:
         units = self.finished + self.failed + sum(track.share for track in running)
         left = (self.of - self.before - units) * gone / units if units > 0 else None
         times = duration(self._clock() - self._began) + (f", {duration(left)} to go" if left else "")
-        head = _line(f"[bold]{_escaped(self._title)}[/bold]  {', '.join(told)}", times)
+        head = _line(f"[bold]{', '.join(told)}[/bold]  [dim]{_escaped(self._title)}[/dim]", times)
         if not running:
             return Group(head, Text(f"  {self.doing}", style="dim", overflow="ellipsis", no_wrap=True))
         spark = max(0, min(40, width - 66))
