@@ -144,7 +144,7 @@ class Board:
             told.append(f"[red]{self.failed} failed[/red]")
         gone = self._clock() - self._counted_from
         units = self.finished + self.failed + sum(track.share for track in running)
-        left = (self.of - self.before - units) * gone / units if units > 0 else None
+        left = (self.of - self.before - units) * gone / units if units >= 0.5 else None  # too soon to tell
         times = duration(self._clock() - self._began) + (f", {duration(left)} to go" if left else "")
         head = _line(f"[bold]{', '.join(told)}[/bold]  [dim]{_escaped(self._title)}[/dim]", times)
         if not running:
