@@ -122,7 +122,7 @@ def test_trim_goes_by_the_loss_unless_told() -> None:
         ("attack", {"name": "custom", "factory": CUSTOM, "params": {"radios": 1}}, ["attack.params.radios", "radius"]),
         ("attack", {"name": "custom", "factory": CUSTOM, "params": {"radius": 2}}, ["attack.params.radius", "not 2"]),
         ("attack", {"name": "trigger_only", "stop_error_rise": 0.1}, ["attack.stop_error_rise", "null"]),
-        ("defense.name", "dcs", ["defense.name", "'dcs'", "drop, dsc, frozen, none, trim or custom"]),
+        ("defense.name", "dcs", ["defense.name", "'dcs'", "dsc_published, frozen, none, recommended, trim or custom"]),
         ("stream.source", None, ["stream.source", "fresh or published_replay"]),
         ("federation.clients", ..., ["federation.clients", "required"]),
         ("data", ..., ["data:", "required"]),

@@ -28,14 +28,15 @@ class BurnInConfig(Section):
 class OnlineConfig(Section):
     """The server's step on a round's batch: SGD without weight decay, a fresh optimizer after burn-in.
 
-    `batchnorm` says where the running statistics come from: the clients' batches (train), burn-in (frozen), or the
-    server's own trusted set, re-estimated after every step (trusted, an extension of ours). `batchnorm_momentum` is the
-    weight of the newest batch in the first case; None leaves the model's own.
+    `batchnorm` says where the running statistics come from: the clients' batches (train), burn-in (frozen), the
+    server's own trusted set, re-estimated after every step (trusted, an extension of ours), or the clients' batches by
+    medians over samples (median, after MedBN). `batchnorm_momentum` is the weight of the newest batch in the first and
+    the last case; None leaves the model's own.
     """
 
     lr: Positive
     momentum: Share
-    batchnorm: Literal["train", "frozen", "trusted"] = "trusted"
+    batchnorm: Literal["train", "frozen", "trusted", "median"] = "trusted"
     batchnorm_momentum: Annotated[float, Field(gt=0, le=1)] | None = None
 
 

@@ -79,8 +79,8 @@ def _of_choices(run: RunConfig, nothing_from: NothingFrom) -> None:
     for key, name in _OF_SHIFT.items():
         if shift != name:
             nothing_from(f"is for stream.shift.name={name}", f"stream.shift.{key}")
-    if run.training.online.batchnorm != "train":
-        nothing_from("is for training.online.batchnorm=train", "training.online.batchnorm_momentum")
+    if run.training.online.batchnorm not in ("train", "median"):
+        nothing_from("is for training.online.batchnorm=train or median", "training.online.batchnorm_momentum")
     if screening.threshold == "robust":
         nothing_from("is for screening.threshold=fixed", "screening.lower", "screening.upper")
     else:

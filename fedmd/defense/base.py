@@ -1,6 +1,6 @@
 """What every defence is, and what one of mode=stream is given and returns."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -63,12 +63,14 @@ class Defense(Plugin):
     uses_threshold: it acts on `ScoredBatch.suspicious`, so that what a threshold promises of clean traffic is watched.
     uses_score: it acts on `ScoredBatch.before` itself. Reports say of either that the defence goes by its detector.
     screens_updates: in mode=update it measures every update, of which evidence against clients can be made.
+    companions: the options of `threshold` and `history` that come with it, unless others are chosen.
     """
 
     modes: ClassVar[tuple[Mode, ...]] = ("stream",)
     uses_threshold: ClassVar[bool] = False
     uses_score: ClassVar[bool] = False
     screens_updates: ClassVar[bool] = False
+    companions: ClassVar[Mapping[str, str]] = {}
 
     @property
     def clip_norm(self) -> float | None:

@@ -191,7 +191,7 @@ class EmaHistory(HistoryPlugin):
     class Params(Section):
         """How slowly it moves."""
 
-        decay: Annotated[float, Field(gt=0, lt=1)] = 0.9
+        decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
     params: Params
 

@@ -126,14 +126,14 @@ class StreamServer:
         assert isinstance(judged, JudgedSamples)
         if not judged.messages:
             return Learned()
-        started = time.perf_counter()
+        started, batchnorm = time.perf_counter(), self._config.training.online.batchnorm
         torch.manual_seed(seed_for(self._config.seed, "step", round=self.pipeline.steps))  # for models with dropout
         loss = online_step(
             self.model.net,
             self._optimizer,
             judged.x,
             judged.y,
-            batchnorm="frozen" if self._config.training.online.batchnorm == "frozen" else "train",
+            batchnorm="train" if batchnorm == "trusted" else batchnorm,
             clip_norm=self.pipeline.defense.clip_norm,
             placement=self._placement,
         )

@@ -120,6 +120,9 @@ def _text(section: type[PluginSection], plugin: type[Plugin] | None) -> str:
         words = _wrapped(mode + inspect.cleandoc(plugin.__doc__ or ""))
         head = [f"{_GENERATED} from {plugin.__module__.replace('.', '/')}.py.", *words]
     lines = [f"# {line}".rstrip() for line in head]
+    if companions := getattr(plugin, "companions", {}):
+        lines.append("defaults:")
+        lines += [f"  - override /{group}@_global_.{group}: {option}" for group, option in companions.items()]
     for key, value, comment in _settings(section, plugin):
         line = f"{key}: {_yaml(value)}"
         if comment and len(commented := f"{line:<{_COMMENTS}} # {comment}") <= _WIDTH:

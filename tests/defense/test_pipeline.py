@@ -11,16 +11,18 @@ from torch.nn.functional import cross_entropy
 
 from fedmd.config import DefenseConfig
 from fedmd.defense.base import Defense
-from fedmd.defense.history import Lag, Snapshot
+from fedmd.defense.history import Ema, Lag, Snapshot
 from fedmd.defense.samples.detectors.base import Score
 from fedmd.defense.samples.drift import DriftMonitor
 from fedmd.defense.samples.outputs import TrustedSamples, compute_outputs
 from fedmd.defense.samples.pipeline import Pipeline
+from fedmd.defense.samples.thresholds import Quantile
 from fedmd.registry import DETECTORS as REGISTERED
 from fedmd.types import Action, Screened
 
 N = 24
-DETECTORS: dict[str, Score] = {each.name: each(each.Params()) for each in REGISTERED.own()}  # type: ignore[misc]
+OWN = [each for each in REGISTERED.own() if each.name != "combined"]
+DETECTORS: dict[str, Score] = {each.name: each(each.Params()) for each in OWN}  # type: ignore[misc]
 
 
 def net(seed: int) -> nn.Module:
@@ -50,7 +52,7 @@ def defense(name: str) -> Defense:
 
 
 def pipeline(name: str, threshold: float | Callable[..., float], **settings: object) -> Pipeline:
-    config = DefenseConfig.model_validate({"name": name, **settings})
+    config = DefenseConfig.model_validate({"name": name, "stopping": "per_sample", **settings})
     rule = threshold if callable(threshold) else lambda step, trusted: threshold
     return Pipeline(
         net(0),
@@ -335,6 +337,42 @@ def test_baselines_watch_and_change_nothing(batch: tuple[Tensor, Tensor], name: 
     assert plain.verdicts.baselines == {} and set(scored.verdicts.baselines) == set(watched.baselines)
     assert all(scores.shape == (N,) and np.isfinite(scores).all() for scores in scored.verdicts.baselines.values())
     assert set(watched.wall_s) == {"screening", "baselines", "correction"} and "baselines" not in alone.wall_s
+
+
+@pytest.mark.parametrize("name", ["dsc", "recommended"])
+def test_a_batch_without_senders_is_one_message(batch: tuple[Tensor, Tensor], name: str) -> None:
+    """Judged as a whole by default; the threshold is that of means over as many trusted samples."""
+    x, y = batch
+    trusted = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(5)), torch.arange(40) % 5
+    guard = Pipeline.from_config(net(0), defense=name, snapshots=[net(7)], trusted=trusted)
+    verdicts = guard.screen(x.clone(), y).verdicts
+    assert len(set(verdicts.actions.tolist())) == 1
+    one = Pipeline.from_config(net(0), defense=name, snapshots=[net(7)], trusted=trusted)
+    assert np.array_equal(one.screen(x.clone(), y, torch.full((N,), 3)).verdicts.before, verdicts.before)
+    assert set(verdicts.baselines) == {*DETECTORS} - {"discrepancy"}
+
+
+def test_the_published_rule_brings_its_threshold_and_its_history(batch: tuple[Tensor, Tensor]) -> None:
+    """By name alone: eq (7), the batch's mean and an early snapshot, against the parts put together by hand."""
+    x, y = batch
+    guard = Pipeline.from_config(net(0), defense="dsc_published", snapshots=[net(7), net(8)], trusted=batch)
+    guard.steps = 3
+    before = naive_discrepancy(net(7), net(0), x)
+    screened = guard.screen(x.clone(), y)
+    assert screened.verdicts.threshold == pytest.approx(0.5 + 3 * 0.02)
+    assert (screened.verdicts.steps > 0).all() == (before.mean() > 0.56)
+    by_hand = Pipeline.from_config(
+        net(0),
+        defense={"name": "dsc", "stopping": "batch_mean"},
+        threshold="published",
+        history="snapshot",
+        snapshots=[net(7), net(8)],
+        trusted=batch,
+    )
+    by_hand.steps = 3
+    assert torch.equal(by_hand.screen(x.clone(), y).x, screened.x)
+    others = Pipeline.from_config(net(0), defense="dsc_published", threshold="quantile", history="ema", trusted=batch)
+    assert isinstance(others.history, Ema) and isinstance(others.threshold, Quantile)
 
 
 def test_feature_baselines_of_a_model_without_a_linear_layer_measure_nothing(batch: tuple[Tensor, Tensor]) -> None:

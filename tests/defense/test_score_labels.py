@@ -32,6 +32,7 @@ def test_fedmds_own_are_called_as_ever(make_config: Make) -> None:
         "kernel_density": ("Negative log kernel density", "nats"),
         "lid": ("Local intrinsic dimensionality", ""),
         "mahalanobis": ("Mahalanobis distance", ""),
+        "combined": ("Combined p-values", "nats"),
     }
 
 

@@ -8,37 +8,40 @@ _SMALL = [
     "stream.batch_size=6", "stream.clean_rounds=2", "stream.accumulative_rounds=3", "stream.trigger_rounds=1",
     "stream.recovery_rounds=1", "training.online.lr=0.05",
 ]  # fmt: skip
+_SNAPSHOT = [*_SMALL, "history=snapshot"]  # what was the default when these were first recorded
+_PLAIN = [*_SNAPSHOT, "threshold.fpr=0.05"]
 _UPDATE = [*_SMALL, "mode=update", "local.batch_size=10", "local.samples=30", "local.lr=0.1"]
 _RESNET = ["model=resnet_small", "model.width=4"]
 _DIRICHLET = ["data.partition.name=dirichlet", "+data.partition.alpha=0.5"]
 
 RUNS: dict[str, list[str]] = {
-    "stream-undefended": [*_SMALL, "defense=none"],
-    "stream-dsc-snapshot": [*_SMALL, "defense=dsc", "threshold.fpr=0.3", "history.epoch=2"],
+    "stream-undefended": [*_PLAIN, "defense=none"],
+    "stream-dsc-snapshot": [*_SNAPSHOT, "defense=dsc", "defense.stopping=per_sample", "threshold.fpr=0.3",
+        "history.epoch=2"],
     "stream-dsc-ema-dirichlet": [
         *_SMALL, *_RESNET, *_DIRICHLET, "defense=dsc", "defense.stopping=per_client", "history=ema",
-        "training.online.batchnorm=trusted", "threshold.fpr=0.2",
+        "history.decay=0.9", "training.online.batchnorm=trusted", "threshold.fpr=0.2",
     ],
     "stream-dsc-published": [
-        *_SMALL, "defense=dsc", "defense.stopping=batch_mean", "threshold=published",
+        *_SNAPSHOT, "defense=dsc", "defense.stopping=batch_mean", "threshold=published",
         "threshold.start=0.001", "threshold.slope=0.0005",
         "attack.trigger=online", "attack.stop_error_rise=0.01",
     ],
     "stream-drop-backdoor-lag": [
-        *_SMALL, "defense=drop", "defense.detector=mahalanobis", "history=lag", "history.lag=2", "attack=backdoor",
-        "attack.target=3", "attack.fraction=0.4",
+        *_SMALL, "defense=drop", "threshold.fpr=0.05", "defense.detector=mahalanobis", "history=lag", "history.lag=2",
+        "attack=backdoor", "attack.target=3", "attack.fraction=0.4",
     ],
-    "stream-at-label-flip": [*_SMALL, *_RESNET, "defense=at", "attack=label_flip", "attack.fraction=0.4"],
+    "stream-at-label-flip": [*_PLAIN, *_RESNET, "defense=at", "attack=label_flip", "attack.fraction=0.4"],
     "stream-trim-noise": [
-        *_SMALL, "defense=trim", "attack=noise", "attack.fraction=0.4", "stream.shift.name=rotation",
+        *_PLAIN, "defense=trim", "attack=noise", "attack.fraction=0.4", "stream.shift.name=rotation",
     ],
-    "stream-clip-trigger": [*_SMALL, "defense=clip", "attack=trigger_only", "attack.fraction=0.4"],
-    "stream-frozen": [*_SMALL, "defense=frozen", "attack=none"],
+    "stream-clip-trigger": [*_PLAIN, "defense=clip", "attack=trigger_only", "attack.fraction=0.4"],
+    "stream-frozen": [*_PLAIN, "defense=frozen", "attack=none"],
     "stream-quarantine": [
-        *_SMALL, "defense=dsc", "quarantine=evidence", "quarantine.limit=1", "quarantine.rounds=2",
-        "federation.clients_per_round=4", "threshold.fpr=0.2", "federation.nodes=3",
+        *_SNAPSHOT, "defense=dsc", "defense.stopping=per_sample", "quarantine=evidence", "quarantine.limit=1",
+        "quarantine.rounds=2", "federation.clients_per_round=4", "threshold.fpr=0.2", "federation.nodes=3",
     ],
-    "stream-two-batches-a-reply": [*_SMALL, "defense=drop", "threshold=fixed", "threshold.value=2",
+    "stream-two-batches-a-reply": [*_SNAPSHOT, "defense=drop", "threshold=fixed", "threshold.value=2",
         "defense.detector=historical_loss",
         "federation.batches_per_reply=2", "federation.nodes=2", "attack=label_flip", "attack.fraction=0.4"],
     "update-fedavg": [*_UPDATE, "defense=none", "strategy=fedavg", "attack.scale=100", "attack.norm_bound=3"],
@@ -51,8 +54,9 @@ RUNS: dict[str, list[str]] = {
         "history=snapshot", "history.epoch=1", "screening.loss=ignored",
     ],
     "update-correct-quarantine": [
-        *_UPDATE, "defense=md_screen", "screening.action=correct", "screening.k=1", "history=ema", "attack=sign_flip",
-        "attack.scale=3", "attack.fraction=0.4", "quarantine=evidence", "quarantine.limit=0.2", "federation.nodes=2",
+        *_UPDATE, "defense=md_screen", "screening.action=correct", "screening.k=1", "history=ema", "history.decay=0.9",
+        "attack=sign_flip", "attack.scale=3", "attack.fraction=0.4", "quarantine=evidence", "quarantine.limit=0.2",
+        "federation.nodes=2",
     ],
     "update-weight-fedprox-minmax": [
         *_UPDATE, "defense=md_screen", "screening.action=weight", "screening.k=1", "history=lag", "history.lag=1",
@@ -68,7 +72,9 @@ RUNS: dict[str, list[str]] = {
 
 # Killed after this many rounds, then gone on with: must end as if nothing had happened.
 RESUMED: dict[str, tuple[list[str], int]] = {
-    "stream-resumed": ([*_SMALL, "defense=dsc", "history=lag", "history.lag=2", "threshold.fpr=0.3"], 4),
+    "stream-resumed": (
+        [*_SMALL, "defense=dsc", "defense.stopping=per_sample", "history=lag", "history.lag=2", "threshold.fpr=0.3"], 4,
+    ),
     "update-resumed-fedavgm": (
         [*_UPDATE, "defense=md_screen", "strategy=fedavgm", "attack.scale=100", "attack.norm_bound=3"], 4,
     ),

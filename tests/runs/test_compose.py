@@ -95,12 +95,22 @@ def test_arms_that_are_attacked_alike() -> None:
     assert infos["none_phi_1"].attack != infos["none_phi_0_2"].attack
 
 
+def test_a_defence_brings_its_companions_unless_others_are_chosen() -> None:
+    published = compose(["defense=dsc_published"]).config
+    assert (published.threshold.name, published.history.name) == ("published", "snapshot")
+    other = compose(["defense=dsc_published", "threshold=fixed", "history=lag"]).config
+    assert (other.threshold.name, other.history.name) == ("fixed", "lag")
+    plain = compose([]).config
+    assert (plain.defense.name, plain.threshold.name, plain.history.name) == ("dsc", "quantile", "ema")
+
+
 def test_groups_are_the_folders_of_conf() -> None:
     folders = {path.name for path in config_dir().iterdir() if path.is_dir()}
     assert set(groups()) == folders
     expected = {"data", "model", "stream", "attack", "defense", "threshold", "history", "federation", "runtime"}
     assert expected <= folders
-    defenses = ["at", "clip", "custom", "discrepancy_screening", "drop", "dsc", "frozen", "none", "trim"]
+    defenses = ["at", "clip", "custom", "discrepancy_screening", "drop", "dsc", "dsc_published", "frozen", "none"]
+    defenses += ["recommended", "trim"]
     assert choices("defense") == defenses
     for name in sorted({*defenses} - {"custom", "discrepancy_screening"}):
         for key in ("baselines", "rivals"):  # its old name
@@ -213,8 +223,14 @@ def test_sweeps_that_cannot_be_enumerated(override: str) -> None:
         (["~data"], ["data", "required"]),
         (["a.b=1", "c.d=2"], ["a.b", "unknown key"]),
         (["defense=drop", "defense.fooo=1"], ["defense.fooo", "name"]),
-        (["defense=dcs"], ["defense", "'dcs'", "discrepancy_screening, drop, dsc, frozen, none, trim"]),
-        (["defense=null"], ["defense", "'null'", "discrepancy_screening, drop, dsc, frozen, none, trim"]),
+        (
+            ["defense=dcs"],
+            ["defense", "'dcs'", "discrepancy_screening, drop, dsc, dsc_published, frozen, none, recommended, trim"],
+        ),
+        (
+            ["defense=null"],
+            ["defense", "'null'", "discrepancy_screening, drop, dsc, dsc_published, frozen, none, recommended, trim"],
+        ),
         (["data=5"], ["data", "'5'", "digits"]),
         (["experiment=smok"], ["experiment", "'smok'", "smoke"]),
         (["model=custom"], ["model.factory", "required"]),
@@ -348,10 +364,10 @@ def test_old_names_are_still_read() -> None:
 
 
 def test_a_presets_setting_for_another_option_is_left_out_and_a_users_refused() -> None:
-    """experiment=demo sets threshold.fpr, for its quantile."""
-    config = compose(["experiment=demo", "threshold=published"]).config
+    """experiment=stationary sets threshold.fpr, for its quantile."""
+    config = compose(["experiment=stationary", "threshold=published"]).config
     assert config.threshold.params.model_dump() == {"start": 0.5, "slope": 0.02}
-    sentence = refusal("experiment=demo", "threshold=published", "threshold.fpr=0.2")
+    sentence = refusal("experiment=stationary", "threshold=published", "threshold.fpr=0.2")
     assert sentence == "threshold.fpr: unknown key; allowed here: name, start, slope."
 
 

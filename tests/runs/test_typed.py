@@ -70,7 +70,7 @@ def test_what_a_run_does_not_use_is_refused(overrides: list[str], key: str, reas
     "overrides",
     [
         ["attack.fraction=0.2", "defense=dsc", "threshold.fpr=0.1", "history=ema", "history.decay=0.8"],
-        ["experiment=demo", "defense=none"],  # the experiment's threshold, history and batch-norm momentum lie idle
+        ["experiment=stationary", "defense=none"],  # what the experiment sets for others lies idle
         ["mode=update", "strategy=krum", "local.lr=0.1", "screening.k=3", "attack.norm_bound=2"],
         ["defense=none", "defense.detector=lid", "history=lag"],  # recorded, and in the report
         ["defense=trim", "defense.trim_share=0.3"],

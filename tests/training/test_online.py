@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from fedmd.config import ModelConfig, OnlineConfig
 from fedmd.models import build_model
 from fedmd.training.device import Placement
-from fedmd.training.online import make_optimizer, online_step, set_momentum
+from fedmd.training.online import make_optimizer, median_statistics, online_step, set_momentum
 
 SETTINGS = OnlineConfig(lr=0.05, momentum=0.9)
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -151,3 +151,49 @@ def test_momentum_goes_on_where_it_was(momentum: float, done: int) -> None:
         online_step(half, fresh, *batch(seed=step))
     for left, right in zip(whole.parameters(), half.parameters(), strict=True):
         assert torch.equal(left, right)
+
+
+def test_median_statistics_by_hand() -> None:
+    """Three samples of two channels and two positions: one wild sample moves neither median."""
+    x = torch.tensor([[[0.0, 2.0], [1.0, 1.0]], [[2.0, 4.0], [1.0, 3.0]], [[900.0, -100.0], [50.0, 70.0]]])
+    mean, variance = median_statistics(x)
+    # means 1, 3, 400 and 1, 2, 60; squared distances to 3: (9 + 1) / 2, (1 + 1) / 2, huge; to 2: 1, (1 + 1) / 2, huge
+    assert mean.tolist() == [3.0, 2.0] and variance.tolist() == [5.0, 1.0]
+    flat_mean, flat_variance = median_statistics(torch.tensor([[1.0], [2.0], [9.0]]))  # after a linear layer
+    assert (flat_mean.item(), flat_variance.item()) == (2.0, 1.0)
+
+
+def test_a_step_with_median_statistics_by_hand() -> None:
+    """One batch-norm layer and a linear one; running statistics follow, parameters move along the gradient."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm2d(1, momentum=0.5), nn.Flatten(), nn.Linear(64, 4))
+    reference = copy.deepcopy(model)
+    x, y = batch(5)
+    loss = online_step(model, make_optimizer(model, SETTINGS), x, y, batchnorm="median")
+    norm, linear = reference[0], reference[2]
+    means = x.mean(dim=(1, 2, 3))
+    center = means.sort().values[2]
+    spread = ((x - center) ** 2).mean(dim=(1, 2, 3)).sort().values[2]
+    normal = (x - center) / (spread + norm.eps).sqrt() * norm.weight + norm.bias
+    expected = cross_entropy(linear(normal.flatten(1)), y)
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    gradients = torch.autograd.grad(expected, list(reference.parameters()))
+    for after, before, gradient in zip(model.parameters(), reference.parameters(), gradients, strict=True):
+        torch.testing.assert_close(after, before - 0.05 * gradient)
+    torch.testing.assert_close(model[0].running_mean, 0.5 * center[None])
+    torch.testing.assert_close(model[0].running_var, 0.5 + 0.5 * spread[None])
+    assert not model[0]._forward_hooks
+
+
+def test_median_statistics_bound_what_one_sample_does() -> None:
+    x, y = batch(9)
+    wild = x.clone()
+    wild[0] = 1e4
+    moved = {}
+    for kind in ("train", "median"):
+        models = [net(), net()]
+        for model, images in zip(models, (x, wild), strict=True):
+            online_step(model, make_optimizer(model, SETTINGS), images, y, batchnorm=kind)  # type: ignore[arg-type]
+        first, second = (statistics(model) for model in models)
+        moved[kind] = max(float((first[k] - second[k]).abs().max()) for k in first if k.endswith("mean"))
+    assert moved["median"] < 1 < 100 < moved["train"]

@@ -3,6 +3,9 @@
 [MD23] Zhu et al., Exploring Model Dynamics for Accumulative Poisoning Discovery, ICML 2023.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 import torch
 from pydantic import Field
 
@@ -23,10 +26,14 @@ class Descent(Section):
 
 @register_defense("dsc")
 class DiscrepancyAwareCorrection(Defense):
-    """Discrepancy-aware Sample Correction, eq (6) of Zhu et al., ICML 2023: suspicious samples are pulled back."""
+    """Discrepancy-aware Sample Correction, eq (6) of Zhu et al., ICML 2023: suspicious samples are pulled back.
+
+    By default a client's message is judged as a whole, which is our extension; `dsc_published` is as published.
+    """
 
     label = "DSC"
     uses_threshold = True
+    defaults: ClassVar[Mapping[str, object]] = {"stopping": "per_client"}
 
     class Params(Descent):
         """As of the correction."""
@@ -52,6 +59,15 @@ class DiscrepancyAwareCorrection(Defense):
         )
         actions = torch.where(correction.steps > 0, Action.CORRECTED, Action.ACCEPTED)
         return Decision(correction.x, actions, correction.steps, correction.after)
+
+
+@register_defense("dsc_published")
+class PublishedCorrection(DiscrepancyAwareCorrection):
+    """DSC as in the published code: by the batch's mean discrepancy, threshold (7), an early snapshot as history."""
+
+    label = "DSC, published"
+    defaults: ClassVar[Mapping[str, object]] = {"stopping": "batch_mean"}
+    companions: ClassVar[Mapping[str, str]] = {"threshold": "published", "history": "snapshot"}
 
 
 @register_defense("at")

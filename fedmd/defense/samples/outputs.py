@@ -14,11 +14,15 @@ from fedmd.training.evaluate import evaluating
 
 @dataclass(frozen=True)
 class TrustedSamples:
-    """The server's m trusted samples `x` [m, C, H, W], their `labels` [m] and `features` [m, d] under today's model."""
+    """The server's m trusted samples `x` [m, C, H, W], their `labels` [m] and `features` [m, d] under today's model.
+
+    `scores` gives what a detector makes of them [m], each judged by the others where it compares with them.
+    """
 
     x: Tensor
     labels: Tensor
     features: Tensor | None
+    scores: Callable[["Callable[[ModelOutputs], Tensor]"], Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,13 @@ class TrustedSet:
         self._current = current
         self._x = x
         self._y = y
+        self._scores: dict[Callable[[ModelOutputs], Tensor], Tensor] = {}
+
+    def scores(self, detector: Callable[[ModelOutputs], Tensor]) -> Tensor:
+        """What `detector` makes of them [m], measured once."""
+        if detector not in self._scores:
+            self._scores[detector] = detector(self.outputs)
+        return self._scores[detector]
 
     @cached_property
     def outputs(self) -> ModelOutputs:
@@ -81,7 +92,7 @@ class TrustedSet:
     @cached_property
     def samples(self) -> TrustedSamples:
         """For detectors that compare samples with these; runs the current model only."""
-        return TrustedSamples(self._x, self._y, self._current_outputs[1])
+        return TrustedSamples(self._x, self._y, self._current_outputs[1], self.scores)
 
     @cached_property
     def _current_outputs(self) -> tuple[Tensor, Tensor | None]:

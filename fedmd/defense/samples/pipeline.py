@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Self, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -86,13 +87,15 @@ class Pipeline:
         trusted: tuple[Tensor, Tensor],
         snapshots: Sequence[nn.Module | State] = (),
         defense: Settings | DefenseConfig = "dsc",
-        threshold: Settings | ThresholdConfig | ThresholdFunction = "quantile",
-        history: Settings | HistoryConfig = "snapshot",
+        threshold: Settings | ThresholdConfig | ThresholdFunction | None = None,
+        history: Settings | HistoryConfig | None = None,
     ) -> Self:
         """The pipeline of the sections defense, threshold and history of a run's configuration.
 
         Each is a name, a mapping such as {"name": "dsc", "radius": 0.3}, or the section itself; a threshold may be a
-        function, too. `snapshots` are earlier models, oldest first; history=snapshot takes number `epoch` of them.
+        function, too. Without them the threshold is the defence's companion or `quantile`, the history its companion,
+        or `snapshot` where there are `snapshots`, or `ema`. `snapshots` are earlier models, oldest first;
+        history=snapshot takes number `epoch` of them.
 
             >>> import torch
             >>> from fedmd import Pipeline
@@ -110,6 +113,8 @@ class Pipeline:
         acts: Defense = defense.make()
         detector: Detector = defense.make_slot("detector")
         detector.check_model(current)
+        threshold = threshold or acts.companions.get("threshold", "quantile")
+        history = history or acts.companions.get("history", "snapshot" if snapshots else "ema")
         if not callable(threshold):
             threshold = cast(Threshold, ThresholdConfig.of(threshold).make())
         monitor, promised = None, getattr(threshold, "promised", None)
@@ -123,7 +128,7 @@ class Pipeline:
             except ValueError as error:
                 raise ConfigError(f"{error}.") from error
         (historical,) = history.make().build(states)
-        baselines = [each for each in DETECTORS.own() if each is not Discrepancy] if defense.baselines else []
+        baselines = [cast(type[Detector], each) for each in DETECTORS.own()] if defense.baselines else []
         return cls(
             current,
             historical,
@@ -132,22 +137,24 @@ class Pipeline:
             trusted=trusted,
             detector=detector,
             stopping=defense.stopping,
-            baselines={each.name: cast(Detector, each(each.Params())) for each in baselines},
+            baselines={each.name: each(each.Params()) for each in baselines if each.is_baseline},
             monitor=monitor,
         )
 
     def screen(self, x: Tensor, y: Tensor, clients: Tensor | None = None) -> Screened:
         """The batch to learn from and a verdict on each of the N samples.
 
-        `x` [N, C, H, W] in [0, 1], `y` [N], `clients` [N] the senders (for stopping="per_client"). Samples that are
-        merely accepted come back bit-identical and in their order; rejected ones are left out.
+        `x` [N, C, H, W] in [0, 1], `y` [N], `clients` [N] the senders (for stopping="per_client"); without them the
+        batch is one client's. Samples that are merely accepted come back bit-identical and in their order; rejected
+        ones are left out.
         """
         started = time.perf_counter()
+        clients = torch.zeros_like(y) if clients is None else clients
         trusted = self._screened_with = TrustedSet(self.historical, self.current, *self.trusted)
         outputs = compute_outputs(self.historical, self.current, x, y, lambda: trusted.samples)
         before = self.detector(outputs)
         threshold = self.threshold(
-            self.steps, lambda: pooled_trusted(self.detector(trusted.outputs), self.stopping, clients, len(x))
+            self.steps, lambda: pooled_trusted(trusted.scores(self.detector), self.stopping, clients, len(x))
         )
         suspicious = pooled(before, self.stopping, clients) > threshold
         drift = None

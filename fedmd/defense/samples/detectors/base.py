@@ -16,12 +16,14 @@ class Detector(registry.Plugin):
     """How suspicious N samples look, larger meaning more: a function of `ModelOutputs`.
 
     So one forward pass of each model serves all of them. `label` and `unit` are the score's, for reports;
-    `needs_features`: it looks at the penultimate features of the current model.
+    `needs_features`: it looks at the penultimate features of the current model. `is_baseline`: reports show what it
+    makes of the samples whichever detector the defence goes by.
     """
 
     modes: ClassVar[tuple[Mode, ...]] = ("stream",)
     unit: ClassVar[str] = ""
     needs_features: ClassVar[bool] = False
+    is_baseline: ClassVar[bool] = True
 
     def __call__(self, outputs: ModelOutputs) -> Tensor:
         """Scores [N], float, where the labels are; NaN where there is nothing to look at. N may be 0."""

@@ -18,6 +18,7 @@ class Discrepancy(Detector):
 
     label = "Memorization discrepancy"
     unit = "nats"
+    is_baseline = False  # it stands in every report by itself
 
     def __call__(self, outputs: ModelOutputs) -> Tensor:
         """Eq (5) [N]."""
