@@ -9,13 +9,14 @@ as there is none at a server that averages:
 Batch-norm statistics are sent as the member's honest training leaves them.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
 from fedmd.attacks.accumulative_update import accumulative_push, unnoticed
 from fedmd.attacks.base import Knowledge, Situation, State, Team
@@ -36,6 +37,7 @@ class CleanTriggerParams(Protocol):
     boost: float
     trigger_samples: int | None
     max_loss_rise: float | None
+    max_discrepancy: float | None
 
 
 def clean_push(team: Team, params: CleanTriggerParams, known: Knowledge) -> Tensor:
@@ -53,11 +55,16 @@ def clean_push(team: Team, params: CleanTriggerParams, known: Knowledge) -> Tens
         scale = 1 / share if params.scale is None else params.scale
         before = team.cache.kept("velocity")
         moving = step if before is None else step + params.momentum * before["v"].to(step)
+        answers = partial(_answers, model, known.situation, x)
         if params.max_loss_rise is not None:
-            loss = partial(_loss_after, model, known.situation, x, y)
+
+            def loss(sent: Tensor) -> float:
+                return cross_entropy(answers(share * sent), y.long()).item()
+
             team.cache.announce("loss_at_start", loss(torch.zeros_like(moving)))
             limit = (team.cache.announced("loss_at_start") or 0.0) + params.max_loss_rise
-            moving = unnoticed(moving, lambda v: loss(scale * share * v), limit)
+            moving = unnoticed(moving, lambda v: loss(scale * v), limit)
+        moving = _within(moving, scale, answers, params.max_discrepancy)
         team.cache.keep("velocity", {"v": moving.cpu()})
         return {"push": scale * moving.cpu()}
 
@@ -68,9 +75,10 @@ def clean_trigger(team: Team, params: CleanTriggerParams, known: Knowledge) -> T
     """Δ of a trigger round [d]: what a client whose data is the trigger batch would honestly learn, times `boost`."""
 
     def learn() -> dict[str, Tensor]:
-        situation, (trigger, _) = known.situation, own_parts(team, params)
+        situation, (trigger, validation) = known.situation, own_parts(team, params)
+        model = situation.model
         train_client(
-            situation.model,
+            model,
             situation.start,
             trigger,
             team.config,
@@ -78,8 +86,9 @@ def clean_trigger(team: Team, params: CleanTriggerParams, known: Knowledge) -> T
             round=situation.round,
             proximal_mu=situation.proximal_mu,
         )
-        learned = _parameters(situation.model, situation.model.state_dict()).cpu()
-        return {"push": params.boost * (learned - _parameters(situation.model, situation.start).cpu())}
+        learned = _parameters(model, model.state_dict()) - _parameters(model, situation.start).to(_device(model))
+        answers = partial(_answers, model, situation, validation.tensors(_device(model))[0])
+        return {"push": params.boost * _within(learned, params.boost, answers, params.max_discrepancy).cpu()}
 
     return team.cache.once("push", known.situation.round, learn)["push"]
 
@@ -96,14 +105,29 @@ def trigger_size(wanted: int | None, own: int) -> int:
     return own // 3 if wanted is None else wanted
 
 
+def _within(update: Tensor, scale: float, answers: Callable[[Tensor], Tensor], limit: float | None) -> Tensor:
+    """``update`` [d], halved until scale · update has a discrepancy of ``limit`` at most; None: as it is."""
+    if limit is None:
+        return update
+    here = answers(torch.zeros_like(update)).log_softmax(dim=1)
+
+    def discrepancy(moved: Tensor) -> float:
+        """Eq (5), the server's present model as the historical one: what the attackers can measure themselves."""
+        there = answers(scale * moved).log_softmax(dim=1)
+        return kl_div(there, here, log_target=True, reduction="batchmean").item()
+
+    return unnoticed(update, discrepancy, limit)
+
+
 @torch.no_grad()
-def _loss_after(model: nn.Module, situation: Situation, x: Tensor, y: Tensor, update: Tensor) -> float:
-    """The loss on `x`, `y` once the server's parameters have moved by ``update`` [d]."""
+def _answers(model: nn.Module, situation: Situation, x: Tensor, update: Tensor) -> Tensor:
+    """Logits [N, K] for `x` once the server's parameters have moved by ``update`` [d]."""
     start = _parameters(model, situation.start)
     moved = unflatten(start + update.to(start), parameters_only(model, situation.start))
     model.load_state_dict({**situation.start, **moved})
     with evaluating(model):
-        return cross_entropy(model(x), y.long()).item()
+        logits: Tensor = model(x)
+    return logits
 
 
 def _server_model(situation: Situation) -> nn.Module:

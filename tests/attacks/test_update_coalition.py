@@ -185,3 +185,15 @@ def test_the_attack_has_its_phases(make_config: Make, tmp_path: Path) -> None:
     assert len(coalition.members) == 2
     assert [coalition.is_active(round) for round in range(6)] == [False, False, True, True, True, False]
     assert not Setting(make_config, tmp_path, name="none").coalition.is_active(ACCUMULATIVE)
+
+
+@pytest.mark.parametrize("round", [ACCUMULATIVE, TRIGGER])
+def test_who_knows_the_threshold_stays_below_it(make_config: Make, tmp_path: Path, round: int) -> None:
+    """What is sent is that of the attack without a limit, halved often enough for the attackers' own data."""
+    attack = {"name": "accumulative", "trigger": "clean", "trigger_samples": 12, "norm_bound": None, "boost": 4.0}
+    free = Setting(make_config, tmp_path / "free", **attack)
+    bounded = Setting(make_config, tmp_path / "bounded", **attack, max_discrepancy=1e-4)
+    member = free.coalition.members[0]
+    whole, sent = (each.delta(each.coalition.update(member, each.situation(round))) for each in (free, bounded))
+    share = float(sent @ whole / whole.square().sum())
+    assert share == pytest.approx({ACCUMULATIVE: 1.0, TRIGGER: 0.125}[round], rel=1e-2)

@@ -56,6 +56,11 @@ class Accumulative(Attack):
             description="trigger=clean: pushes are halved until the attackers' validation loss is no more than this "
             "above the one at the attack's start (nats); null: never",
         )
+        max_discrepancy: Annotated[Positive | None, UPDATE_ONLY] = Field(
+            None,
+            description="trigger=clean: what is sent is halved until its discrepancy on the attackers' own data is no "
+            "more (nats): eq (11), for attackers who know the defence's threshold; null: never",
+        )
 
     params: Params
 
@@ -67,7 +72,7 @@ class Accumulative(Attack):
         if params.trigger not in (None, *allowed):
             raise ValueError(f"attack.trigger: must be {' or '.join(allowed)} in mode={run.mode}, not {params.trigger}")
         if params.trigger != "clean":
-            for key in ("momentum", "boost", "max_loss_rise"):
+            for key in ("momentum", "boost", "max_loss_rise", "max_discrepancy"):
                 if getattr(params, key) != cls.Params.model_fields[key].default:
                     raise ValueError(f"attack.{key}: is for attack.trigger=clean")
         elif not 1 <= trigger_size(params.trigger_samples, run.data.splits.attacker) < run.data.splits.attacker:
