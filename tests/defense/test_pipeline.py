@@ -52,7 +52,8 @@ def defense(name: str) -> Defense:
 
 
 def pipeline(name: str, threshold: float | Callable[..., float], **settings: object) -> Pipeline:
-    config = DefenseConfig.model_validate({"name": name, "stopping": "per_sample", **settings})
+    as_published = {"stopping": "per_sample", **({"beyond_mending": "keep"} if name == "dsc" else {})}
+    config = DefenseConfig.model_validate({"name": name, **as_published, **settings})
     rule = threshold if callable(threshold) else lambda step, trusted: threshold
     return Pipeline(
         net(0),
@@ -352,6 +353,28 @@ def test_a_batch_without_senders_is_one_message(batch: tuple[Tensor, Tensor], na
     assert set(verdicts.baselines) == {*DETECTORS} - {"discrepancy"}
 
 
+@pytest.mark.parametrize("stopping", ["per_sample", "per_client"])
+def test_what_no_correction_mends_is_rejected(batch: tuple[Tensor, Tensor], stopping: str) -> None:
+    """By default; `keep` learns from it, and the samples that are learned from either way are the same."""
+    x, y = batch
+    senders = torch.arange(N) % 4
+    limit = float(naive_discrepancy(net(7), net(0), x).median())
+    settings = {"stopping": stopping, "step_size": 0.005, "max_steps": 2}
+    kept, rejecting = (
+        pipeline("dsc", limit, beyond_mending=what, **settings).screen(x.clone(), y, senders)
+        for what in ("keep", "reject")
+    )
+    after = torch.from_numpy(kept.verdicts.after)
+    if stopping == "per_client":
+        after = torch.stack([after[senders == sender].mean() for sender in senders])
+    above = (after > limit).numpy()
+    assert above.any() and not above.all()
+    assert np.array_equal(rejecting.verdicts.actions == Action.REJECTED, above)
+    assert Action.REJECTED not in kept.verdicts.actions
+    assert np.array_equal(kept.verdicts.actions[~above], rejecting.verdicts.actions[~above])
+    assert torch.equal(rejecting.x, kept.x[torch.from_numpy(~above)])
+
+
 def test_the_published_rule_brings_its_threshold_and_its_history(batch: tuple[Tensor, Tensor]) -> None:
     """By name alone: eq (7), the batch's mean and an early snapshot, against the parts put together by hand."""
     x, y = batch
@@ -363,7 +386,7 @@ def test_the_published_rule_brings_its_threshold_and_its_history(batch: tuple[Te
     assert (screened.verdicts.steps > 0).all() == (before.mean() > 0.56)
     by_hand = Pipeline.from_config(
         net(0),
-        defense={"name": "dsc", "stopping": "batch_mean"},
+        defense={"name": "dsc", "stopping": "batch_mean", "beyond_mending": "keep"},
         threshold="published",
         history="snapshot",
         snapshots=[net(7), net(8)],

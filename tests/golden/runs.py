@@ -9,6 +9,8 @@ _SMALL = [
     "stream.recovery_rounds=1", "training.online.lr=0.05",
 ]  # fmt: skip
 _SNAPSHOT = [*_SMALL, "history=snapshot"]  # what was the default when these were first recorded
+_DSC = ["defense=dsc", "defense.beyond_mending=keep"]
+_PER_SAMPLE = [*_DSC, "defense.stopping=per_sample"]
 _PLAIN = [*_SNAPSHOT, "threshold.fpr=0.05"]
 _UPDATE = [*_SMALL, "mode=update", "local.batch_size=10", "local.samples=30", "local.lr=0.1"]
 _RESNET = ["model=resnet_small", "model.width=4"]
@@ -16,14 +18,14 @@ _DIRICHLET = ["data.partition.name=dirichlet", "+data.partition.alpha=0.5"]
 
 RUNS: dict[str, list[str]] = {
     "stream-undefended": [*_PLAIN, "defense=none"],
-    "stream-dsc-snapshot": [*_SNAPSHOT, "defense=dsc", "defense.stopping=per_sample", "threshold.fpr=0.3",
+    "stream-dsc-snapshot": [*_SNAPSHOT, *_PER_SAMPLE, "threshold.fpr=0.3",
         "history.epoch=2"],
     "stream-dsc-ema-dirichlet": [
-        *_SMALL, *_RESNET, *_DIRICHLET, "defense=dsc", "defense.stopping=per_client", "history=ema",
+        *_SMALL, *_RESNET, *_DIRICHLET, *_DSC, "defense.stopping=per_client", "history=ema",
         "history.decay=0.9", "training.online.batchnorm=trusted", "threshold.fpr=0.2",
     ],
     "stream-dsc-published": [
-        *_SNAPSHOT, "defense=dsc", "defense.stopping=batch_mean", "threshold=published",
+        *_SNAPSHOT, *_DSC, "defense.stopping=batch_mean", "threshold=published",
         "threshold.start=0.001", "threshold.slope=0.0005",
         "attack.trigger=online", "attack.stop_error_rise=0.01",
     ],
@@ -38,7 +40,7 @@ RUNS: dict[str, list[str]] = {
     "stream-clip-trigger": [*_PLAIN, "defense=clip", "attack=trigger_only", "attack.fraction=0.4"],
     "stream-frozen": [*_PLAIN, "defense=frozen", "attack=none"],
     "stream-quarantine": [
-        *_SNAPSHOT, "defense=dsc", "defense.stopping=per_sample", "quarantine=evidence", "quarantine.limit=1",
+        *_SNAPSHOT, *_PER_SAMPLE, "quarantine=evidence", "quarantine.limit=1",
         "quarantine.rounds=2", "federation.clients_per_round=4", "threshold.fpr=0.2", "federation.nodes=3",
     ],
     "stream-two-batches-a-reply": [*_SNAPSHOT, "defense=drop", "threshold=fixed", "threshold.value=2",
@@ -73,7 +75,7 @@ RUNS: dict[str, list[str]] = {
 # Killed after this many rounds, then gone on with: must end as if nothing had happened.
 RESUMED: dict[str, tuple[list[str], int]] = {
     "stream-resumed": (
-        [*_SMALL, "defense=dsc", "defense.stopping=per_sample", "history=lag", "history.lag=2", "threshold.fpr=0.3"], 4,
+        [*_SMALL, *_PER_SAMPLE, "history=lag", "history.lag=2", "threshold.fpr=0.3"], 4,
     ),
     "update-resumed-fedavgm": (
         [*_UPDATE, "defense=md_screen", "strategy=fedavgm", "attack.scale=100", "attack.norm_bound=3"], 4,

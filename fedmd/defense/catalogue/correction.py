@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +12,7 @@ from pydantic import Field
 from fedmd.config import Count, Positive, Section, Share
 from fedmd.defense.base import Decision, Defense, ScoredBatch
 from fedmd.defense.samples.correction import adversarial_correct, correct
+from fedmd.defense.samples.pooling import pooled
 from fedmd.registry import register_defense
 from fedmd.types import Action
 
@@ -28,7 +29,8 @@ class Descent(Section):
 class DiscrepancyAwareCorrection(Defense):
     """Discrepancy-aware Sample Correction, eq (6) of Zhu et al., ICML 2023: suspicious samples are pulled back.
 
-    By default a client's message is judged as a whole, which is our extension; `dsc_published` is as published.
+    Two extensions are its defaults: a client's message is judged as a whole, and what is still above the threshold
+    after the last step is rejected. `dsc_published` is as published.
     """
 
     label = "DSC"
@@ -38,10 +40,14 @@ class DiscrepancyAwareCorrection(Defense):
     class Params(Descent):
         """As of the correction."""
 
+        beyond_mending: Literal["reject", "keep"] = Field(
+            "reject", description="what is done with what is above the threshold after the last step"
+        )
+
     params: Params
 
     def decide(self, batch: ScoredBatch) -> Decision:
-        """The suspicious are corrected, and learned from."""
+        """The suspicious are corrected, and learned from where that has worked."""
         correction = correct(
             batch.current,
             batch.historical,
@@ -58,6 +64,9 @@ class DiscrepancyAwareCorrection(Defense):
             trusted=batch.trusted,
         )
         actions = torch.where(correction.steps > 0, Action.CORRECTED, Action.ACCEPTED)
+        if self.params.beyond_mending == "reject":
+            above = pooled(correction.after, batch.stopping, batch.clients) > batch.threshold
+            actions = torch.where(above, Action.REJECTED, actions)
         return Decision(correction.x, actions, correction.steps, correction.after)
 
 
@@ -68,6 +77,15 @@ class PublishedCorrection(DiscrepancyAwareCorrection):
     label = "DSC, published"
     defaults: ClassVar[Mapping[str, object]] = {"stopping": "batch_mean"}
     companions: ClassVar[Mapping[str, str]] = {"threshold": "published", "history": "snapshot"}
+
+    class Params(DiscrepancyAwareCorrection.Params):
+        """As of the correction; every sample is learned from."""
+
+        beyond_mending: Literal["reject", "keep"] = Field(
+            "keep", description="what is done with what is above the threshold after the last step"
+        )
+
+    params: Params
 
 
 @register_defense("at")

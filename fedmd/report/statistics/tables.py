@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fedmd.report.scores import DISCREPANCY, Score, scores_of
 from fedmd.report.statistics.comparison import arm_label
 from fedmd.report.statistics.intervals import mean_interval
-from fedmd.report.table import Cell, Estimate, percent, plain, points
+from fedmd.report.table import Cell, Estimate, percent, plain, points, width
 from fedmd.types import Json
 
 WIDE = "Where an interval would be wider than the scale, the seeds' values stand in its place."
@@ -13,7 +13,7 @@ NOTHING: Json = {"mean": None, "ci95": None}  # the interval of an empty cell
 DIFFERENCES_CAPTION = (
     "Final accuracy minus that of other arms, in points, seed by seed: mean [95 % t-interval; of few and skewed "
     "differences also the bootstrap's]. Undefended: under the same attack. Recovered: the share of what the attack "
-    "costs the undefended server that this one has back, in %. " + WIDE
+    "costs the undefended server that this one has back, in %, where that is known to within the scale. " + WIDE
 )
 ARMS_CAPTION = (
     "Accuracies and their differences, clean cost, attack success, corrected share and worst (final "
@@ -57,7 +57,8 @@ def differences_table(comparison: Json) -> list[dict[str, Cell]]:
             if (found := differences.get(arm, {}).get(other))
         }
         if cells:
-            recovered = percent(entry["recovered"]) if arm != undefended.get(arm) else Estimate(None)
+            share = percent(entry["recovered"])  # of a loss about as large as its noise it is no number to look at
+            recovered = share if arm != undefended.get(arm) and width(share) <= 1 else Estimate(None)
             rows.append({"arm": arm_label(comparison, arm), **cells, "recovered": recovered})
     columns = [name for name in ("arm", *(f"minus {name}" for name in ("undefended", *anchors)), "recovered")]
     known = [name for name in columns if any(is_known(row.get(name)) for row in rows)]
