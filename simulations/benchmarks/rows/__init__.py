@@ -7,7 +7,7 @@ from importlib import import_module
 
 from simulations.benchmarks.harness import Row
 
-MODULES = ("startup",)
+MODULES = ("startup", "population")
 
 
 def all_rows() -> dict[str, Row]:

@@ -1,0 +1,29 @@
+"""One federation in a process of its own: python -m simulations.benchmarks.federation [OVERRIDE ...]
+
+The last line is JSON: the `seconds` from the first round on, start-up left out, and the process's peak memory, `bytes`.
+"""
+
+import json
+import resource
+import sys
+import tempfile
+from pathlib import Path
+
+from fedmd.runs.compose import compose
+from fedmd.runs.simulation import Cell, simulate
+from fedmd.types import Json
+
+
+def main(overrides: list[str]) -> None:
+    found: list[Json] = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder, "run")
+        config = compose([*overrides, "runtime.progress=false", f"hydra.run.dir={place}"]).config
+        simulate([Cell(config, place)], on_finished=lambda cell, summary: found.append(summary["wall_s"]))
+    (wall,) = found
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": wall["total"] - wall["startup"], "bytes": peak}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
