@@ -12,21 +12,16 @@ useful.
 from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from fedmd.attacks.gradients import (
+    LiveGradient,
     Tensors,
     alignment_gradient,
-    detached_parameters,
     folded,
-    gradient,
-    live_gradient,
     normalised,
-    pull,
     sign_pgd,
 )
-from fedmd.training.evaluate import evaluating
 
 Variant = Literal["normal", "second", "reg"]
 # variant -> weights of the γ term and of ĥ in (3)
@@ -38,14 +33,12 @@ def steering_direction(model: nn.Module, x_tri: Tensor, y_tri: Tensor, x_val: Te
 
     h depends on the model, the trigger and the validation batch only: all colluders of a round share one.
     Both gradients depend on θ, so h = H_tri s_tri + H_val s_val, two Hessian-vector products with fixed
-    vectors (see `gradients`). Both graphs are held at once, so that neither gradient is computed twice.
+    vectors (see `gradients`), one after the other. Graphs are held only as far as `LiveGradient` keeps them.
     """
-    with evaluating(model), torch.enable_grad():
-        parameters = detached_parameters(model)
-        trigger = live_gradient(model, parameters, x_tri.detach(), y_tri)
-        validation = live_gradient(model, parameters, x_val.detach(), y_val)
-        vectors = folded(trigger, normalised(validation)) + folded(validation, normalised(trigger))
-        return pull(trigger + validation, vectors, tuple(parameters.values()))
+    trigger, validation = LiveGradient(model, x_tri, y_tri), LiveGradient(model, x_val, y_val)
+    of_validation = validation.pull(folded(validation.value, normalised(trigger.value)))
+    of_trigger = trigger.pull(folded(trigger.value, normalised(validation.value)))
+    return tuple(a.add_(b) for a, b in zip(of_trigger, of_validation, strict=True))
 
 
 def craft_accumulative(
@@ -63,7 +56,7 @@ def craft_accumulative(
 
     Args:
         x, y: clean samples [N, C, H, W] in [0, 1] and their labels [N]. ĝ(x) at these is taken once and held
-            fixed.
+            fixed; it is the first step's gradient, too.
         direction: h of `steering_direction`; normalised per tensor in here.
         radius: ε, l∞, in pixel units of [0, 1].
         steps: K >= 1 PGD steps, each of size 2ε/K.
@@ -76,10 +69,18 @@ def craft_accumulative(
     Raises:
         ValueError: variant, radius, steps, x or direction not as above.
     """
-    target = accumulative_target(model, x, y, direction, gamma=gamma, variant=variant)
+    if variant not in VARIANTS:
+        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
+    if [h.shape for h in direction] != [p.shape for p in model.parameters()]:
+        raise ValueError(
+            "direction must hold one tensor per model parameter, of its shape, as steering_direction gives"
+        )
+    clean = LiveGradient(model, x, y, wrt="samples")
+    target = accumulative_target(clean.value, direction, gamma=gamma, variant=variant)
     return sign_pgd(
         x,
         lambda moved: accumulative_gradient(model, moved, y, target),
+        at_start=lambda: clean.pull(folded(clean.value, target))[0],
         goal="ascend",
         radius=radius,
         steps=steps,
@@ -87,27 +88,15 @@ def craft_accumulative(
 
 
 def accumulative_target(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    direction: Sequence[Tensor],
-    *,
-    gamma: float = 1.0,
-    variant: Variant = "reg",
+    clean: Sequence[Tensor], direction: Sequence[Tensor], *, gamma: float = 1.0, variant: Variant = "reg"
 ) -> Tensors:
-    """The fixed right-hand side of (3), γ ĝ_l(x; θ_t) + ĥ_l, at the clean ``x``.
+    """The fixed right-hand side of (3), γ ĝ_l(x; θ_t) + ĥ_l, from g at the ``clean`` samples.
 
-    Arguments, variants and errors as in `craft_accumulative`.
+    Other arguments as in `craft_accumulative`.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"variant must be one of {', '.join(VARIANTS)}, got {variant!r}")
-    if [h.shape for h in direction] != [p.shape for p in model.parameters()]:
-        raise ValueError(
-            "direction must hold one tensor per model parameter, of its shape, as steering_direction gives"
-        )
     keep, steer = VARIANTS[variant]
-    clean = normalised(gradient(model, x, y)) if keep else tuple(torch.zeros_like(h) for h in direction)
-    return tuple(keep * gamma * g + steer * h for g, h in zip(clean, normalised(direction), strict=True))
+    pairs = zip(normalised(clean), normalised(direction), strict=True)
+    return tuple(keep * gamma * g + steer * h for g, h in pairs)
 
 
 def accumulative_gradient(model: nn.Module, x: Tensor, y: Tensor, target: Sequence[Tensor]) -> Tensor:

@@ -9,24 +9,29 @@ in x as in θ, since the Jacobian of v ↦ v/‖v‖, (I − v̂v̂ᵀ)/‖v‖,
 All gradients are of the batch-mean cross-entropy with the model in eval mode, in the order of
 model.parameters(), those with requires_grad=False included. The model is called through
 torch.func.functional_call on detached parameters: its .grad, flags, requires_grad and running statistics
-never change.
+never change. In eval mode a sample's loss does not depend on the others of its batch, so that large batches are taken
+in parts (`LiveGradient`), exact up to the order of summation.
 
 [AP21] Pang et al., Accumulative Poisoning Attacks on Real-time Data, NeurIPS 2021.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedmd.training.evaluate import evaluating
 
 Tensors = tuple[Tensor, ...]
 Goal = Literal["ascend", "descend"]
+
+PART = 100  # samples that are differentiated at a time
+KEPT = 200  # samples of one batch whose graphs are kept for a second derivative; those of the others are made again
 
 
 def detached_parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -34,18 +39,88 @@ def detached_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach().requires_grad_() for name, p in model.named_parameters()}
 
 
-def live_gradient(model: nn.Module, parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensors:
-    """g(x) at ``parameters``, its graph kept. The caller holds the model in eval mode, with grad enabled."""
-    loss = F.cross_entropy(functional_call(model, parameters, (x,)), y.long())
-    return torch.autograd.grad(loss, tuple(parameters.values()), create_graph=True, materialize_grads=True)
-
-
 def gradient(model: nn.Module, x: Tensor, y: Tensor) -> Tensors:
     """g_l(x; θ) for every parameter tensor l, without a graph; an unused parameter has gradient 0."""
-    with evaluating(model), torch.enable_grad():
-        parameters = detached_parameters(model)
-        loss = F.cross_entropy(functional_call(model, parameters, (x.detach(),)), y.long())
-        return torch.autograd.grad(loss, tuple(parameters.values()), materialize_grads=True)
+    return LiveGradient(model, x, y, kept=0).value
+
+
+class LiveGradient:
+    """g(x), its `value` [one tensor a parameter, detached], ready to be differentiated once more, by one `pull`.
+
+    The batch is taken in parts of PART samples. The graphs of at most ``kept`` samples (KEPT if None) stay in memory;
+    the other parts are differentiated again when it comes to that, a gradient more for each: so memory is bounded,
+    whatever the batch, and a small one costs nothing more.
+
+    Args:
+        wrt: what `pull` differentiates by.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        *,
+        wrt: Literal["parameters", "samples"] = "parameters",
+        kept: int | None = None,
+    ) -> None:
+        self._model = model
+        self._wrt = wrt
+        self._parameters = detached_parameters(model)
+        size = PART if _separable(model) else max(1, len(x))
+        self._parts = [
+            (part.detach().requires_grad_(wrt == "samples"), labels.long(), len(part) / max(1, len(x)))
+            for part, labels in zip(torch.split(x, size), torch.split(y, size), strict=True)
+        ]
+        self._graphs: list[Tensors | None] = []
+        room = KEPT if kept is None else kept
+        self.value: Tensors = ()
+        for part, labels, share in self._parts:
+            room -= len(part)
+            gradients = self._differentiated(part, labels, create_graph=room >= 0)
+            self._graphs.append(gradients if room >= 0 else None)
+            self.value = _add(self.value, gradients, share)
+            del gradients
+
+    def pull(self, vectors: Sequence[Tensor]) -> Tensors:
+        """∇ Σ_l ⟨g_l, s_l⟩ for fixed ``vectors`` s: one tensor a parameter, or one [N, ...] of all samples."""
+        if self._wrt == "samples":
+            slopes = [(pull(live, vectors, (part,))[0], share) for live, part, share in self._live()]
+            return (slopes[0][0] if len(slopes) == 1 else torch.cat([share * slope for slope, share in slopes]),)
+        pulled: Tensors = ()
+        for live, _, share in self._live():
+            pulled = _add(pulled, pull(live, vectors, tuple(self._parameters.values())), share)
+        return pulled
+
+    def _live(self) -> Iterator[tuple[Tensors, Tensor, float]]:
+        """Each part's gradient with its graph, its samples, its share of all; a graph is handed on and forgotten."""
+        for number, (part, labels, share) in enumerate(self._parts):
+            live, self._graphs[number] = self._graphs[number], None
+            if live is None:
+                live = self._differentiated(part, labels, create_graph=True)
+            yield live, part, share
+            del live
+
+    def _differentiated(self, x: Tensor, y: Tensor, *, create_graph: bool) -> Tensors:
+        with evaluating(self._model), torch.enable_grad():
+            loss = F.cross_entropy(functional_call(self._model, self._parameters, (x,)), y)
+            wanted = tuple(self._parameters.values())
+            return torch.autograd.grad(loss, wanted, create_graph=create_graph, materialize_grads=True)
+
+
+@torch.no_grad()
+def _add(total: Tensors, gradients: Tensors, share: float) -> Tensors:
+    """``total`` + share · ``gradients``, in place; there is no total before the first part."""
+    if not total:
+        return tuple(g.detach().clone() if share == 1 else share * g for g in gradients)
+    for sum_, g in zip(total, gradients, strict=True):
+        sum_.add_(g, alpha=share)
+    return total
+
+
+def _separable(model: nn.Module) -> bool:
+    """Whether in eval mode a sample's output depends on the sample alone: no batch norm without running statistics."""
+    return all(m.running_mean is not None for m in model.modules() if isinstance(m, _BatchNorm))
 
 
 @torch.no_grad()
@@ -74,10 +149,8 @@ def folded(gradients: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensors:
 
 def alignment_gradient(model: nn.Module, x: Tensor, y: Tensor, targets: Sequence[Tensor]) -> Tensor:
     """∇_x Σ_l ⟨ĝ_l(x), t_l⟩ for fixed ``targets`` t (one per parameter): [N, C, H, W], detached."""
-    with evaluating(model), torch.enable_grad():
-        probe = x.detach().requires_grad_()
-        live = live_gradient(model, detached_parameters(model), probe, y)
-        return pull(live, folded(live, targets), (probe,))[0]
+    live = LiveGradient(model, x, y, wrt="samples")
+    return live.pull(folded(live.value, targets))[0]
 
 
 def pull(outputs: Sequence[Tensor], vectors: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensors:
@@ -90,12 +163,21 @@ def pull(outputs: Sequence[Tensor], vectors: Sequence[Tensor], inputs: Sequence[
 
 
 @torch.no_grad()
-def sign_pgd(x: Tensor, pixel_gradient: Callable[[Tensor], Tensor], *, goal: Goal, radius: float, steps: int) -> Tensor:
+def sign_pgd(
+    x: Tensor,
+    pixel_gradient: Callable[[Tensor], Tensor],
+    *,
+    goal: Goal,
+    radius: float,
+    steps: int,
+    at_start: Callable[[], Tensor] | None = None,
+) -> Tensor:
     """Signed PGD of [AP21]: K = ``steps`` steps of size 2ε/K, no random start, projected on B_ε(x) ∩ [0, 1].
 
     Args:
         x: clean samples [N, ...] in [0, 1], the centre of the ball throughout.
         pixel_gradient: gradient of the objective at the point reached, of x's shape.
+        at_start: the same at ``x`` itself, where somebody has made most of it already.
         goal: "ascend" or "descend" the objective.
         radius: ε, l∞, in pixel units of [0, 1].
 
@@ -114,8 +196,9 @@ def sign_pgd(x: Tensor, pixel_gradient: Callable[[Tensor], Tensor], *, goal: Goa
     lower, upper = (centre - radius).clamp(min=0.0), (centre + radius).clamp(max=1.0)
     size = 2 * radius / steps if goal == "ascend" else -2 * radius / steps
     moved = centre.clone()
-    for _ in range(steps if len(centre) else 0):
-        moved = (moved + size * pixel_gradient(moved).sign()).clamp(lower, upper)
+    for step in range(steps if len(centre) else 0):
+        slope = at_start() if at_start is not None and step == 0 else pixel_gradient(moved)
+        moved = (moved + size * slope.sign()).clamp(lower, upper)
     return moved
 
 

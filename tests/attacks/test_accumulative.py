@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fedmd.attacks import gradients
 from fedmd.attacks.accumulative import (
     accumulative_gradient,
     accumulative_target,
     craft_accumulative,
     steering_direction,
 )
+from fedmd.attacks.gradients import LiveGradient, gradient
 
 VARIANTS = ["normal", "second", "reg"]
 
@@ -124,7 +126,7 @@ def test_gradient_is_the_literal_one(norm: str, variant: Any) -> None:
     x, y = batch(8, 4)
     data = (*batch(7, 5), *batch(11, 55))
     h, expected_h = steering_direction(model, *data), literal_direction(model, *data)
-    target = accumulative_target(model, x, y, h, gamma=0.7, variant=variant)
+    target = accumulative_target(gradient(model, x, y), h, gamma=0.7, variant=variant)
     away = (x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)).clamp(0, 1)
     for at in (x, away):
         got = accumulative_gradient(model, at, y, target)
@@ -184,13 +186,13 @@ def test_direction_is_normalised_inside_and_gamma_weighs_the_clean_term() -> Non
     scaled = tuple((i + 1) * 7.0 * v for i, v in enumerate(h))
     first = craft_accumulative(model, x, y, h, radius=0.1, steps=2)
     assert torch.equal(first, craft_accumulative(model, x, y, scaled, radius=0.1, steps=2))
-    second = accumulative_target(model, x, y, h, variant="second")
-    normal = accumulative_target(model, x, y, h, variant="normal")
-    reg = accumulative_target(model, x, y, h, gamma=3.0)
+    second = accumulative_target(gradient(model, x, y), h, variant="second")
+    normal = accumulative_target(gradient(model, x, y), h, variant="normal")
+    reg = accumulative_target(gradient(model, x, y), h, gamma=3.0)
     assert all(float(v.norm()) == pytest.approx(1.0) for v in (*second, *normal))
     for r, n, s in zip(reg, normal, second, strict=True):
         torch.testing.assert_close(r, 3.0 * n + s)
-    none = accumulative_target(model, x, y, h, gamma=0.0)
+    none = accumulative_target(gradient(model, x, y), h, gamma=0.0)
     assert all(torch.equal(a, b) for a, b in zip(none, second, strict=True))
 
 
@@ -231,6 +233,37 @@ def test_the_model_stays_as_it_was_also_under_no_grad(frozen: str) -> None:
     assert all(p.grad is not None and bool((p.grad == 3.0).all()) for p in model.parameters())
 
 
+@pytest.mark.parametrize("kept", [0, 5, 8, 100])
+def test_parts_of_a_batch_are_the_batch(monkeypatch: pytest.MonkeyPatch, kept: int) -> None:
+    """In parts of 4 (the last is smaller), all graphs, some or none kept: the same up to the order of summation."""
+    model = tiny_net(18)
+    x, y = batch(7, 18)
+    data = (*batch(6, 19), *batch(11, 69))
+    h, expected = steering_direction(model, *data), literal_direction(model, *data)
+    whole = craft_accumulative(model, x, y, h, radius=0.2, steps=2)
+    monkeypatch.setattr(gradients, "PART", 4)
+    monkeypatch.setattr(gradients, "KEPT", kept)
+    sizes: list[int] = []
+    model.register_forward_hook(lambda _module, args, _out: sizes.append(len(args[0])))
+    in_parts = steering_direction(model, *data)
+    assert max(sizes) == 4
+    assert sorted(sizes) == sorted([4, 2, 4, 4, 3] + {0: [4, 2, 4, 4, 3], 5: [2, 4, 3], 8: [3], 100: []}[kept])
+    for got, want in zip(in_parts, expected, strict=True):
+        assert distance([got], [want]) < 1e-9
+    torch.testing.assert_close(craft_accumulative(model, x, y, in_parts, radius=0.2, steps=2), whole)
+    assert torch.equal(gradient(model, x, y)[0], LiveGradient(model, x, y).value[0])
+
+
+def test_a_model_whose_samples_depend_on_each_other_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_net(20)
+    model[0] = nn.Conv2d(1, 4, 3, padding=1, bias=False).to(torch.float64)
+    model[1] = nn.BatchNorm2d(4, track_running_stats=False).to(torch.float64)
+    data = (*batch(6, 21), *batch(11, 71))
+    monkeypatch.setattr(gradients, "PART", 4)
+    for got, want in zip(steering_direction(model, *data), literal_direction(model, *data), strict=True):
+        assert distance([got], [want]) < 1e-6
+
+
 def test_no_forward_pass_is_wasted() -> None:
     model, sizes = tiny_net(16), []
     model.register_forward_hook(lambda _module, args, _out: sizes.append(len(args[0])))
@@ -239,7 +272,7 @@ def test_no_forward_pass_is_wasted() -> None:
     assert sizes == [4, 5]
     sizes.clear()
     craft_accumulative(model, x, y, h, radius=0.2, steps=2)
-    assert sizes == [3, 3, 3]  # the clean gradient once, then one a step
+    assert sizes == [3, 3]  # one a step: the clean gradient is the first step's
     sizes.clear()
     craft_accumulative(model, x, y, h, radius=0.2, steps=2, variant="second")
     assert sizes == [3, 3]
