@@ -11,7 +11,7 @@ from fedmd.runs.compose import compose, make_folder, resumed_folder
 from fedmd.runs.federation import print_round, serve
 from fedmd.runs.observers import observing
 from fedmd.runs.stopping import Stopped, stopping_on_sigterm
-from fedmd.runs.typed import refuse_unused
+from fedmd.runs.typed import refuse_hydra, refuse_unused, typed_keys
 
 app = ServerApp()
 
@@ -31,8 +31,9 @@ def main(grid: Grid, context: Context) -> None:
             return
         config, folder = noted_config(resume), resume
     else:
+        refuse_hydra(typed_keys(overrides), "run")
         composed = compose(overrides)
-        refuse_unused([composed], "run")
+        refuse_unused([composed])
         config, folder = composed.config, composed.folder
         make_folder(folder)
         with sole_server(folder):  # a run that is going on there keeps its own configuration

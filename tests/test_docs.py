@@ -137,7 +137,7 @@ def dry_run(words: list[str]) -> None:
         compose_study(rest)
     elif command == "calibrate":
         compose([word for word in rest if "=" in word])
-    elif command == "run" and resumed_folder(rest) is None:
+    elif command == "run" and "--help" not in rest and resumed_folder(rest) is None:
         main(["run", "--cfg", *rest])
     elif command != "run":
         main(words)

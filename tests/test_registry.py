@@ -21,7 +21,8 @@ from fedmd.flower.client.app import app
 from fedmd.flower.wire.header import INFO, Request, info_request, read_info, request_content
 from fedmd.flower.wire.samples import STREAM
 from fedmd.registry import ATTACKS, register_attack
-from fedmd.runs.compose import choices, compose, config_dir
+from fedmd.runs.compose import choices, compose
+from fedmd.runs.conf import config_dir
 from fedmd.runs.inline import server_identity
 from fedmd.runs.options import option_files, plugin_sections
 from fedmd.types import Phase, StreamBatch

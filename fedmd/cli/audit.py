@@ -1,45 +1,36 @@
 """`fedmd audit`: look into a run's trail, export it, check that nobody touched it."""
 
-import argparse
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from fedmd.audit.chain import Position
 from fedmd.audit.reader import Broken, read_live, trail_files, verify, what_is_cut, what_is_unsigned
 from fedmd.audit.tables import by_client, in_words, matching, of_client, write_csv
 from fedmd.audit.trail import FOLDER
-from fedmd.cli.arguments import Arguments
 from fedmd.config import ConfigError
 from fedmd.report.files import METRICS, read_summary
 from fedmd.report.table import terminal
 
-USAGE = "RUN_DIR [--client ID] [--export csv] [--verify [--head N:HASH] [--public-key FILE]]"
 
-
-def audit(arguments: Sequence[str]) -> int:
-    """Exit code 1 when --verify finds the trail broken. Raises ConfigError for everything else that is wrong."""
-    parser = Arguments("fedmd audit", USAGE)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("--client", type=int)
-    parser.add_argument("--export", choices=["csv"])
-    parser.add_argument("--verify", action="store_true")
-    parser.add_argument("--head", type=_head)
-    parser.add_argument("--public-key", type=Path)
-    options = parser.parse_args(arguments)
-    if options.verify:
-        return _verify(options.run, options.head, options.public_key)
-    if options.head is not None or options.public_key is not None:
+def audit(
+    run: Path, *, client: int | None, export: str | None, verified: bool, head: str | None, public_key: Path | None
+) -> int:
+    """Exit code 1 when `verified` finds the trail broken. Raises ConfigError for everything else that is wrong."""
+    if export not in (None, "csv"):
+        raise ConfigError(f"--export: {export!r} is not csv.")
+    if verified:
+        return _verify(run, None if head is None else _head(head), public_key)
+    if head is not None or public_key is not None:
         raise ConfigError("--head and --public-key go with --verify.")
-    folder = trail_of(options.run)
-    records = matching(read_live(folder), options.client)
-    if options.export:
-        path = options.run / ("audit.csv" if options.client is None else f"audit-client-{options.client}.csv")
+    folder = trail_of(run)
+    records = matching(read_live(folder), client)
+    if export:
+        path = run / ("audit.csv" if client is None else f"audit-client-{client}.csv")
         print(f"{write_csv(records, path)} records: {path}")
         return 0
-    rows = by_client(records) if options.client is None else of_client(records, options.client)
+    rows = by_client(records) if client is None else of_client(records, client)
     if not rows:
-        print("the trail has no messages" if options.client is None else f"no messages of client {options.client}")
+        print("the trail has no messages" if client is None else f"no messages of client {client}")
         return 0
     print(terminal(rows), end="")
     return 0
@@ -84,7 +75,7 @@ def _head(text: str) -> Position:
     """The N:HASH that `fedmd audit --verify` and a finished run print."""
     seq, _, digest = text.partition(":")
     if not re.fullmatch(r"[0-9]{1,18}", seq) or not re.fullmatch(r"[0-9a-f]{64}", digest):
-        raise argparse.ArgumentTypeError("takes N:HASH, a record's number and the 64 digits of its hash")
+        raise ConfigError("--head: takes N:HASH, a record's number and the 64 digits of its hash.")
     return Position(int(seq), digest)
 
 

@@ -1,44 +1,39 @@
 """`fedmd quarantine`: who is in, what is kept of them, let them go, judge what is kept again."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from fedmd.audit import quarantine_store as shelf
 from fedmd.audit import release_requests as requests
 from fedmd.audit.reader import read_live
 from fedmd.audit.tables import of_client
-from fedmd.cli.arguments import Arguments
 from fedmd.cli.audit import trail_of
 from fedmd.config import ConfigError
 from fedmd.report.files import read_summary
 from fedmd.report.table import Row, terminal
 
-USAGE = "RUN_DIR list | show CLIENT | release CLIENT | replay CLIENT [--learn]"
+ACTIONS = ("list", "show", "release", "replay")
 
 
-def quarantine(arguments: Sequence[str]) -> int:
+def quarantine(run: Path, action: str, client: int | None, *, learn: bool) -> int:
     """Always 0. Raises ConfigError for whatever is wrong."""
-    parser = Arguments("fedmd quarantine", USAGE)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("action", choices=["list", "show", "release", "replay"])
-    parser.add_argument("client", type=int, nargs="?")
-    parser.add_argument("--learn", action="store_true")
-    options = parser.parse_args(arguments)
-    trail_of(options.run)
-    if options.action == "list":
-        _list(options.run)
+    if action not in ACTIONS:
+        raise ConfigError(f"fedmd quarantine: {action!r} is not one of {', '.join(ACTIONS)}.")
+    if learn and action != "replay":
+        raise ConfigError("--learn: goes with replay.")
+    trail_of(run)
+    if action == "list":
+        _list(run)
         return 0
-    if options.client is None:
-        raise ConfigError(f"{options.action} takes a CLIENT.")
-    if options.action == "show":
-        _show(options.run, options.client)
-    elif options.action == "release":
-        _release(options.run, options.client)
+    if client is None:
+        raise ConfigError(f"{action} takes a CLIENT.")
+    if action == "show":
+        _show(run, client)
+    elif action == "release":
+        _release(run, client)
     else:
         from fedmd.cli.replay import replay  # torch is slow to import
 
-        rows = replay(options.run, options.client, learn=options.learn)
-        print(terminal(rows), end="")
+        print(terminal(replay(run, client, learn=learn)), end="")
     return 0
 
 

@@ -2,19 +2,40 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from fedmd.config.base import Count, CountOrZero, Positive, Section
 from fedmd.config.plugin import PluginSection
 
 
-class SplitConfig(Section):
-    """Sizes, in samples, of the disjoint parts of the data; the clients' streams share what is left."""
+def _part(value: object) -> int | float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if 0 < value < 1:
+            return value
+        if value >= 1 and value == int(value):
+            return int(value)
+    raise PydanticCustomError("part", "must be a number of samples, or a share of them between 0 and 1")
 
-    burn_in: Count
-    trusted: Count
-    attacker: Count
-    test: Count
+
+Part = Annotated[int | float, PlainValidator(_part)]
+
+
+class SplitConfig(Section):
+    """The disjoint parts of the data, each a number of samples or, below 1, a share of all of them.
+
+    The clients' streams share what is left.
+    """
+
+    burn_in: Part
+    trusted: Part
+    attacker: Part
+    test: Part
+
+    def sizes(self, samples: int) -> dict[str, int]:
+        """The parts in samples, of so many in all: a share is rounded, and is at least one sample."""
+        parts = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: part if part >= 1 else max(1, round(part * samples)) for name, part in parts.items()}
 
 
 class PartitionConfig(Section):
@@ -42,7 +63,7 @@ class DataConfig(PluginSection):
     section: ClassVar[str] = "data"
 
     augment: Literal["none", "crop", "crop_flip"] = Field("none", description="none | crop | crop_flip; burn-in only")
-    splits: SplitConfig = Field(description="samples; the streams share the rest")
+    splits: SplitConfig = Field(description="samples, or shares; the streams take the rest")
     partition: PartitionConfig = Field(
         PartitionConfig(name="iid"),
         description="iid | dirichlet (alpha: concentration) | shards (classes_per_client)",

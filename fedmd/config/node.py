@@ -24,8 +24,9 @@ class NodeConfig(Section):
     """The client this node speaks for, and where its samples come from.
 
     `stream` is parquet:FILE_OR_FOLDER, folder:FOLDER or python:MODULE:FUNCTION; `position` a file that remembers which
-    samples were sent. `max_samples` bounds one answer. `red_team` lets the node attack as the server's `attack` section
-    says, for tests of the defence: such a node acts on the server's configuration.
+    samples were sent. Columns of Parquet files that are not named are found. `max_samples` bounds one answer.
+    `red_team` lets the node attack as the server's `attack` section says, for tests of the defence: such a node acts on
+    the server's configuration.
 
     In mode=update the node trains on the first `max_samples` of its samples, the same in every round, for at most
     `max_epochs` a round; `model_factory` is its own MODULE:FUNCTION where the server's model.name is custom.
@@ -37,8 +38,8 @@ class NodeConfig(Section):
     stream: Annotated[str, Field(pattern=r"^(parquet|folder|python):.+")]
     position: str
     max_samples: Count = 4096
-    image_column: str = "img"
-    label_column: str = "label"
+    image_column: str | None = None
+    label_column: str | None = None
     image_size: Annotated[tuple[Count, Count] | None, BeforeValidator(_height_width)] = None
     classes: Annotated[tuple[str, ...] | None, BeforeValidator(_names)] = None
     red_team: bool = False

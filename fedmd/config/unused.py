@@ -94,4 +94,4 @@ def _of_choices(run: RunConfig, nothing_from: NothingFrom) -> None:
     if run.observability.prometheus_port is None:
         nothing_from("is for observability.prometheus_port=PORT", "observability.host")
     if run.runtime.engine == "inline":
-        nothing_from("is for runtime.engine=ray", "runtime.workers")
+        nothing_from("is for runtime.engine=ray", "runtime.workers", "runtime.spread", "runtime.ray_address")

@@ -3,6 +3,7 @@
 Several worker processes that map one file share its pages.
 """
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -36,7 +37,11 @@ def cached_arrays(folder: Path, key: str, names: tuple[str, ...], build: Callabl
         built = build()
     for name, path in paths.items():
         with replacing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, built[name], allow_pickle=False)
+            try:
+                np.save(file, built[name], allow_pickle=False)
+            except OSError as error:  # NumPy counts what was written, and does not say that the disk is full
+                error.errno = error.errno or errno.ENOSPC
+                raise
     return _mapped(paths)
 
 

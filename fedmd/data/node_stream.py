@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, NodeConfig
 from fedmd.data.images import Samples, decode_image
-from fedmd.data.tables import Rows, check_columns, decode_rows
+from fedmd.data.tables import Rows, decode_rows, find_columns
 from fedmd.storage import read_json, write_json
 from fedmd.types import Json
 
@@ -79,7 +79,7 @@ def _parquet(config: NodeConfig, place: str, start: int, count: int) -> Samples 
     path = Path(place).expanduser()
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     rows = list(_rows(config, files, start, count))
-    return decode_rows(rows, config, key="stream", named=place) if rows else None
+    return decode_rows(rows, config.image_size, key="stream", named=place) if rows else None
 
 
 def _rows(config: NodeConfig, files: list[Path], start: int, count: int) -> Iterator[Rows]:
@@ -91,14 +91,13 @@ def _rows(config: NodeConfig, files: list[Path], start: int, count: int) -> Iter
     for file in files:
         try:
             with pq.ParquetFile(file) as table:
-                check_columns(table.schema_arrow, str(file), config)
+                columns = find_columns(table.schema_arrow, str(file), config)
                 for group in range(table.num_row_groups):
                     size = table.metadata.row_group(group).num_rows
                     first, last = max(start - begins, 0), min(start + count - begins, size)
                     if first < last:
-                        columns = [config.image_column, config.label_column]
-                        wanted = table.read_row_group(group, columns=columns).slice(first, last - first)
-                        yield Rows(wanted, str(file), begins + first)
+                        wanted = table.read_row_group(group, columns=list(columns)).slice(first, last - first)
+                        yield Rows(wanted, str(file), begins + first, columns)
                     begins += size
         except (OSError, pa.ArrowInvalid) as error:
             raise ConfigError(f"stream: {file} cannot be read as a Parquet file.") from error

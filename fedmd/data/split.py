@@ -37,7 +37,7 @@ def split_images(images: ImageSet, config: SplitConfig, seed: int, withheld: tup
     Raises:
         ConfigError: the sizes leave nothing to the streams, or there are not enough images for burn-in.
     """
-    sizes = {name: getattr(config, name) for name in ("burn_in", "trusted", "attacker", "test")}
+    sizes = config.sizes(len(images))
     if sum(sizes.values()) >= len(images):
         taken = ", ".join(f"{name} {size}" for name, size in sizes.items())
         raise ConfigError(
@@ -46,12 +46,12 @@ def split_images(images: ImageSet, config: SplitConfig, seed: int, withheld: tup
     rng = numpy_generator(seed, "split")
     if withheld:
         open_to_burn_in = np.flatnonzero(~np.isin(images.labels, withheld))
-        if config.burn_in > len(open_to_burn_in):
+        if sizes["burn_in"] > len(open_to_burn_in):
             raise ConfigError(
-                f"data.splits.burn_in: {config.burn_in} samples are more than the {len(open_to_burn_in)} that "
+                f"data.splits.burn_in: {sizes['burn_in']} samples are more than the {len(open_to_burn_in)} that "
                 f"stream.shift.classes={list(withheld)} leaves to burn-in."
             )
-        burn_in = open_to_burn_in[_in_proportion(images.labels[open_to_burn_in], rng)][: config.burn_in]
+        burn_in = open_to_burn_in[_in_proportion(images.labels[open_to_burn_in], rng)][: sizes["burn_in"]]
         left = np.setdiff1d(np.arange(len(images)), burn_in)
         order = np.concatenate([burn_in, left[_in_proportion(images.labels[left], rng)]])
     else:

@@ -1,6 +1,6 @@
 """Tables with a column of encoded images (bytes, or the Hugging Face struct with `bytes`) and one of integer labels."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,20 +13,31 @@ from fedmd.data.images import Samples, decode_image, described, encode_png
 from fedmd.types import ImageSet
 
 
-class Columns(Protocol):
+class Reading(Protocol):
     """The settings that say what to read: those of a run's data, or those of a node's own stream."""
 
     @property
-    def image_column(self) -> str:
-        """The column with the images."""
+    def image_column(self) -> str | None:
+        """The column with the images; None: the only one there can be."""
 
     @property
-    def label_column(self) -> str:
-        """The column with the labels."""
+    def label_column(self) -> str | None:
+        """The column with the labels; None: the only one there can be, or the one called so."""
 
     @property
     def image_size(self) -> tuple[int, int] | None:
         """Height and width to resize to; None: as they are."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The two columns that are read, by name."""
+
+    image: str
+    label: str
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((self.image, self.label))
 
 
 @dataclass(frozen=True)
@@ -36,42 +47,75 @@ class Rows:
     table: Any
     place: str
     first: int
+    columns: Columns
 
 
-def check_columns(schema: Any, place: str, config: Columns) -> None:
-    """Refuse a pyarrow `schema` whose columns are missing or of the wrong kind."""
+def find_columns(schema: Any, place: str, config: Reading) -> Columns:
+    """The columns of a pyarrow `schema` that the settings name, or the only ones that hold images and labels.
+
+    Among several columns of integers, one with a usual name is taken. Raises ConfigError for a column that is not there
+    or of the wrong kind, and where there is none, or no telling which.
+    """
+    return Columns(
+        _find(schema, place, "image_column", config.image_column, _holds_images, "bytes or a struct with `bytes`", ()),
+        _find(schema, place, "label_column", config.label_column, _holds_integers, "integers", _LABELS),
+    )
+
+
+_LABELS = ("label", "labels", "y", "target", "class", "fine_label")  # in this order, where several could be
+
+
+def _find(
+    schema: Any,
+    place: str,
+    key: str,
+    named: str | None,
+    holds: Callable[[Any], bool],
+    what: str,
+    usual: tuple[str, ...],
+) -> str:
+    if named is not None:
+        if named not in schema.names:
+            raise ConfigError(f"data.{key}: {place} has no column {named!r}; it has {', '.join(schema.names)}.")
+        if not holds(schema.field(named).type):
+            raise ConfigError(f"data.{key}: {named!r} of {place} must hold {what}, not {schema.field(named).type}.")
+        return named
+    found = [field.name for field in schema if holds(field.type)]
+    found = [name for name in usual if name in found][:1] or found
+    if len(found) != 1:
+        kinds = ", ".join(f"{field.name} ({field.type})" for field in schema)
+        many = "no column holds" if not found else f"{' and '.join(found)} both hold"
+        raise ConfigError(f"data.{key}: {many} {what} in {place}; name one of {kinds}.")
+    return found[0]
+
+
+def _holds_images(kind: Any) -> bool:
     import pyarrow as pa
 
-    for key, column in (("image_column", config.image_column), ("label_column", config.label_column)):
-        if column not in schema.names:
-            raise ConfigError(f"data.{key}: {place} has no column {column!r}; it has {', '.join(schema.names)}.")
-    kind = schema.field(config.image_column).type
     is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-    if not (is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-        raise ConfigError(
-            f"data.image_column: {config.image_column!r} of {place} must hold bytes or a struct with `bytes`, "
-            f"not {kind}."
-        )
-    if not pa.types.is_integer(schema.field(config.label_column).type):
-        raise ConfigError(
-            f"data.label_column: {config.label_column!r} of {place} must hold integers, "
-            f"not {schema.field(config.label_column).type}."
-        )
+    return bool(is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def decode_rows(batches: Iterable[Rows], config: Columns, *, key: str, named: str) -> Samples:
-    """Images uint8 [N, C, H, W] and labels int64 [N] of tables that passed `check_columns`.
+def _holds_integers(kind: Any) -> bool:
+    import pyarrow as pa
 
-    `key` (data.path, ...) = `named` is where they come from. Raises ConfigError: no rows, a label that is
+    return bool(pa.types.is_integer(kind))
+
+
+def decode_rows(batches: Iterable[Rows], size: tuple[int, int] | None, *, key: str, named: str) -> Samples:
+    """Images uint8 [N, C, H, W] and labels int64 [N] of some rows, their columns those of `find_columns`.
+
+    `size` (height, width) is what images are resized to, None leaves them as they are; `key` (data.path, ...) = `named`
+    is where they come from. Raises ConfigError: no rows, a label that is
     negative or missing, an image that cannot be decoded or differs in size or kind from the first one.
     """
     images: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.int64]] = []
     for rows in batches:
-        labels.append(_checked_labels(rows, config))
-        for offset, cell in enumerate(rows.table.column(config.image_column).to_pylist()):
+        labels.append(_checked_labels(rows))
+        for offset, cell in enumerate(rows.table.column(rows.columns.image).to_pylist()):
             place = f"row {rows.first + offset} of {rows.place}"
-            image = decode_image(_encoded(cell), config.image_size, key="data.image_column", place=place)
+            image = decode_image(_encoded(cell), size, key="data.image_column", place=place)
             if images and image.shape != images[0].shape:
                 raise ConfigError(
                     f"{key}: all images must have one size and kind, but {place} is {described(image)} "
@@ -100,8 +144,8 @@ def _encoded(cell: Any) -> bytes | Path | None:
     return encoded
 
 
-def _checked_labels(rows: Rows, config: Columns) -> NDArray[np.int64]:
-    claimed = rows.table.column(config.label_column).to_pylist()
+def _checked_labels(rows: Rows) -> NDArray[np.int64]:
+    claimed = rows.table.column(rows.columns.label).to_pylist()
     labels = np.array([-1 if label is None else label for label in claimed], dtype=np.int64)
     if (labels < 0).any():
         row = int(np.argmax(labels < 0))

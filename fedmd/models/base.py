@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -75,3 +76,23 @@ def model_for(config: ModelConfig, images: ImageSet, seed: int) -> nn.Module:
     """`build_model` for the shape and the classes of `images`."""
     _, channels, height, width = images.images.shape
     return build_model(config, channels=channels, classes=images.classes, image_size=(height, width), seed=seed)
+
+
+def check_model(config: ModelConfig, images: ImageSet, seed: int) -> nn.Module:
+    """`model_for`, tried on two images.
+
+    Raises:
+        ConfigError: it cannot take them, or what comes out is no logits [2, classes].
+    """
+    model, named = model_for(config, images, seed), config.factory or config.name
+    key = "model.factory" if config.factory else "model.name"
+    x, _ = images.take(np.zeros(2, np.int64)).tensors()
+    try:
+        with torch.no_grad():
+            found = list(model.eval()(x).shape)
+    except Exception as error:  # of whatever the net is made of
+        reason = " ".join(str(error).split()).rstrip(".")[:200]
+        raise ConfigError(f"{key}: {named} cannot take images {list(x.shape)} ({reason}).") from error
+    if found != (wanted := [2, images.classes]):
+        raise ConfigError(f"{key}: {named} must give logits {wanted} for images {list(x.shape)}, not {found}.")
+    return model.train()

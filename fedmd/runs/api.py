@@ -12,7 +12,7 @@ from fedmd.runs.cell import Watcher
 from fedmd.runs.compose import compose, resumed_folder
 from fedmd.runs.plan import compose_study
 from fedmd.runs.progress import Lines
-from fedmd.runs.typed import refuse_unused
+from fedmd.runs.typed import refuse_hydra, refuse_unused, typed_keys
 
 Setting = str | bool | int | float | Sequence[object] | None
 
@@ -43,8 +43,9 @@ def run(*overrides: str, folder: Path | str | None = None, progress: bool = Fals
     if (killed := resumed_folder(said)) is not None:
         launch.resume(killed, watcher)
         return Run.read(killed)
+    refuse_hydra(typed_keys(said), "run")
     composed = compose(said)
-    refuse_unused([composed], "run")
+    refuse_unused([composed])
     if folder is not None:
         composed = replace(composed, folder=Path(folder).absolute())
     launch.launch([composed], watcher)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import (
     ConfigCompositionException,
     HydraException,
@@ -23,11 +23,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from fedmd.config import ConfigError, RunConfig
+from fedmd.runs.conf import config_dir
 from fedmd.runs.options import installed_options, register_installed, rewritten, without_foreign
 
-_HERE = Path(__file__).resolve().parent.parent  # fedmd/
-_NOT_OF_A_RUN = ("experiment", "compare", "resume")  # they shape a study, or say where a run is, not what
-_PATHS = (
+_NOT_OF_A_RUN = ("experiment", "compare", "tune", "resume")  # they shape a study, or say where a run is, not what
+PATHS = (
     ("data", "path"),
     ("runtime", "cache_dir"),
     ("threshold", "path"),
@@ -61,11 +61,6 @@ def make_folder(folder: Path) -> None:
         raise ConfigError(
             f"hydra.run.dir or hydra.sweep.dir: the folder {folder} cannot be created ({error.strerror})."
         ) from error
-
-
-def config_dir() -> Path:
-    """`conf/`: inside the installed package, or beside it in a checkout and in a Flower bundle."""
-    return next(path for path in (_HERE / "conf", _HERE.parent / "conf") if (path / "config.yaml").exists())
 
 
 def choices(group: str) -> list[str]:
@@ -108,8 +103,7 @@ def compose(overrides: Sequence[str], *, sweep: bool = False) -> Composed:
 
 def validated(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) -> Composed:
     """One run of what `compose_raw` made of the overrides. Raises ConfigError with one sentence."""
-    job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    assert isinstance(job, DictConfig)
+    job = without_hydra(composed)
     try:
         mapping = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -119,7 +113,7 @@ def validated(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) ->
         raise ConfigError("resume: is for fedmd run alone, and takes no other settings beside it.")
     for key in _NOT_OF_A_RUN:
         mapping.pop(key, None)
-    for section, key in _PATHS:  # worker processes have other current folders
+    for section, key in PATHS:  # worker processes have other current folders
         if isinstance(mapping.get(section), dict) and isinstance(mapping[section].get(key), str):
             paths = (Path(path).expanduser().absolute() for path in mapping[section][key].split(","))
             mapping[section][key] = ",".join(map(str, paths))
@@ -127,6 +121,13 @@ def validated(composed: DictConfig, overrides: Sequence[str], *, sweep: bool) ->
     config = RunConfig.parse(without_foreign({str(key): value for key, value in mapping.items()}, typed))
     folder = chosen_folder(composed, sweep=sweep, subdir=sweep)
     return Composed(config, folder, OmegaConf.to_yaml(job), tuple(overrides))
+
+
+def without_hydra(composed: DictConfig) -> DictConfig:
+    """What Hydra composed, its own section left out."""
+    job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    assert isinstance(job, DictConfig)
+    return job
 
 
 def chosen_folder(composed: DictConfig, *, sweep: bool, subdir: bool) -> Path:
@@ -145,19 +146,33 @@ def _unresolved(error: OmegaConfBaseException) -> str:
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """Every combination of a sweep's overrides, `a=1,2 b=x` -> [[a=1, b=x], [a=2, b=x]]."""
     alternatives = []
-    for override in _parse(overrides):
+    for override in parse_overrides(overrides):
         if override.is_sweep_override():
             key = override.get_key_element()
-            try:
-                alternatives.append(["=".join((key, str(value))) for value in override.sweep_string_iterator()])
-            except HydraException as error:  # glob(...) and interval(...)
-                raise ConfigError(f"{key}: write out the values to sweep over, for example seed=0,1,2.") from error
+            alternatives.append([f"{key}={value}" for value in _swept(key, override)])
         else:
             alternatives.append([str(override.input_line)])
     return [list(combination) for combination in itertools.product(*alternatives)]
 
 
-def _parse(overrides: Sequence[str]) -> list[Override]:
+def _swept(key: str, override: Override) -> list[str]:
+    """The values of one override of a sweep; glob(...) is over a group's options."""
+    value = override.value()
+    if isinstance(value, Glob):
+        if not (found := value.filter(choices(key)) if key in groups() else []):
+            raise ConfigError(f"{key}: {override.get_value_element_as_str()} matches no option of a group.")
+        return found
+    try:
+        return [str(each) for each in override.sweep_string_iterator()]
+    except HydraException as error:  # interval(...)
+        raise ConfigError(
+            f"{key}: an interval has no end of values; write some out, as in seed=0,1,2, or search it with "
+            "hydra/sweeper=optuna."
+        ) from error
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """As Hydra reads them. Raises ConfigError for what is no override."""
     try:
         return OverridesParser.create().parse_overrides(list(overrides))
     except (OverrideParseException, HydraException) as error:
@@ -173,7 +188,7 @@ def compose_raw(overrides: Sequence[str]) -> DictConfig:
     """What Hydra makes of the overrides, its own section included. Raises ConfigError with one sentence."""
     register_installed()
     overrides = [rewritten(override) for override in overrides]
-    parsed = _parse(overrides)
+    parsed = parse_overrides(overrides)
     for override in parsed:
         key = override.get_key_element()
         if override.is_sweep_override():

@@ -26,7 +26,7 @@ from fedmd.flower.server.nodes import Nodes
 from fedmd.flower.strategies.aggregator import StrategyAggregator
 from fedmd.flower.strategies.base import strategy_of
 from fedmd.flower.wire.model_exchange import InMessage, shared_memory
-from fedmd.report.files import Truth, write_example_images, write_summary
+from fedmd.report.files import Truth, read_metrics, write_example_images, write_summary
 from fedmd.report.monitoring.logs import round_line
 from fedmd.report.monitoring.tensorboard import EventWriter
 from fedmd.report.recorder import RecordPosition, RunRecorder
@@ -40,7 +40,7 @@ from fedmd.rounds.model import ServerModel
 from fedmd.rounds.protocols import Server
 from fedmd.rounds.stream import StreamServer
 from fedmd.rounds.update import UpdateServer
-from fedmd.runs import stopping
+from fedmd.runs import doubts, stopping
 from fedmd.runs.examples import example_images
 from fedmd.storage import Saved
 from fedmd.training.device import flushing_denormals
@@ -196,11 +196,22 @@ def _serve(
         config=settings,
         versions=versions(),
     )
+    summary["warnings"] = [
+        *doubts.of_the_settings(setup.data),
+        *doubts.of_the_results(summary, setup.data.images.labels[setup.data.split.test], _thresholds(config, folder)),
+    ]
     if head is not None:
         summary["audit_head"] = asdict(head)
         log.info("audit head %d:%s", head.seq, head.hash)
     write_summary(folder, summary)
     return summary
+
+
+def _thresholds(config: RunConfig, folder: Path) -> list[float | None] | None:
+    """The threshold of each round that had samples; None where the defence has no use for one."""
+    if not defense_of(config).uses_threshold:
+        return None
+    return [row["threshold"] for row in read_metrics(folder) if row["samples"]]
 
 
 @dataclass

@@ -159,6 +159,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    from fedmd.runs.compose import config_dir
+    from fedmd.runs.conf import config_dir
 
     main(config_dir())

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fedmd.config import ConfigError
 from fedmd.runs.compose import Composed, choices, chosen_folder, compose_raw, validated
-from fedmd.runs.typed import refuse_unused
+from fedmd.runs.typed import refuse_hydra, refuse_unused, typed_keys
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 
@@ -57,6 +57,7 @@ def compose_study(overrides: Sequence[str]) -> StudyRuns:
 
     Raises ConfigError with one sentence.
     """
+    refuse_hydra(typed_keys(overrides), "compare")
     base = compose_raw(overrides)
     wanted = base.compare
     if not isinstance(wanted, DictConfig):
@@ -74,7 +75,7 @@ def compose_study(overrides: Sequence[str]) -> StudyRuns:
             where = "compare.seeds" if key == "seed" else f"the arm {arm_id!r}"
             raise ConfigError(f"{key}: {where} sets it in this study; change it there.")
     runs = {arm_id: _at_seeds([*overrides, *arm.overrides], seeds) for arm_id, arm in plan.arms.items()}
-    refuse_unused([next(iter(at_seeds.values())) for at_seeds in runs.values()], "compare")
+    refuse_unused([next(iter(at_seeds.values())) for at_seeds in runs.values()])
     if "hydra.sweep.dir" in mine:
         folder = chosen_folder(base, sweep=True, subdir=False)
     else:

@@ -19,7 +19,8 @@ from fedmd.config import ConfigError, RunConfig, RuntimeConfig
 from fedmd.runs import stopping
 from fedmd.runs.cell import Cell, Failure, Watcher
 from fedmd.runs.compose import make_folder
-from fedmd.types import RoundReport
+from fedmd.runs.doubts import of_the_settings
+from fedmd.types import Json, RoundReport
 
 # Before Flower and Ray are imported: nothing is reported to anybody's server from a simulation.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -32,7 +33,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedmd.data.federated import load_federated_data
 from fedmd.flower.client.app import app as client_app
-from fedmd.models import model_for
+from fedmd.models import check_model
 from fedmd.report.monitoring.tensorboard import tensorboard_is_installed
 from fedmd.runs.engines import available_cores, choose
 from fedmd.runs.federation import quiet_flower, serve
@@ -64,12 +65,25 @@ def simulate(
         return []
     watcher = watcher or Watcher()
     started = time.perf_counter()
-    ledger = Ledger(watcher, on_finished)
+    told: set[str] = set()
+
+    def warn(doubts: Sequence[str]) -> None:
+        """Once, however many cells it is true of."""
+        for doubt in doubts:
+            if doubt not in told:
+                told.add(doubt)
+                log.warning("%s", doubt)
+
+    def finished(cell: Cell, summary: Json) -> None:
+        warn(summary.get("warnings", ()))
+        on_finished(cell, summary)
+
+    ledger = Ledger(watcher, finished)
     watcher.doing(
         f"checking settings and data of {len(cells)} runs" if len(cells) > 1 else "checking settings and data"
     )
     for cell in cells:
-        _check(cell.config)
+        warn(_check(cell.config))
         if _machine(cell.config.runtime) != _machine(cells[0].config.runtime):
             raise ConfigError(f"runtime: {', '.join(_SHARED)} must be the same in all runs of a sweep.")
         make_folder(cell.folder)
@@ -157,8 +171,8 @@ def _on_ray(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher, started: fl
         stopping.off_the_main_thread(start)  # in that, Ray's handler of SIGTERM would take the place of ours, and abort
 
 
-def _check(config: RunConfig) -> None:
-    """Ask for everything a run needs from outside, so that bad input fails before Ray starts."""
+def _check(config: RunConfig) -> list[str]:
+    """Ask for everything a run needs from outside, so that bad input fails before Ray starts. What is doubtful."""
     Placement.of(config.runtime)
     cores = available_cores()
     if config.runtime.workers is None and config.runtime.ray_address is None and config.runtime.client_cpus > cores:
@@ -167,15 +181,9 @@ def _check(config: RunConfig) -> None:
         raise ConfigError("runtime.tensorboard: needs the package tensorboard; pip install tensorboard.")
     data = load_federated_data(config)
     attack_of(config).check(data.images)
-    config.defense.make_slot("detector").check_model(model_for(config.model, data.images, config.seed))
-    if data.streams.outnumber_images:
-        log.warning(
-            "federation.clients: %d clients outnumber the %d images of the streams and have some in common: each draws "
-            "its own, with replacement",
-            config.federation.clients,
-            len(data.split.stream),
-        )
+    config.defense.make_slot("detector").check_model(check_model(config.model, data.images, config.seed))
     data.streams.batch(0, 0)
+    return of_the_settings(data)
 
 
 def _machine(runtime: RuntimeConfig) -> dict[str, object]:

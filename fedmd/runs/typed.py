@@ -13,12 +13,13 @@ from fedmd.config.unused import unused
 from fedmd.runs.compose import Composed
 from fedmd.runs.options import rewritten
 
-Command = Literal["run", "sweep", "compare"]
+Command = Literal["run", "sweep", "search", "compare"]
 
 # Hydra's own settings, of which fedmd takes some.
 _FOLDERS: Mapping[Command, tuple[str, ...]] = {
     "run": ("hydra.run.dir",),
     "sweep": ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.config.override_dirname"),
+    "search": ("hydra.sweep.dir",),
     "compare": ("hydra.sweep.dir",),
 }
 _INSTEAD = {
@@ -26,14 +27,15 @@ _INSTEAD = {
     "hydra.launcher": "fedmd spreads runs over the cores itself; runtime.workers=N says over how many",
     "hydra.run": "is for a single run; the folder of a sweep or a study is hydra.sweep.dir",
     "hydra.sweep": "is for fedmd run -m and fedmd compare; a single run's folder is hydra.run.dir",
+    "hydra/sweeper": "is for fedmd run -m",
+    "hydra.sweeper": "what a search tries is said by tune.trials, tune.seeds and tune.space",
     "hydra.job.chdir": "a run keeps the current folder; its own is hydra.run.dir",
     "hydra.verbose": "what a run logs is chosen by observability.json_logs and runtime.progress",
 }
 
 
-def refuse_unused(runs: Sequence[Composed], command: Command) -> None:
+def refuse_unused(runs: Sequence[Composed]) -> None:
     """Raise ConfigError for the first setting that was typed for some of the `runs` and that none of these uses."""
-    refuse_hydra({key for run in runs for key in typed_keys(run.overrides)}, command)
     reasons: dict[str, str] = {}
     used: set[str] = set()
     for run in runs:
@@ -51,10 +53,15 @@ def refuse_unused(runs: Sequence[Composed], command: Command) -> None:
 
 
 def refuse_hydra(keys: Iterable[str], command: Command) -> None:
-    """Raise ConfigError for a setting of Hydra's own, or of a study, that the command has no use for."""
+    """Raise ConfigError for a setting of Hydra's own, of a study or of a search, that the command has no use for.
+
+    Before anything is composed: Hydra's sentences about its own groups help nobody.
+    """
     for key in sorted(keys):
-        if command != "compare" and (key == "compare" or key.startswith("compare.")):
+        if command != "compare" and f"{key}.".startswith("compare."):
             raise ConfigError(f"{key}: is for fedmd compare.")
+        if command != "search" and f"{key}.".startswith("tune."):
+            raise ConfigError(f"{key}: is for a search, fedmd run -m hydra/sweeper=optuna.")
         if key.partition(".")[0].partition("/")[0] != "hydra" or key == "hydra.searchpath":
             continue
         if not any(f"{key}.".startswith(f"{taken}.") for taken in _FOLDERS[command]):

@@ -14,9 +14,13 @@ from fedmd.audit.entries import Entry
 from fedmd.audit.reader import Broken, Intact, read_live, trail_files, verify
 from fedmd.audit.trail import FOLDER, AuditTrail
 from fedmd.cli import main as cli
-from fedmd.cli.audit import audit
-from fedmd.cli.quarantine import quarantine
+from fedmd.cli.commands import app
 from fedmd.config import ConfigError
+
+
+def fedmd(*arguments: object) -> int:
+    """The exit code of a command, in this process."""
+    return int(app([str(argument) for argument in arguments], standalone_mode=False))
 
 
 def message(client: int) -> Entry:
@@ -85,7 +89,7 @@ def test_dying_or_looking_at_any_step_of_a_rotation_finds_a_whole_trail(
     for run, told in deaths:
         unnamed += bool(list((run / FOLDER).glob(".trail-*")))
         if trail_files(run / FOLDER):
-            assert audit([str(run), "--verify"]) == audit([str(run)]) == quarantine([str(run), "list"]) == 0
+            assert fedmd("audit", run, "--verify") == fedmd("audit", run) == fedmd("quarantine", run, "list") == 0
         with AuditTrail(run / FOLDER, rotate_bytes=0) as trail:
             trail.append([message(9)])
         found = clients(run / FOLDER)
@@ -141,7 +145,7 @@ def test_a_file_that_lost_its_tables_is_broken_and_told_in_a_sentence(
     spoil(spoiled)
     found = verify(folder)
     assert isinstance(found, Broken) and found.file == spoiled.name
-    assert audit([str(tmp_path), "--verify"]) == 1
+    assert fedmd("audit", tmp_path, "--verify") == 1
     for command in (["audit", str(tmp_path)], ["quarantine", str(tmp_path), "list"]):
         with pytest.raises(SystemExit) as stopped:
             cli.main(command)

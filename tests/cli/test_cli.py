@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, versions, one sentence for every mistake."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -11,12 +12,13 @@ import pytest
 import yaml
 
 from fedmd.cli import main as cli
+from fedmd.cli.overrides import complete
 from fedmd.config import RunConfig
 from fedmd.registry import REGISTRIES
 from fedmd.rounds.checkpoint import note_config
 from fedmd.runs import launch
 from fedmd.runs.cell import Watcher
-from fedmd.runs.compose import Composed, compose
+from fedmd.runs.compose import Composed, compose, groups
 
 FEDMD = Path(sys.executable).parent / "fedmd"
 
@@ -28,14 +30,42 @@ def call(*arguments: str) -> int:
     return caught.value.code if isinstance(caught.value.code, int) else 0
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",), ("run", "--help"), ("compare", "-h")])
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",), ("help",)])
 def test_help(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert call(*arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    defenses = "at, clip, custom, discrepancy_screening, drop, dsc, frozen, none, trim"
-    for word in ("fedmd run", "fedmd compare", "-m", "--cfg", "hydra.run.dir", defenses):
+    for word in ("fedmd run", "compare", "audit", "doctor", "deploy", "-m", "--cfg", "hydra.run.dir"):
         assert word in out
+
+
+COMMANDS = ["run", "compare", "report", "audit", "status", "quarantine", "calibrate", "list", "doctor"]
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "deploy init", "deploy demo", "new attack", "new study"])
+def test_every_command_has_a_help_of_its_own(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*command.split(), "--help") == 0
+    out, err = capsys.readouterr()
+    assert err == "" and out.startswith(f"Usage: fedmd {command} ")
+
+
+def test_the_help_of_run_explains_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every group with its options, and every key of a default option, with what its file says of it."""
+    assert call("run", "-h") == 0
+    out = capsys.readouterr().out
+    assert "defense=dsc    or at, clip, custom, discrepancy_screening, drop, frozen, none, trim" in out
+    assert re.search(r"attack\.fraction=0\.2 +share of clients that are malicious for the whole run", out)
+    assert re.search(r"stream\.shift\.angle=45 +name=rotation: degrees counter-clockwise", out)
+    assert "md_screen" not in out  # an old name
+    for group in groups():
+        assert f"  {group}=" in out
+
+
+def test_the_shell_completes_groups_keys_and_options() -> None:
+    assert complete("defense=d") == ["defense=discrepancy_screening", "defense=drop", "defense=dsc"]
+    assert complete("attack.fr") == ["attack.fraction="]
+    assert {"history=", "history.epoch="} <= set(complete("hist"))
+    assert complete("nothing") == []
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -49,7 +79,7 @@ def test_cfg_prints_what_would_run_and_runs_nothing(
     monkeypatch.chdir(tmp_path)
     assert call("run", "--cfg", "attack.fraction=0.4", "defense=drop", "seed=9") == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    for key in ("experiment", "compare", "resume"):
+    for key in ("experiment", "compare", "tune", "resume"):
         printed.pop(key, None)
     config = RunConfig.parse(printed)  # it is complete, and composes to itself
     assert (config.attack.fraction, config.defense.name, config.seed) == (0.4, "drop", 9)
@@ -70,21 +100,38 @@ def test_cfg_of_a_sweep_prints_every_run(capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("rn",), ["'rn'", "run", "compare"]),
+        (("rn",), ["'rn'", "run, compare"]),
         (("run", "attack.frction=0.2"), ["attack.frction", "did you mean fraction?"]),
         (("run", "a.b=1", "c.d=2"), ["a.b", "unknown key"]),
         (("run", "defense=dcs"), ["defense", "at, clip, custom, discrepancy_screening, drop, dsc, frozen, none, trim"]),
         (("run", "seed=1,2"), ["seed", "-m"]),
         (("run", "attack.fraction=2"), ["attack.fraction", "1", "not 2"]),
         (("run", "--wat"), ["--wat", "-m"]),
-        (("run", "--cfg=job"), ["--cfg", "KEY=VALUE"]),
-        (("run", "-mx"), ["-m", "KEY=VALUE"]),
-        (("run", "-m", "defense=glob(*)"), ["defense", "seed=0,1,2"]),
+        (("run", "--cfg", "jobs=1"), ["jobs", "unknown key"]),
+        (("run", "--cfg=jobs"), ["--cfg", "'jobs'", "job, hydra, all"]),
+        (("run", "--cfg", "-p", "attack.x"), ["--package", "attack.x"]),
+        (("run", "--resolve"), ["--resolve", "--cfg"]),
+        (("run", "-mx"), ["-x", "KEY=VALUE"]),
+        (("run", "--info"), ["--info", "fedmd list", "--cfg all", "fedmd doctor"]),
+        (("run", "-cn", "mine"), ["--config-name", "--config-dir DIR experiment=NAME"]),
+        (("run", "--config-path", "mine"), ["--config-path", "--config-dir"]),
+        (("run", "--hydra-help"), ["--hydra-help", "fedmd run --help"]),
+        (("run", "--config-dir", "/no/such"), ["--config-dir", "/no/such"]),
+        (("run", "hydra/launcher=joblib"), ["hydra/launcher", "runtime.workers"]),
+        (("run", "hydra/sweeper=optuna"), ["hydra/sweeper", "-m"]),
+        (("run", "-m", "hydra/sweeper=ax"), ["hydra/sweeper", "'ax'", "basic, optuna"]),
+        (("run", "-m", "hydra/sweeper=optuna"), ["nothing to search", "interval(LOW,HIGH)"]),
+        (("run", "-m", "hydra/sweeper=optuna", "seed=0,1"), ["seed", "tune.seeds"]),
+        (("run", "-m", "seed=glob(*)"), ["seed", "no option"]),
+        (("run", "-m", "attack.fraction=interval(0,1)"), ["attack.fraction", "seed=0,1,2", "optuna"]),
+        (("run", "strategy=krum"), ["strategy", "mode=update"]),
+        (("run", "threshold=calibrated", "threshold.path=/no/such"), ["threshold.path", "/no/such"]),
+        (("new", "attack", "My-Attack"), ["'My-Attack'", "lower-case"]),
+        (("status", "/no/such/run"), ["/no/such/run"]),
         (("run", "seed"), ["'seed'", "key=value"]),
         (("run", "data=parquet", "data.path=/no/such/file"), ["data.path", "/no/such/file"]),
         (("run", "data=digits", "data.splits.test=3000"), ["data.splits", "1797"]),
         (("run", "data=digits", "model.name=foo"), ["model.name", "'foo'", "cnn"]),
-        (("run", "data=digits", "federation.clients=900"), ["federation.clients", "900"]),
         (("run", "data=digits", "hydra.run.dir=/proc/no"), ["hydra.run.dir", "/proc/no"]),
         (("compare",), ["experiment", "smoke"]),
         (("run", "quarantine=evidence", "quarantine.shift=0.9"), ["quarantine.shift", "0.5"]),

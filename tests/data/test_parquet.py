@@ -12,6 +12,8 @@ from PIL import Image
 
 from fedmd.config import ConfigError, DataConfig
 from fedmd.data.sources.base import load_images
+from fedmd.data.split import split_images
+from fedmd.runs.compose import compose
 from fedmd.types import ImageSet
 
 CIFAR10 = Path("/work/shared/data/cifar10")
@@ -89,8 +91,12 @@ GOOD = png(colour(1)[0])
         ([GOOD, None], [0, 1], r"^data\.image_column: row 1 of .* has no image bytes\.$"),
         ([GOOD, GOOD], [0, -3], r"^data\.label_column: .* that of row 1 of .* is -3\.$"),
         ([GOOD, GOOD], [None, 1], r"^data\.label_column: .* that of row 0 of .* is missing\.$"),
-        ([GOOD, GOOD], [0.5, 1.0], r"^data\.label_column: 'label' of .* must hold integers, not double\.$"),
-        (["a", "b"], [0, 1], r"^data\.image_column: 'img' of .* must hold bytes .* not string\.$"),
+        (
+            [GOOD, GOOD],
+            [0.5, 1.0],
+            r"^data\.label_column: no column holds integers in .* name one of img .*, label \(double\)",
+        ),
+        (["a", "b"], [0, 1], r"^data\.image_column: no column holds bytes .* name one of img \(string\)"),
         (
             [GOOD, png(colour(1)[0, :4])],
             [0, 1],
@@ -129,3 +135,56 @@ def test_the_real_cifar10_test_set(tmp_path: Path) -> None:
     assert images.images.shape == (10000, 3, 32, 32) and images.classes == 10
     assert np.bincount(images.labels).tolist() == [1000] * 10
     assert np.allclose(images.images.mean((0, 2, 3)) / 255, (0.4942, 0.4851, 0.4504), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("columns", "taken"),
+    [
+        ({"picture": [GOOD], "digit": [3]}, 3),
+        ({"id": [7], "picture": [GOOD], "label": [3], "name": ["a"]}, 3),  # of two, the one with the usual name
+        ({"x": [{"bytes": GOOD, "path": None}], "fine_label": [2], "coarse_label": [1]}, 2),
+    ],
+)
+def test_columns_are_found(columns: dict[str, Any], taken: int, tmp_path: Path) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet", tmp_path).labels.tolist() == [taken]
+
+
+def test_columns_that_cannot_be_told_apart_are_asked_for(tmp_path: Path) -> None:
+    for columns, sentence in (
+        (
+            {"a": [GOOD], "b": [GOOD], "y": [0]},
+            r"^data\.image_column: a and b both hold bytes .* name one of a",
+        ),
+        ({"a": [GOOD], "one": [0], "two": [0]}, r"^data\.label_column: one and two both hold integers"),
+        ({"a": ["text"], "y": [0]}, r"^data\.image_column: no column holds bytes"),
+    ):
+        pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+        with pytest.raises(ConfigError, match=sentence):
+            read(tmp_path / "a.parquet", tmp_path)
+
+
+def test_a_damaged_page_is_one_sentence(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", [png(p) for p in colour(50)], list(range(50)))
+    content = bytearray(path.read_bytes())
+    content[200:260] = b"\xff" * 60
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"^data\.(path: .*a\.parquet is damaged \(.*\)|image_column: .*decoded)\.$"):
+        read(path, tmp_path)
+    header = write(tmp_path / "b.parquet", [png(p) for p in colour(50)], list(range(50)))
+    content = bytearray(header.read_bytes())
+    content[4:24] = b"\xff" * 20  # the header of the first page
+    header.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"^data\.path: .*b\.parquet is damaged \(.*\)\.$"):
+        read(header, tmp_path)
+
+
+def test_an_ordinary_file_needs_its_path_and_nothing_else(tmp_path: Path) -> None:
+    """Sizes are shares, images are not mirrored, columns are found."""
+    path = write(tmp_path / "a.parquet", [png(p) for p in colour(60)], [i % 3 for i in range(60)])
+    config = compose(["data=parquet", f"data.path={path}"]).config
+    assert config.data.augment == "none"
+    assert config.data.splits.sizes(60) == {"burn_in": 18, "trusted": 3, "attacker": 3, "test": 12}
+    images = load_images(config.data, tmp_path / "cache")
+    parts = split_images(images, config.data.splits, 0)
+    assert [len(part) for part in (parts.burn_in, parts.trusted, parts.test, parts.stream)] == [18, 3, 12, 24]

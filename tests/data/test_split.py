@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fedmd.config import ConfigError, SplitConfig
 from fedmd.data.split import Split, split_images
+from fedmd.runs.compose import compose
 from fedmd.types import ImageSet
 
 PARTS = ("burn_in", "trusted", "attacker", "test", "stream")
@@ -63,3 +64,13 @@ def test_parts_are_in_random_order() -> None:
 def test_sizes_that_leave_no_stream_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"^data\.splits: .* take 40 of 40 samples and leave none"):
         split_images(image_set(np.arange(40) % 2), SplitConfig(burn_in=10, trusted=10, attacker=10, test=10), 0)
+
+
+def test_a_part_is_a_number_or_a_share() -> None:
+    config = SplitConfig(burn_in=0.25, trusted=7, attacker=0.001, test=0.5)
+    assert config.sizes(100) == {"burn_in": 25, "trusted": 7, "attacker": 1, "test": 50}
+    assert SplitConfig.model_validate_json(config.model_dump_json()) == config
+    assert type(SplitConfig(burn_in=20.0, trusted=1, attacker=1, test=1).burn_in) is int
+    for wrong in (0, -3, 1.5, "many", True, None):
+        with pytest.raises(ConfigError, match=r"^data\.splits\.test: must be a number of samples, or a share of them"):
+            compose(["data=digits", f"data.splits.test={'null' if wrong is None else wrong}"])

@@ -53,7 +53,7 @@ def record(work: Path, name: str, overrides: list[str], stop_after: int | None) 
     summary = {
         key: summary[key]
         for key in summary
-        if key not in ("wall_s", "versions", "config", "schema", "audit_head", "scores")
+        if key not in ("wall_s", "versions", "config", "schema", "audit_head", "scores", "warnings")
     }
     summary["detection"]["rivals"] = summary["detection"].pop("baselines")  # as they were called in the fixture
     if summary["defense"]["name"] == "discrepancy_screening":

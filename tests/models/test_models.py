@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fedmd.config import ModelConfig
-from fedmd.models import Normalise, build_model, model_for
+from fedmd.models import Normalise, build_model, check_model, model_for
 from fedmd.models.normalise import STATISTICS
 from fedmd.types import ImageSet
 
@@ -154,3 +154,21 @@ def test_a_custom_class_has_settings(factories: str) -> None:
 def test_a_factory_that_cannot_be_used_gets_one_sentence(factories: str, factory: str | None, sentence: str) -> None:
     with pytest.raises(ValueError, match=r"factory: .*" + sentence):
         build("custom", factory=factory)
+
+
+def test_a_net_of_the_wrong_shape_is_one_sentence(factories: str) -> None:
+    """`linear` is right for its size, and for no other."""
+    images = ImageSet(np.zeros((3, 1, 8, 8), np.uint8), np.array([0, 1, 6]), 7)
+    settings = ModelConfig(name="custom", factory=f"{factories}:linear")
+    assert check_model(settings, images, 0).training
+    (Path(str(sys.modules[factories].__file__)).parent / "wrong.py").write_text(
+        "from torch import nn\n"
+        "def narrow(*, channels, classes, image_size): return nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n"
+        "def deaf(*, channels, classes, image_size): return nn.Linear(5, classes)\n"
+    )
+    for name, sentence in (
+        ("narrow", r"wrong:narrow must give logits \[2, 7\] for images \[2, 1, 8, 8\], not \[2, 3\]\.$"),
+        ("deaf", r"wrong:deaf cannot take images \[2, 1, 8, 8\] \(mat1 and mat2 shapes cannot be multiplied.*\)\.$"),
+    ):
+        with pytest.raises(ValueError, match=r"^model\.factory: " + sentence):
+            check_model(ModelConfig(name="custom", factory=f"wrong:{name}"), images, 0)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from fedmd.config import ConfigError, QuarantineConfig, RunConfig, Section
-from fedmd.runs.compose import choices, compose, config_dir, expand, groups
+from fedmd.runs.compose import choices, compose, expand, groups
+from fedmd.runs.conf import config_dir
 from fedmd.runs.options import plugin_sections
 from fedmd.runs.plan import compose_study, read_plan
 from fedmd.runs.study import arm_infos
@@ -202,9 +203,14 @@ def test_expanded_texts_with_special_characters_compose() -> None:
     assert compose(second).config.data.params.path == "/d=e"
 
 
-@pytest.mark.parametrize("override", ["defense=glob(*)", "attack.fraction=interval(0,1)"])
+def test_globs_are_over_the_options_of_a_group() -> None:
+    assert expand(["defense=glob(d*,exclude=dis*)"]) == [["defense=drop"], ["defense=dsc"]]
+    assert expand(["history=glob([lag,ema])"]) == [["history=ema"], ["history=lag"]]
+
+
+@pytest.mark.parametrize("override", ["seed=glob(*)", "defense=glob(x*)", "attack.fraction=interval(0,1)"])
 def test_sweeps_that_cannot_be_enumerated(override: str) -> None:
-    with pytest.raises(ConfigError, match=r"^(defense|attack\.fraction): write out"):
+    with pytest.raises(ConfigError, match=r"^(seed|defense|attack\.fraction): .*(no option|write some out)"):
         expand([override])
 
 

@@ -6,13 +6,14 @@ from fedmd.config import ConfigError, RunConfig
 from fedmd.config.unused import unused
 from fedmd.runs.compose import choices, compose, expand
 from fedmd.runs.plan import compose_study
-from fedmd.runs.typed import refuse_unused
+from fedmd.runs.typed import refuse_hydra, refuse_unused, typed_keys
 
 
 def refusal(*overrides: str) -> str:
     """What the command line says to a single run; nothing where it is fine."""
     try:
-        refuse_unused([compose(overrides)], "run")
+        refuse_hydra(typed_keys(overrides), "run")
+        refuse_unused([compose(overrides)])
     except ConfigError as error:
         return str(error)
     return ""
@@ -26,6 +27,8 @@ QUICK = [
     (["defense=none", "threshold.fpr=0.1"], "threshold.fpr", "defense=none"),
     (["attack=none", "attack.fraction=0.2"], "attack.fraction", "attack=none"),
     (["hydra.sweep.dir=/tmp/x"], "hydra.sweep.dir", "hydra.run.dir"),
+    (["hydra/launcher=joblib"], "hydra/launcher", "runtime.workers"),
+    (["tune.trials=3"], "tune.trials", "hydra/sweeper=optuna"),
     (["hydra.verbose=true"], "hydra.verbose", "observability.json_logs"),
 ]
 REST = [
@@ -85,7 +88,8 @@ def test_what_a_run_uses_is_not(overrides: list[str]) -> None:
 
 def test_a_setting_may_lie_idle_in_some_runs_of_a_sweep_but_not_in_all() -> None:
     def sweep(*overrides: str) -> None:
-        refuse_unused([compose(one, sweep=True) for one in expand(overrides)], "sweep")
+        refuse_hydra(typed_keys(overrides), "sweep")
+        refuse_unused([compose(one, sweep=True) for one in expand(overrides)])
 
     sweep("defense=none,dsc", "threshold.fpr=0.1")
     with pytest.raises(ConfigError, match=r"^threshold\.fpr: defense=none goes by no threshold; none of these runs"):

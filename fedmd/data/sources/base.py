@@ -14,15 +14,18 @@ from fedmd.storage import digest
 from fedmd.types import ImageSet
 
 
-def splits(burn_in: int, trusted: int, attacker: int, test: int) -> dict[str, int]:
-    """Sizes of the parts, for a source's `defaults`."""
+def splits(burn_in: float, trusted: float, attacker: float, test: float) -> dict[str, float]:
+    """Sizes or shares of the parts, for a source's `defaults`."""
     return {"burn_in": burn_in, "trusted": trusted, "attacker": attacker, "test": test}
+
+
+SHARES = splits(0.3, 0.05, 0.05, 0.2)  # of a set whose size nobody knows before it is read
 
 
 class DataSource(Plugin):
     """A set of labelled images: a subclass decodes it. Its `defaults` are how it is divided and augmented."""
 
-    defaults: ClassVar = {"splits": splits(500, 100, 100, 300)}
+    defaults: ClassVar = {"splits": SHARES}
 
     def identity(self) -> str:
         """What changes whenever `decode` would return something else, for it is not called again before."""

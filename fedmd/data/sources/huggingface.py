@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from fedmd.config import ConfigError, Count, Section
 from fedmd.data.images import Samples
-from fedmd.data.sources.base import DataSource, splits
-from fedmd.data.tables import Rows, check_columns, decode_rows
+from fedmd.data.sources.base import DataSource
+from fedmd.data.tables import Rows, decode_rows, find_columns
 from fedmd.registry import register_data
 from fedmd.storage import digest
 
@@ -19,14 +19,12 @@ from fedmd.storage import digest
 class HuggingFace(DataSource):
     """A data set of the Hugging Face Hub with an image and an integer label a row; needs network."""
 
-    defaults: ClassVar = {"splits": splits(5000, 500, 500, 5000)}
-
     class Params(Section):
         """Which data set, and which of its columns."""
 
         dataset: str | None = Field(None, description="its name on the Hub, for example uoft-cs/cifar10")
-        image_column: str = "img"
-        label_column: str = "label"
+        image_column: str | None = Field(None, description="null: the only column of images")
+        label_column: str | None = Field(None, description="null: the only column of integers, or `label`")
         image_size: tuple[Count, Count] | None = Field(
             None, description="[height, width] to resize to; null: all images must have one size"
         )
@@ -46,7 +44,8 @@ class HuggingFace(DataSource):
         the cache is empty.
         """
         of = self.params
-        return digest(str(of.dataset), of.image_column, of.label_column, str(of.image_size), version("pillow"))
+        columns = (str(of.image_column), str(of.label_column))
+        return digest(str(of.dataset), *columns, str(of.image_size), version("pillow"))
 
     def decode(self, cache_dir: Path) -> Samples:
         """Images uint8 [N, C, H, W] and labels int64 [N] of the splits train and test, or of all where there are none.
@@ -66,17 +65,18 @@ class HuggingFace(DataSource):
             ) from error
         splits = [split for split in ("train", "test") if split in loaded] or list(loaded)
         rows = (batch for split in splits for batch in self._rows(loaded[split], f"{name} ({split})"))
-        return decode_rows(rows, self.params, key="data.dataset", named=name)
+        return decode_rows(rows, self.params.image_size, key="data.dataset", named=name)
 
     def _rows(self, split: Any, place: str) -> Iterator[Rows]:
         from datasets import Image
 
-        if isinstance(split.features.get(self.params.image_column), Image):
-            split = split.cast_column(self.params.image_column, Image(decode=False))
-        check_columns(split.features.arrow_schema, place, self.params)
+        for name, feature in split.features.items():
+            if isinstance(feature, Image):
+                split = split.cast_column(name, Image(decode=False))
+        columns = find_columns(split.features.arrow_schema, place, self.params)
         first = 0
         for table in split.with_format("arrow").iter(batch_size=1000):
-            yield Rows(table, place, first)
+            yield Rows(table, place, first, columns)
             first += table.num_rows
 
 

@@ -33,6 +33,8 @@ class Mnist5k(DataSource):
 class Digits(DataSource):
     """1,797 real 8x8 digits (UCI) that ship inside scikit-learn: for smoke tests, too small for a study."""
 
+    defaults: ClassVar = {"splits": splits(500, 100, 100, 300)}
+
     def identity(self) -> str:
         """The package's version."""
         return version("scikit-learn")

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
 from fedmd.config import ConfigError, Count, Section
 from fedmd.data.images import Samples
-from fedmd.data.sources.base import DataSource, splits
-from fedmd.data.tables import Rows, check_columns, decode_rows
+from fedmd.data.sources.base import DataSource
+from fedmd.data.tables import Rows, decode_rows, find_columns
 from fedmd.registry import register_data
 from fedmd.storage import digest, file_digest
 
@@ -19,14 +19,15 @@ from fedmd.storage import digest, file_digest
 class Parquet(DataSource):
     """Any Parquet file(s) with encoded images (PNG, JPEG, ...) and an integer label."""
 
-    defaults: ClassVar = {"augment": "crop_flip", "splits": splits(20000, 500, 500, 10000)}
-
     class Params(Section):
         """Which files, and which of their columns."""
 
         path: str | None = Field(None, description="a file, a folder of .parquet files, or a comma-separated list")
-        image_column: str = Field("img", description="bytes, or a struct with a `bytes` field (Hugging Face's layout)")
-        label_column: str = "label"
+        image_column: str | None = Field(
+            None,
+            description="bytes, or a struct with `bytes` (Hugging Face's layout); null: the only such column",
+        )
+        label_column: str | None = Field(None, description="null: the only column of integers, or `label`")
         image_size: tuple[Count, Count] | None = Field(
             None, description="[height, width] to resize to; null: all images must have one size"
         )
@@ -43,16 +44,17 @@ class Parquet(DataSource):
         """A hash of the files' content, the columns, the size and the decoder's version."""
         columns, size = self.params, [str(self.params.image_size)] if self.params.image_size else []
         contents = [file_digest(path) for path in self._files()]
-        return digest(columns.image_column, columns.label_column, version("pillow"), *size, *contents)
+        named = (str(columns.image_column), str(columns.label_column))
+        return digest(*named, version("pillow"), *size, *contents)
 
     def decode(self, cache_dir: Path) -> Samples:
         """Images uint8 [N, C, H, W] (C = 1 for grey, 3 for colour; transparency is dropped) and labels int64 [N].
 
         Raises:
-            ConfigError: no file, no such column, no rows, a label that is negative, missing or no integer, an
-                image that cannot be decoded or differs in size or kind from the first one.
+            ConfigError: no file, a damaged one, no such column, no rows, a label that is negative, missing or no
+                integer, an image that cannot be decoded or differs in size or kind from the first one.
         """
-        return decode_rows(self._rows(), self.params, key="data.path", named=str(self.params.path))
+        return decode_rows(self._rows(), self.params.image_size, key="data.path", named=str(self.params.path))
 
     def _files(self) -> list[Path]:
         """The files that data.path names, in its order; a folder stands for its .parquet files, sorted."""
@@ -77,8 +79,21 @@ class Parquet(DataSource):
                 table = pq.ParquetFile(path)
             except pa.ArrowInvalid as error:
                 raise ConfigError(f"data.path: {path} is not a Parquet file.") from error
-            check_columns(table.schema_arrow, str(path), self.params)
-            first = 0
-            for batch in table.iter_batches(1000, columns=[self.params.image_column, self.params.label_column]):
-                yield Rows(batch, str(path), first)
+            columns, first = find_columns(table.schema_arrow, str(path), self.params), 0
+            batches = table.iter_batches(1000, columns=list(columns))
+            while (batch := _next(batches, path)) is not None:
+                yield Rows(batch, str(path), first, columns)
                 first += batch.num_rows
+
+
+def _next(batches: Iterator[Any], path: Path) -> Any:
+    """The next batch of rows, None after the last one. Raises ConfigError where the file is damaged."""
+    import pyarrow as pa
+
+    try:
+        return next(batches, None)
+    except (OSError, pa.ArrowException) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's trouble, not the file's
+            raise
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(f"data.path: {path} is damaged ({reason}).") from error

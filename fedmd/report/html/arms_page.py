@@ -6,7 +6,7 @@ from fedmd.report.html.arms_figures import accuracy_blocks, curve_blocks
 from fedmd.report.html.content import Block, Card, Note, Page, Section, Table
 from fedmd.report.html.example_images import example_pictures
 from fedmd.report.html.run_figures import score_blocks
-from fedmd.report.html.run_page import attack_success, footer, settings_section
+from fedmd.report.html.run_page import attack_success, footer, settings_section, warnings_of
 from fedmd.report.results import Arms, Run, Study
 from fedmd.report.scores import known_detectors
 from fedmd.report.statistics.comparison import arm_label, column, intervals
@@ -59,7 +59,8 @@ def arms_page(study: Study, title: str, details: int) -> Page:
     ]
     if runs:
         sections.append(settings_section(runs))
-    return Page(title, study.kind, lead, cards, sections, footer(runs[0].summary) if runs else "fedmd")
+    made_by = footer(runs[0].summary) if runs else "fedmd"
+    return Page(title, study.kind, lead, cards, sections, made_by, warnings_of(runs))
 
 
 def result_blocks(study: Study) -> list[Block]:

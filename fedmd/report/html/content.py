@@ -100,3 +100,4 @@ class Page:
     cards: list[Card]
     sections: list[Section]
     footer: str
+    warnings: tuple[str, ...] = ()  # what makes the numbers worth less than they look

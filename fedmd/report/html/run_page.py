@@ -1,5 +1,6 @@
 """The page of a single run."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from fedmd.report.html.content import Block, Card, Note, Page, Section, Table
@@ -18,7 +19,15 @@ NO_IMAGES = "No images were kept: nobody poisoned in an accumulative round."
 
 def run_page(run: Run, title: str) -> Page:
     """Everything one run left behind."""
-    return Page(title, "run", run_lead(run.summary), run_cards(run.summary), run_sections(run), footer(run.summary))
+    summary = run.summary
+    parts = (run_lead(summary), run_cards(summary), run_sections(run), footer(summary))
+    return Page(title, "run", *parts, warnings_of([run]))
+
+
+def warnings_of(runs: Sequence[Run]) -> tuple[str, ...]:
+    """Every warning of the runs once; of several runs, with how many it is true of."""
+    count = Counter(text for run in runs for text in run.summary.get("warnings", ()))
+    return tuple(text if len(runs) == 1 else f"{text} ({n} of {len(runs)} runs)" for text, n in count.items())
 
 
 def run_sections(run: Run) -> list[Section]:
