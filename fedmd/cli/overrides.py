@@ -9,7 +9,7 @@ import typer.core
 
 from fedmd.runs.conf import config_dir
 
-_DEFAULT = re.compile(r"^  - (?P<group>\w+): (?P<option>\w+)$", re.M)
+_DEFAULT = re.compile(r"^  - (?P<group>\w+): (?P<option>\w+)", re.M)
 _SETTING = re.compile(r"^(?P<indent> *)(?P<key>\w+): *(?P<value>\{.*?\}|\[.*?\]|[^#]*?)? *(?:# (?P<meaning>.*))?$")
 _COLUMN = 46
 _OPTIONAL_VALUE = {"--cfg": "job", "--info": "all"}  # of an option without one
