@@ -64,7 +64,8 @@ def test_a_run_says_it_once_and_its_report_too(
 ) -> None:
     """Ten trusted samples cannot hold a promise of 5 %; a tenth of four clients is nobody; both, in two runs."""
     monkeypatch.setenv("FEDMD_CACHE", str(tmp_path / "cache"))
-    small = [
+    small = ["experiment=smoke", "data.splits.trusted=10", "attack.fraction=0.1"]
+    small += ["defense.stopping=per_sample", "threshold.fpr=0.05"]
         "experiment=smoke",
         "data.splits.trusted=10",
         "attack.fraction=0.1",
