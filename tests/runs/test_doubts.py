@@ -66,12 +66,6 @@ def test_a_run_says_it_once_and_its_report_too(
     monkeypatch.setenv("FEDMD_CACHE", str(tmp_path / "cache"))
     small = ["experiment=smoke", "data.splits.trusted=10", "attack.fraction=0.1"]
     small += ["defense.stopping=per_sample", "threshold.fpr=0.05"]
-        "experiment=smoke",
-        "data.splits.trusted=10",
-        "attack.fraction=0.1",
-        "defense.stopping=per_sample",
-        "threshold.fpr=0.05",
-    ]
     runs = [compose([*small, "runtime.engine=inline", f"hydra.run.dir={tmp_path}/{i}", f"seed={i}"]) for i in (0, 1)]
     with caplog.at_level(logging.WARNING):
         launch(runs, Watcher())
