@@ -1,0 +1,131 @@
+"""A study whose runs are Ray tasks: processes are killed, and the numbers are those of the runs one after another."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("cells on Ray")]
+FEDMD = Path(sys.executable).parent / "fedmd"
+STUDY = ["compare", "experiment=smoke", "compare.seeds=[0,1]", "runtime.device=cpu", "stream.clean_rounds=40"]
+Metrics = Callable[[Path], list[dict[str, Any]]]
+
+
+@contextmanager
+def compare(folder: Path, cache: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """The study in a session of its own, of which nothing may be left once it has ended."""
+    arguments = [*STUDY, f"hydra.sweep.dir={folder}", f"runtime.cache_dir={cache}", *more]
+    process = subprocess.Popen(
+        [FEDMD, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's `&` has it ignored
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        process.communicate()
+        wait_for(lambda: not of_session(process.pid), 200)
+
+
+def of_session(session: int) -> dict[int, str]:
+    """The living processes of a session, by id, with what they are."""
+    found = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(its_session) == session and state != "Z":
+                found[int(stat.parent.name)] = (stat.parent / "cmdline").read_text().replace("\0", " ")
+    return found
+
+
+def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, "it does not come"
+        time.sleep(0.05)
+    return found
+
+
+def under_way(folder: Path) -> list[Path]:
+    """The metrics of cells that have rounds and no summary."""
+    return [path for path in folder.rglob("metrics.jsonl") if not (path.parent / "summary.json").exists()]
+
+
+@pytest.fixture(scope="module")
+def in_peace(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One after another, in one process."""
+    folder = tmp_path_factory.mktemp("peace") / "study"
+    with compare(folder, cache, "runtime.engine=inline") as process:
+        _, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+    return folder
+
+
+def same_numbers(folder: Path, in_peace: Path, metrics: Metrics) -> bool:
+    cells = sorted(path.parent.relative_to(in_peace) for path in in_peace.rglob("metrics.jsonl"))
+    assert len(cells) == 10
+    return all(metrics(folder / cell) == metrics(in_peace / cell) for cell in cells)
+
+
+def test_a_killed_worker_costs_no_number(in_peace: Path, cache: Path, tmp_path: Path, metrics: Metrics) -> None:
+    with compare(tmp_path, cache, "runtime.engine=ray", "runtime.workers=2") as process:
+        wait_for(lambda: under_way(tmp_path), 200)
+        workers = [pid for pid, command in of_session(process.pid).items() if "ray::computed" in command]
+        assert workers
+        os.kill(workers[0], signal.SIGKILL)
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+    assert err.count("it is tried once more, from its checkpoint") == 1 and "Traceback" not in err
+    assert "[ 10/10]" in out and json.loads((tmp_path / "comparison.json").read_text())
+    assert same_numbers(tmp_path, in_peace, metrics)
+
+
+@pytest.mark.parametrize(("how", "code"), [("SIGKILL", -9), ("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_study_that_is_ended_goes_on(
+    how: str, code: int, in_peace: Path, cache: Path, tmp_path: Path, metrics: Metrics
+) -> None:
+    with compare(tmp_path, cache, "runtime.engine=ray", "runtime.workers=2") as process:
+        wait_for(lambda: under_way(tmp_path), 200)
+        if how == "SIGINT":
+            os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, to the workers too
+        else:
+            os.kill(process.pid, getattr(signal, how))
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == code, err
+        assert "Traceback" not in err
+        wait_for(lambda: not of_session(process.pid), 200)  # Ray has gone with it, its agents after a minute
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("summary.json")}
+    assert len(before) < 10
+    with compare(tmp_path, cache, "runtime.engine=inline") as process:
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, err
+    assert f"10 cells, {len(before)} finished before" in out
+    assert all(path.stat().st_mtime_ns == written for path, written in before.items())
+    assert same_numbers(tmp_path, in_peace, metrics)
+
+
+def test_a_cell_that_always_fails_is_named_and_the_others_finish(cache: Path, tmp_path: Path) -> None:
+    """A file stands where its audit trail must be."""
+    broken = tmp_path / "cells" / "dsc" / "seed-0"
+    broken.mkdir(parents=True)
+    (broken / "audit").write_text("no folder")
+    with compare(tmp_path, cache, "runtime.engine=ray", "runtime.workers=2", "stream.clean_rounds=1") as process:
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 1, err
+    *_, last = err.rstrip().splitlines()
+    assert last.startswith("fedmd: 1 of 10 runs failed: DSC, seed 0 (") and str(broken / "traceback.txt") in last
+    assert "[  9/10]" in out and (tmp_path / "comparison.json").exists() and (tmp_path / "report.html").exists()
+    assert len(list(tmp_path.rglob("summary.json"))) == 9
