@@ -13,6 +13,7 @@ from simulations.benchmarks.rows import all_rows
 
 PROMISED = {  # as they were agreed on: goal, to reach, stretch
     "startup": ("at most", 2.0, 1.5),
+    "study_speedup": ("at least", 1.8, 1.95),
 }
 
 

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from simulations.benchmarks.harness import Row
 
-MODULES = ("startup", "population")
+MODULES = ("startup", "study", "population")
 
 
 def all_rows() -> dict[str, Row]:
