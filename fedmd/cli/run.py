@@ -25,6 +25,7 @@ _INSTEAD = {
     "the versions",
     "hydra_help": "--hydra-help: fedmd run --help explains every setting and flag that fedmd takes",
 }
+REFUSED = 3  # exit code: there is a run in which every message was refused
 _PARTS = ("job", "hydra", "all")
 
 
@@ -78,8 +79,7 @@ def run(overrides: Sequence[str], *, multirun: bool, quiet: bool) -> int:
         with _watching("run", overrides, quiet) as watcher:
             from fedmd.runs.launch import resume
 
-            resume(folder, watcher)
-        return 0
+            return REFUSED if resume(folder, watcher) else 0
     if asks_for_search(overrides):
         if not multirun:
             raise ConfigError("hydra/sweeper: add -m; a search makes many runs.")
@@ -91,8 +91,7 @@ def run(overrides: Sequence[str], *, multirun: bool, quiet: bool) -> int:
         composed = _compose(overrides, multirun=multirun)
         from fedmd.runs.launch import launch  # Flower and torch are slow to import; somebody watches already
 
-        launch(composed, watcher, sweep=multirun)
-    return 0
+        return REFUSED if launch(composed, watcher, sweep=multirun) else 0
 
 
 def compare(overrides: Sequence[str], *, quiet: bool) -> int:
@@ -103,8 +102,7 @@ def compare(overrides: Sequence[str], *, quiet: bool) -> int:
         study = compose_study(overrides)
         from fedmd.runs.study import run_study
 
-        run_study(study, watcher)
-    return 0
+        return REFUSED if run_study(study, watcher) else 0
 
 
 def _watching(command: str, overrides: Sequence[str], quiet: bool) -> AbstractContextManager[Watcher]:

@@ -1,12 +1,14 @@
 """From composed configurations to finished run folders: skip what is done, run the rest, say where it lies."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from logging import getLogger
 from pathlib import Path
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.report.files import REPORT, read_summary
+from fedmd.report.files import REPORT, read_metrics, read_summary
 from fedmd.report.html.write import write_report
 from fedmd.report.scores import held_score, scores_of
 from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
@@ -15,9 +17,13 @@ from fedmd.runs.compose import Composed, make_folder
 from fedmd.runs.simulation import simulate
 from fedmd.types import Json
 
+log = getLogger(__name__)
 
-def launch(runs: Sequence[Composed], watcher: Watcher, *, sweep: bool = False) -> None:
+
+def launch(runs: Sequence[Composed], watcher: Watcher, *, sweep: bool = False) -> list[Cell]:
     """Run `runs`, and write their report. A sweep skips what is finished, and goes on with what was under way.
+
+    Those come back in which every message was refused; a warning has said so.
 
     Raises ConfigError as `simulate` does, and CellsFailed when all is done but some runs.
     """
@@ -41,10 +47,13 @@ def launch(runs: Sequence[Composed], watcher: Watcher, *, sweep: bool = False) -
         watcher.say(f"report: {write_report(shared)}")
     if failures:
         raise CellsFailed(failures, len(runs))
+    return refused_altogether(cells)
 
 
-def resume(folder: Path, watcher: Watcher) -> None:
+def resume(folder: Path, watcher: Watcher) -> list[Cell]:
     """Go on with the run in `folder`, killed at whatever moment. Of one that has finished only what is missing is made.
+
+    It comes back if every message in it was refused; a warning has said so.
 
     Raises ConfigError as `simulate` does, and when there is no run, or one that this version cannot go on with.
     """
@@ -54,7 +63,7 @@ def resume(folder: Path, watcher: Watcher) -> None:
         if not (folder / REPORT).exists():
             write_report(folder)
         watcher.say(f"run folder: {folder} holds a finished run; there is nothing to resume")
-        return
+        return []
     config = noted_config(folder)
     with sole_server(folder):  # said before Ray is started
         pass
@@ -63,6 +72,20 @@ def resume(folder: Path, watcher: Watcher) -> None:
     if failures := simulate(cells, watcher, on_finished=partial(announce, watcher)):
         raise CellsFailed(failures, 1)
     watcher.say(f"report: {write_report(folder)}")
+    return refused_altogether(cells)
+
+
+def refused_altogether(cells: Sequence[Cell]) -> list[Cell]:
+    """Those of the finished `cells` whose server accepted no message in any round; a warning says why."""
+    found = []
+    for cell in cells:
+        rounds = read_metrics(cell.folder)
+        reasons = Counter(refused["reason"] for row in rounds for refused in row["rejections"])
+        if reasons and not any(row["clients"] for row in rounds):
+            found.append(cell)
+            ((reason, _),) = reasons.most_common(1)
+            log.warning("%s: every message of the run was refused; most often: %s", cell.folder, reason)
+    return found
 
 
 def is_finished(cell: Cell) -> bool:

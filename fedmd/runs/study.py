@@ -22,7 +22,7 @@ from fedmd.report.statistics.tables import (
 )
 from fedmd.report.table import latex, markdown, terminal
 from fedmd.runs.cell import Cell, CellsFailed, Watcher
-from fedmd.runs.launch import is_finished
+from fedmd.runs.launch import is_finished, refused_altogether
 from fedmd.runs.plan import Plan, StudyRuns
 from fedmd.runs.simulation import simulate
 from fedmd.storage import write_json, write_text
@@ -31,8 +31,10 @@ from fedmd.types import Json
 RESULTS = "results.csv"
 
 
-def run_study(study: StudyRuns, watcher: Watcher) -> None:
+def run_study(study: StudyRuns, watcher: Watcher) -> list[Cell]:
     """Run what is not finished, seed by seed, then write the comparison.
+
+    Those of its runs come back in which every message was refused; a warning has said so.
 
     Leaves comparison.json, table.md, table.tex, report.html and results.csv (one row a finished cell, rewritten after
     each) in the study's folder. Raises ConfigError as `simulate` does, and for two arms that are the
@@ -68,6 +70,7 @@ def run_study(study: StudyRuns, watcher: Watcher) -> None:
     watcher.say(f"report: {write_report(study.folder)}")
     if failures:
         raise CellsFailed(failures, len(cells))
+    return refused_altogether([cell for cell in cells.values() if is_finished(cell)])
 
 
 def _table(plan: Plan, arms: Container[str]) -> Json | None:
