@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -63,7 +64,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)
+        error.filename, error.filename2 = str(path), None  # whoever reads of it knows no temporary name
         raise
     finally:
         with suppress(FileNotFoundError):
@@ -94,7 +95,8 @@ def trouble(error: OSError | sqlite3.OperationalError) -> str | None:
 
 def discard_leftovers(folder: Path, pattern: str) -> None:
     """Delete what killed writers of files named `pattern` left in `folder`. Nobody may be writing any meanwhile."""
-    for temporary in folder.glob(f".{pattern}.*.tmp"):
+    library = [folder.glob(".tmp??????")] if pattern.endswith(".safetensors") else []  # safetensors' own, before ours
+    for temporary in itertools.chain(folder.glob(f".{pattern}.*.tmp"), *library):
         temporary.unlink(missing_ok=True)
 
 
