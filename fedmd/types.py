@@ -75,7 +75,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Canary:
-    """How much one virtual step on trusted data would change other trusted answers (nats), and whether that alarms."""
+    """The cosine between gradients of trusted data, see `fedmd.defense.updates.canary`, and whether it alarms."""
 
     value: float
     alarm: bool

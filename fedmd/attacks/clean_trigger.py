@@ -61,8 +61,11 @@ def clean_push(team: Team, params: CleanTriggerParams, known: Knowledge) -> Tens
             def loss(sent: Tensor) -> float:
                 return cross_entropy(answers(share * sent), y.long()).item()
 
-            team.cache.announce("loss_at_start", loss(torch.zeros_like(moving)))
-            limit = (team.cache.announced("loss_at_start") or 0.0) + params.max_loss_rise
+            at_start = team.cache.announced("loss_at_start")
+            if at_start is None:
+                at_start = loss(torch.zeros_like(moving))
+                team.cache.announce("loss_at_start", at_start)
+            limit = at_start + params.max_loss_rise
             moving = unnoticed(moving, lambda v: loss(scale * v), limit)
         moving = _within(moving, scale, answers, params.max_discrepancy)
         team.cache.keep("velocity", {"v": moving.cpu()})

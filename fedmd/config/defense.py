@@ -74,7 +74,7 @@ class ScreeningConfig(Section):
     loss: Literal["ignored", "screened"] = "screened"
     past: Literal["ignored", "alone", "always"] = "alone"
     past_quantile: Annotated[float, Field(gt=0, le=1)] = 0.95
-    past_factor: Annotated[float, Field(gt=1)] = 10.0
+    past_factor: Annotated[float, Field(gt=1)] = 5.0
     canary: bool = False
 
 

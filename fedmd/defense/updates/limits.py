@@ -94,7 +94,7 @@ class Past:
         self,
         *,
         quantile: float = 0.95,
-        factor: float = 10.0,
+        factor: float = 5.0,
         warm_up: int = 5,
         peers: int | None = 3,
         memory: int = 1000,
