@@ -17,6 +17,7 @@ from fedmd.report.figures.curves import (
 from fedmd.report.figures.distribution import distribution_figure
 from fedmd.report.figures.heatmap import heat_map_figure
 from fedmd.report.figures.run import ATTACK_SUCCESS, accuracy_figure, example_images_figure, score_figure, write_figures
+from fedmd.report.figures.steering import steering_figure
 from fedmd.report.files import Truth
 from fedmd.report.scores import Score
 from fedmd.report.statistics.detection import sample_detection
@@ -214,3 +215,17 @@ def test_means_over_seeds():
     steps = mean_precision_recall([Curve(np.array([0.5, 1.0]), np.array([1.0, 0.5]))])
     at = dict(zip(np.round(steps.x, 3), steps.y, strict=True))
     assert (at[0.0], at[0.5], at[0.505], at[1.0]) == pytest.approx((1.0, 1.0, 0.5, 0.5))
+
+
+def test_the_steering_figure_has_a_line_a_seed_and_the_similarity_below():
+    def metrics(seed):
+        for i, phase in enumerate(["clean", "accumulative", "accumulative", "trigger"]):
+            accuracy = None if i == 1 else 0.9 - seed / 10
+            yield {"round": i, "phase": phase, "accuracy": accuracy, "attack": {"similarity": -i / 4}}
+
+    quiet = [{"round": 0, "phase": "clean", "accuracy": 0.5}]
+    upper, lower = steering_figure({"FedAvg": [list(metrics(0)), list(metrics(1))], "screening": [quiet]}).axes
+    above, below = ([item for item in axis.get_lines() if len(item.get_xdata())] for axis in (upper, lower))
+    assert [list(item.get_xdata()) for item in above] == [[0, 2, 3], [0, 2, 3], [0]]
+    assert list(above[1].get_ydata()) == pytest.approx([80.0] * 3)
+    assert [list(item.get_ydata()) for item in below] == [[0, -0.25, -0.5, -0.75]] * 2
