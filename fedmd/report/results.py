@@ -25,6 +25,7 @@ from fedmd.report.scores import Score, held_score, scores_of
 from fedmd.report.statistics.comparison import NOT_MEASURED, arm_label, column
 from fedmd.report.statistics.intervals import Values, paired_intervals, subtract
 from fedmd.report.verdicts import ACTIONS, SCHEMA, read_verdicts
+from fedmd.storage import replacing
 from fedmd.types import PHASES, ExampleImages, Json
 
 if TYPE_CHECKING:
@@ -209,6 +210,12 @@ class Study:
         from fedmd.report.html.write import study_html
 
         return study_html(self)
+
+
+def write_parquet(results: pd.DataFrame, folder: Path) -> None:
+    """results.parquet of `Study.results`: the same as results.csv, with types."""
+    with replacing(folder / "results.parquet") as temporary:
+        results.to_parquet(temporary, index=False)
 
 
 def result_row(arm: str, label: str, seed: int, summary: Json) -> Json:

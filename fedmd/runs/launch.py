@@ -10,11 +10,14 @@ from pathlib import Path
 from fedmd.config import ConfigError, RunConfig
 from fedmd.report.files import REPORT, read_metrics, read_summary
 from fedmd.report.html.write import write_report
+from fedmd.report.loading import load
+from fedmd.report.results import Study, write_parquet
 from fedmd.report.scores import held_score, scores_of
 from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
 from fedmd.runs.cell import Cell, CellsFailed, Watcher
 from fedmd.runs.compose import Composed, make_folder
 from fedmd.runs.simulation import simulate
+from fedmd.storage import write_text
 from fedmd.types import Json
 
 log = getLogger(__name__)
@@ -45,6 +48,9 @@ def launch(runs: Sequence[Composed], watcher: Watcher, *, sweep: bool = False) -
     if len(failures) < len(runs):
         watcher.doing("writing the report")
         watcher.say(f"report: {write_report(shared)}")
+        if sweep and isinstance(found := load(shared), Study):  # a sweep of one run is that run
+            write_text(shared / "results.csv", found.results.to_csv(index=False, lineterminator="\n"))
+            write_parquet(found.results, shared)
     if failures:
         raise CellsFailed(failures, len(runs))
     return refused_altogether(cells)

@@ -4,11 +4,14 @@ import csv
 import io
 from collections.abc import Container, Mapping
 
+import pandas as pd
+
 from fedmd.attacks.base import attack_of
 from fedmd.config import ConfigError, RunConfig
+from fedmd.report.answer import study_answer
 from fedmd.report.files import COMPARISON, cell_folder, read_summary
 from fedmd.report.html.write import write_report
-from fedmd.report.results import result_row
+from fedmd.report.results import result_row, write_parquet
 from fedmd.report.statistics.comparison import ArmInfo, clean_arms, compare
 from fedmd.report.statistics.tables import (
     ARMS_CAPTION,
@@ -36,8 +39,8 @@ def run_study(study: StudyRuns, watcher: Watcher) -> list[Cell]:
 
     Those of its runs come back in which every message was refused; a warning has said so.
 
-    Leaves comparison.json, table.md, table.tex, report.html and results.csv (one row a finished cell, rewritten after
-    each) in the study's folder. Raises ConfigError as `simulate` does, and for two arms that are the
+    Leaves comparison.json, table.md, table.tex, report.html, results.csv and results.parquet (one row a finished cell,
+    rewritten after each) in the study's folder. Raises ConfigError as `simulate` does, and for two arms that are the
     same defence without attack; CellsFailed when all of this is done, but for some cells.
     """
     infos = arm_infos(study)
@@ -66,7 +69,8 @@ def run_study(study: StudyRuns, watcher: Watcher) -> list[Cell]:
     detectors = [(rows, DETECTORS_CAPTION)] if (rows := comparison_detectors_table(comparison)) else []
     write_text(study.folder / "table.md", "\n".join(markdown(*table) for table in tables + detectors))
     write_text(study.folder / "table.tex", "\n".join(latex(*table) for table in tables + detectors))
-    watcher.say("\n" + "\n".join(terminal(*table) for table in tables) + f"\nfolder: {study.folder}")
+    watcher.say("\n" + "\n".join([*(terminal(*table) for table in tables), study_answer(comparison)]))
+    watcher.say(f"folder: {study.folder}")
     watcher.say(f"report: {write_report(study.folder)}")
     if failures:
         raise CellsFailed(failures, len(cells))
@@ -147,6 +151,7 @@ def write_results(study: StudyRuns, cells: Mapping[tuple[str, int], Cell]) -> No
     writer.writeheader()
     writer.writerows(rows)
     write_text(study.folder / RESULTS, text.getvalue())
+    write_parquet(pd.DataFrame(rows), study.folder)
 
 
 def _is_attacked(config: RunConfig) -> bool:

@@ -204,7 +204,7 @@ def test_other_names_for_the_anchors():
 
 def test_the_table():
     rows = arms_table(compare(study(), ARMS))
-    columns = "arm,before attack,accumulation loss,trigger drop,final,clean cost,AUROC,corrected share"
+    columns = "arm,final,before attack,accumulation loss,trigger drop,clean cost,AUROC,corrected share"
     assert list(rows[0]) == columns.split(",")
     dsc = {name: cell_text(cell) for name, cell in rows[-1].items()}
     assert dsc["final"] == "86.0 ± 12.7"

@@ -211,3 +211,18 @@ CONTRAST = """(() => {
   const [low, high] = colours.map(light).sort((a, b) => a - b);
   return (high + 0.05) / (low + 0.05);
 })()"""
+
+
+def test_a_click_on_a_heading_sorts_the_table_and_another_turns_it_round(browser, pages):
+    browser.open(pages[1], 1280)
+    column = "[...document.querySelectorAll('table')].find(t => t.tHead.textContent.includes('trigger drop'))"
+    browser.evaluate(f"window.table = {column}; window.head = table.tHead.rows[0].cells[0]")
+    values = "[...table.tBodies[0].rows].map(row => row.cells[0].textContent)"
+    before = browser.evaluate(values)
+    browser.evaluate("head.querySelector('button').click()")
+    assert sorted(browser.evaluate(values)) == sorted(before)
+    up = browser.evaluate(values)
+    assert browser.evaluate("head.getAttribute('aria-sort')") == "ascending"
+    browser.evaluate("head.querySelector('button').click()")
+    assert browser.evaluate(values) == up[::-1] and len(set(up)) == 3
+    assert browser.problems == []

@@ -1,6 +1,7 @@
 """Clients by rounds: the detector's mean score of what each client sent, malicious clients marked."""
 
 from itertools import pairwise
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def heat_map_figure(verdicts: pd.DataFrame, truth: Truth, score: Score) -> Figur
         extent=(first, last, len(clients) - 0.5, -0.5),
     )
     bar: Any = figure.colorbar(image, pad=0.02)
-    bar.set_label(f"Mean {score.with_unit.lower()}", labelpad=8)
+    bar.set_label(fill(f"Mean {score.with_unit.lower()}", 28), labelpad=8)  # a few clients make a low figure
     bar.solids.set_rasterized(True)
     bar.outline.set_visible(False)
     if isinstance(norm, LogNorm):

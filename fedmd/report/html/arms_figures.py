@@ -17,15 +17,63 @@ from fedmd.report.figures.curves import (
     roc_figure,
     roc_points,
 )
+from fedmd.report.figures.seeds import final_accuracy_figure, share_figure
 from fedmd.report.figures.style import STYLES, Style, legend_columns, styles_of
 from fedmd.report.html.content import Block, Note, Plot
 from fedmd.report.html.svg import inline_svg
-from fedmd.report.results import Arms, Run
+from fedmd.report.results import Arms, Run, flat
 
 LEGEND_ROW = 0.22  # inches
+MOST_ROWS = 24  # arms in one figure of dots
 MOST_FIGURES = 6  # of a kind; further arms are in the table only
 T = TypeVar("T")
 Points = Callable[[NDArray[np.float64], NDArray[np.bool_]], Curve | None]
+
+
+def final_blocks(finals: Mapping[str, Mapping[int, float]], arms: Arms) -> list[Block]:
+    """Final accuracies, every seed a dot; and over the share of attackers, where the arms differ in it."""
+    known = {arm: seeds for arm, seeds in finals.items() if seeds}
+    if not known:
+        return []
+    blocks: list[Block] = []
+    for i, start in enumerate(range(0, len(known), MOST_ROWS)):
+        part = dict(list(known.items())[start : start + MOST_ROWS])
+        alt = f"Final accuracy of {', '.join(part)}, seed by seed. The table of results has the numbers."
+        svg = inline_svg(final_accuracy_figure(part), f"final-{i}", alt, 0.8 + 0.27 * len(part))
+        blocks.append(Plot("Final accuracy", svg, "Every dot is a seed, the bar their mean."))
+    lines = over_shares(known, arms)
+    if any(len(shares) > 1 for shares in lines.values()):
+        styles = styles_of(lines)
+        for i, names in enumerate(in_groups(list(lines))):
+            group = {name: lines[name] for name in names}
+            alt = f"Final accuracy over the share of attackers of {', '.join(group)}."
+            tall = 3.1 + LEGEND_ROW * -(-len(group) // legend_columns(group))
+            svg = inline_svg(share_figure(group, styles), f"share-{i}", alt, tall)
+            blocks.append(Plot("Accuracy over φ", svg, "Means over seeds, joined; every dot is a seed."))
+    return blocks[:MOST_FIGURES]
+
+
+def over_shares(finals: Mapping[str, Mapping[int, float]], arms: Arms) -> dict[str, dict[float, Mapping[int, float]]]:
+    """`lines[settings but φ][φ]` of the arms whose runs are there; settings that all share are left out of the name."""
+    flats = {}
+    for arm in finals:
+        if runs := arms.get(arm):
+            config = flat(next(iter(runs.values())).summary["config"])
+            ignored = ("seed", "runtime.", "audit.", "observability.")
+            flats[arm] = {key: value for key, value in config.items() if not key.startswith(ignored)}
+    share = "attack.fraction"
+    varied = [
+        key
+        for key in dict.fromkeys(key for config in flats.values() for key in config)
+        if key != share and len({repr(config.get(key)) for config in flats.values()}) > 1
+    ]
+    named = {key.removesuffix(".name") for key in varied if key.endswith(".name")}  # another option has other keys
+    varied = [key for key in varied if key.endswith(".name") or key.partition(".")[0] not in named]
+    lines: dict[str, dict[float, Mapping[int, float]]] = {}
+    for arm, config in flats.items():
+        name = ", ".join(f"{key.removesuffix('.name')}={config[key]}" for key in varied if key in config) or "all"
+        lines.setdefault(name, {})[float(config.get(share, 0))] = finals[arm]
+    return lines
 
 
 def accuracy_blocks(arms: Arms) -> list[Block]:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from fedmd.report.html.arms_figures import accuracy_blocks, curve_blocks
+from fedmd.report.answer import clearly_above_zero, study_answer, sweep_answer
+from fedmd.report.html.arms_figures import accuracy_blocks, curve_blocks, final_blocks
 from fedmd.report.html.content import Block, Card, Note, Page, Section, Table
 from fedmd.report.html.example_images import example_pictures
 from fedmd.report.html.run_figures import score_blocks
@@ -28,11 +29,11 @@ from fedmd.types import Json
 
 MOST_CARDS = 6
 MEASURES = {
+    "final": ("accuracy", "final"),
     "burn-in": ("accuracy", "burn_in"),
     "before attack": ("accuracy", "before_attack"),
     "accumulation loss": ("accumulation_loss",),
     "trigger drop": ("trigger_drop",),
-    "final": ("accuracy", "final"),
     "corrected": ("defense", "corrected_share"),
     "rejected": ("defense", "rejected_share"),
 }
@@ -53,14 +54,16 @@ def arms_page(study: Study, title: str, details: int) -> Page:
     cards = comparison_cards(comparison) if comparison else sweep_cards(sweep_rows(arms))
     sections = [
         Section("table", "Results", result_blocks(study)),
-        Section("accuracy", "Accuracy over rounds", accuracy_blocks(arms)),
+        Section("accuracy", "Accuracy", [*final_blocks(final_accuracies(study), arms), *accuracy_blocks(arms)]),
         Section("detection", "Detection", [*curve_blocks(arms), *detector_blocks(study)]),
         arms_section(arms, details),
     ]
     if runs:
         sections.append(settings_section(runs))
     made_by = footer(runs[0].summary) if runs else "fedmd"
-    return Page(title, study.kind, lead, cards, sections, made_by, warnings_of(runs))
+    finals = {arm: [value for value in seeds.values()] for arm, seeds in final_accuracies(study).items()}
+    answer = study_answer(comparison) if comparison else sweep_answer(finals)
+    return Page(title, study.kind, lead, cards, sections, made_by, answer, warnings_of(runs))
 
 
 def result_blocks(study: Study) -> list[Block]:
@@ -70,7 +73,8 @@ def result_blocks(study: Study) -> list[Block]:
         return [Table.of(sweep_rows(study.by_label), SWEEP_CAPTION)]
     tables = crosstabs(comparison)
     blocks: list[Block] = [
-        Table.of(table, f"{title[0].upper()}{title[1:]}. {CROSSTAB_CAPTION}") for title, table in tables.items()
+        Table.of(table, f"{title[0].upper()}{title[1:]}. {CROSSTAB_CAPTION}", heat=True)
+        for title, table in tables.items()
     ]
     if differences := differences_table(comparison):
         blocks.append(Table.of(differences, DIFFERENCES_CAPTION, "Differences" if tables else ""))
@@ -81,6 +85,21 @@ def result_blocks(study: Study) -> list[Block]:
     final = {study.label(arm): entry["accuracy"]["final"]["values"] for arm, entry in comparison["arms"].items()}
     blocks.append(seeds_table(final, comparison["seeds"]))
     return blocks
+
+
+def final_accuracies(study: Study) -> dict[str, dict[int, float]]:
+    """Of each arm, by its label, the final accuracy of each seed."""
+    if comparison := study.comparison:
+        values = {arm: entry["accuracy"]["final"]["values"] for arm, entry in comparison["arms"].items()}
+        pairs = {arm: zip(comparison["seeds"], column, strict=True) for arm, column in values.items()}
+    else:
+        pairs = {
+            arm: zip(runs, [run.summary["accuracy"]["final"] for run in runs.values()], strict=True)
+            for arm, runs in study.arms.items()
+        }
+    return {
+        study.label(arm): {seed: value for seed, value in known if value is not None} for arm, known in pairs.items()
+    }
 
 
 def seeds_table(final: Mapping[str, list[float | None]], seeds: list[int]) -> Table:
@@ -155,7 +174,9 @@ def comparison_cards(comparison: Json) -> list[Card]:
         entry = entries[worst["arm"]]
         parts = ["attacked"]
         undefended = comparison.get("undefended", {}).get(worst["arm"])
-        if undefended not in (None, worst["arm"]) and entry["recovered"]["mean"] is not None:
+        loss = comparison.get("paired", {}).get(comparison["baseline"], {}).get(undefended, {}).get("final")
+        told = loss is not None and clearly_above_zero(loss)  # of a loss that may be none, a share is no number
+        if undefended not in (None, worst["arm"]) and told and entry["recovered"]["mean"] is not None:
             parts.append(f"recovers {100 * entry['recovered']['mean']:.0f} % of what the attack costs")
         if entry["clean_cost"]["mean"] is not None:
             parts.append(f"clean cost {100 * entry['clean_cost']['mean']:z.1f} points")

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-from fedmd.report.table import Row, layout
+from fedmd.report.table import Estimate, Row, layout
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,21 @@ class Table:
     rows: list[list[str]]
     numeric: list[bool]
     folded: str = ""  # the words to click for it, when it starts out of sight
+    heat: list[list[float | None]] | None = None  # of a heat map: how much colour each cell has, 0 to 1
 
     @classmethod
-    def of(cls, rows: Sequence[Row], caption: str, folded: str = "") -> "Table":
-        """From the same rows as terminal, Markdown and LaTeX tables."""
+    def of(cls, rows: Sequence[Row], caption: str, folded: str = "", *, heat: bool = False) -> "Table":
+        """From the same rows as terminal, Markdown and LaTeX tables; `heat` colours the numbers by their size."""
         header, texts, numeric = layout(rows)
-        return cls(caption, header, texts, numeric, folded)
+        return cls(caption, header, texts, numeric, folded, heat_of(rows) if heat else None)
+
+
+def heat_of(rows: Sequence[Row]) -> list[list[float | None]]:
+    """For each cell how far its mean lies between the table's lowest (0) and highest (1); None where there is none."""
+    means = [[cell.mean if isinstance(cell, Estimate) else None for cell in row.values()] for row in rows]
+    known = [mean for row in means for mean in row if mean is not None]
+    low, span = min(known, default=0.0), (max(known, default=0.0) - min(known, default=0.0)) or 1.0
+    return [[None if mean is None else round((mean - low) / span, 3) for mean in row] for row in means]
 
 
 @dataclass(frozen=True)
@@ -100,4 +109,5 @@ class Page:
     cards: list[Card]
     sections: list[Section]
     footer: str
+    answer: str = ""  # what came out, in a sentence
     warnings: tuple[str, ...] = ()  # what makes the numbers worth less than they look

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from fedmd.report.answer import run_answer
 from fedmd.report.html.content import Block, Card, Note, Page, Section, Table
 from fedmd.report.html.example_images import example_pictures
 from fedmd.report.html.run_figures import accuracy_plot, detection_blocks, score_blocks
@@ -20,8 +21,21 @@ NO_IMAGES = "No images were kept: nobody poisoned in an accumulative round."
 def run_page(run: Run, title: str) -> Page:
     """Everything one run left behind."""
     summary = run.summary
-    parts = (run_lead(summary), run_cards(summary), run_sections(run), footer(summary))
-    return Page(title, "run", *parts, warnings_of([run]))
+    made_by = f"{title} · {footer(summary)}"
+    parts = (run_lead(summary), run_cards(summary), run_sections(run), made_by, run_answer(summary))
+    return Page(run_title(summary), "run", *parts, warnings_of([run]))
+
+
+def run_title(summary: Json) -> str:
+    """`DSC against accumulative, φ = 0.3, on mnist5k`: the run by its settings."""
+    config = summary["config"]
+    attack, defense = config.get("attack", {}), summary["defense"]["name"]
+    against = "while nobody attacks"
+    if summary["malicious_clients"]:
+        against = f"against {attack.get('name', MISSING)}, φ = {attack.get('fraction', 0):g}"
+    strategy = f"{config['strategy']['name']}, " if config.get("mode") == "update" else ""
+    how = "undefended" if defense == "none" else defense
+    return f"{strategy}{how} {against}, on {config.get('data', {}).get('name', MISSING)}"
 
 
 def warnings_of(runs: Sequence[Run]) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from fedmd.report.figures.seeds import HOVER
+
 WIDTH = 4.6  # inches; at a phone's width the text is still as large as it is here
 VARIABLES = {  # the figures' colours -> the page's, see page.css
     "#000000": "--ink",
@@ -53,6 +55,11 @@ def inline_svg(figure: Figure, slug: str, alt: str, height: float | None = None)
     for parent in list(root.iter()):
         for child in [child for child in parent if _local(child.tag) in ("style", "metadata")]:
             parent.remove(child)
+    for element in list(root.iter()):
+        if (hover := element.get("id", "")).startswith(HOVER):
+            title = ElementTree.Element("title")
+            title.text = hover.removeprefix(HOVER)
+            element.insert(0, title)
     wanted = {name for element in root.iter() for name in _references(element)}
     for element in root.iter():
         _rewrite(element, slug, wanted)

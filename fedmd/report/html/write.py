@@ -1,6 +1,7 @@
 """HTML of a run or a study: report.html, kept under a limit, and a few lines for a notebook."""
 
 import base64
+import hashlib
 import io
 from pathlib import Path
 
@@ -42,12 +43,15 @@ def report_html(result: Run | Study) -> str:
 
 
 def render(page: Page) -> str:
-    """HTML; every text in the page is escaped, only our own style sheet and SVG are not."""
+    """HTML; every text in the page is escaped, only our own style sheet, script and SVG are not."""
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
-    return environment.get_template("page.html").render(page=page, style=style)
+    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html").render(
+        page=page, style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}"
+    )
 
 
 def run_html(run: Run) -> str:

@@ -85,10 +85,10 @@ def arms_table(comparison: Json) -> list[dict[str, Cell]]:
         accuracy, defense = entry["accuracy"], entry["info"]["defense"]
         row: dict[str, Cell] = {
             "arm": arm_label(comparison, arm),
+            "final": percent(accuracy["final"]),
             "before attack": percent(accuracy["before_attack"]),
             "accumulation loss": percent(entry["accumulation_loss"]),
             "trigger drop": percent(entry["trigger_drop"]),
-            "final": percent(accuracy["final"]),
             "clean cost": percent(entry["clean_cost"]),
             "AUROC": plain(detector_auroc(entry["detection"])),
             "corrected share": percent(entry["defense"]["corrected_share"]),
