@@ -44,8 +44,10 @@ class ImageSet:
         """`x` float32 [N, C, H, W] in [0, 1] and `y` int64 [N] on `device`."""
         import torch
 
-        x = torch.from_numpy(np.ascontiguousarray(self.images)).to(device).float().div_(255)
-        return x, torch.from_numpy(np.ascontiguousarray(self.labels)).to(device)
+        x, y = (torch.from_numpy(np.ascontiguousarray(array)) for array in (self.images, self.labels))
+        if torch.device(device).type == "cuda":  # from pinned memory the copies do not wait for each other
+            x, y = x.pin_memory(), y.pin_memory()
+        return x.to(device, non_blocking=True).float().div_(255), y.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class RuntimeConfig(Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     precision: Literal["fp32", "bf16"]
-    channels_last: bool
+    channels_last: bool = True
     threads: Count
     engine: Literal["auto", "inline", "ray"] = "auto"
     spread: Literal["auto", "cells", "clients"] = "auto"

@@ -26,11 +26,6 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def client_device(runtime: RuntimeConfig) -> torch.device:
-    """Where a client trains: the CPU, unless clients are given a share of the GPUs."""
-    return resolve_device("auto" if runtime.client_gpus > 0 else "cpu")
-
-
 @contextmanager
 def flushing_denormals() -> Iterator[None]:
     """Count numbers below 1.2e-38 (denormal in single precision) as 0 in this thread, and end as it was.
@@ -58,8 +53,17 @@ class Placement:
     @classmethod
     def of(cls, runtime: RuntimeConfig) -> "Placement":
         """What the configuration asks for. Raises `ConfigError` where the device is absent."""
+        return cls._on(resolve_device(runtime.device), runtime)
+
+    @classmethod
+    def of_client(cls, runtime: RuntimeConfig) -> "Placement":
+        """Where a client works: on the CPU, unless clients are given a share of the GPUs."""
+        return cls._on(resolve_device("auto" if runtime.client_gpus > 0 else "cpu"), runtime)
+
+    @classmethod
+    def _on(cls, device: torch.device, runtime: RuntimeConfig) -> "Placement":
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[runtime.precision]
-        return cls(resolve_device(runtime.device), dtype, runtime.channels_last)
+        return cls(device, dtype, runtime.channels_last and device.type != "mps")
 
     def autocast(self) -> AbstractContextManager[object]:
         """Round a forward pass to `dtype`; does nothing for float32."""
@@ -71,7 +75,9 @@ class Placement:
 
     def images(self, x: Tensor) -> Tensor:
         """`x` [N, C, H, W] on the device, in the layout; `x` itself where it is there already."""
-        return x.to(self.device, memory_format=self._layout)
+        if self.device.type == "cuda" and not x.is_cuda:
+            x = x.pin_memory()
+        return x.to(self.device, memory_format=self._layout, non_blocking=True)
 
     @property
     def _layout(self) -> torch.memory_format:

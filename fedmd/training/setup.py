@@ -12,7 +12,7 @@ from fedmd.data.cache import default_cache_dir
 from fedmd.data.federated import FederatedData, federated_data_of, load_federated_data
 from fedmd.models import model_for
 from fedmd.training.burn_in import BurnIn, burn_in
-from fedmd.training.device import Placement, client_device
+from fedmd.training.device import Placement
 from fedmd.types import Stage
 
 
@@ -48,7 +48,8 @@ def set_up(config: RunConfig, on_stage: Callable[[Stage], None] = lambda stage: 
 def client_model(run: str) -> nn.Module:
     """The model of a configuration's JSON text, for whichever client: its weights are those last loaded into it."""
     data = federated_data_of(run)
-    return model_for(data.config.model, data.images, data.config.seed).to(client_device(data.config.runtime))
+    model = model_for(data.config.model, data.images, data.config.seed)
+    return Placement.of_client(data.config.runtime).place(model)
 
 
 def fix_threads(run: str) -> None:

@@ -32,7 +32,7 @@ _FOLLOWED: dict[str, frozenset[str] | None] = {
     "attack": None,
     "local": None,
     "federation": frozenset({"clients", "clients_per_round", "nodes", "batches_per_reply"}),
-    "runtime": frozenset({"client_cpus", "client_gpus"}),
+    "runtime": frozenset({"client_cpus", "client_gpus", "precision", "channels_last"}),
 }
 # What stands for the rest: a node neither defends nor looks after the server's machine.
 _INSTEAD: dict[str, dict[str, Any]] = {

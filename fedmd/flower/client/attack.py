@@ -20,6 +20,7 @@ from fedmd.data.federated import federated_data_of
 from fedmd.flower.wire.header import Request
 from fedmd.flower.wire.model_exchange import fetch_state
 from fedmd.flower.wire.updates import ClientUpdate
+from fedmd.training.device import Placement
 from fedmd.training.setup import client_model, fix_threads
 from fedmd.types import StreamBatch
 
@@ -40,7 +41,8 @@ def attacked_batches(
         if own is None or not coalition.includes(client) or not coalition.is_active(round):
             return own
         started = time.perf_counter()
-        poisoned = coalition.poison(own, net())
+        with Placement.of_client(federated_data_of(request.run).config.runtime).autocast():
+            poisoned = coalition.poison(own, net())
         coalition.cache.add_seconds(request.round, time.perf_counter() - started)
         return poisoned
 

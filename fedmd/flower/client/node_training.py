@@ -15,7 +15,7 @@ from fedmd.flower.wire.model_exchange import fetch_state
 from fedmd.flower.wire.updates import ClientUpdate
 from fedmd.models import model_for
 from fedmd.registry import CUSTOM, resolving
-from fedmd.training.device import client_device, flushing_denormals
+from fedmd.training.device import Placement, flushing_denormals
 from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet
 
@@ -66,8 +66,7 @@ def _model(node: NodeConfig, config: RunConfig, own: ImageSet, start: Mapping[st
             sizes = _sizes(model_for(settings, own, config.seed).state_dict())
         if sizes != _sizes(start):
             raise ValueError(f"the model that came is not model.name={settings.name} for this node's images")
-    device = client_device(config.runtime)
-    return model_for(settings, own, config.seed).to(device)
+    return Placement.of_client(config.runtime).place(model_for(settings, own, config.seed))
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
