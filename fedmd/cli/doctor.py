@@ -17,6 +17,8 @@ _OPTIONAL = {
     "optuna": ("fedmd run -m hydra/sweeper=optuna", "pip install optuna"),
     "byzfl": ("strategy=byzfl", "pip install byzfl"),
     "tensorboard": ("runtime.tensorboard=true", "pip install tensorboard"),
+    "mlflow": ("tracking=[mlflow]", "pip install mlflow"),
+    "wandb": ("tracking=[wandb]", "pip install wandb"),
     "prometheus_client": ("observability.prometheus_port", "pip install prometheus-client"),
     "nbclient": ("running simulations/notebooks/tour.ipynb without a browser", "pip install nbclient ipykernel"),
 }

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -32,6 +32,7 @@ class RunConfig(Section):
 
     mode: Mode = "stream"
     seed: CountOrZero
+    tracking: tuple[Literal["csv", "tensorboard", "mlflow", "wandb"], ...] = ()
     data: DataConfig
     model: ModelConfig
     training: TrainingConfig
@@ -102,4 +103,4 @@ class RunConfig(Section):
     def decisive(self) -> dict[str, Any]:
         """The settings that can change a result: two configurations that agree in them have the same numbers."""
         no_effect = set(RuntimeConfig.NO_EFFECT_ON_RESULTS)
-        return self.model_dump(exclude={"runtime": no_effect, "audit": True, "observability": True})
+        return self.model_dump(exclude={"runtime": no_effect, "audit": True, "observability": True, "tracking": True})

@@ -26,9 +26,9 @@ from fedmd.flower.server.nodes import Nodes
 from fedmd.flower.strategies.aggregator import StrategyAggregator
 from fedmd.flower.strategies.base import strategy_of
 from fedmd.flower.wire.model_exchange import InMessage, shared_memory
-from fedmd.report.files import Truth, read_metrics, write_example_images, write_summary
+from fedmd.report.files import METRICS, SUMMARY, Truth, read_metrics, write_example_images, write_summary
 from fedmd.report.monitoring.logs import round_line
-from fedmd.report.monitoring.tensorboard import EventWriter
+from fedmd.report.monitoring.trackers import TRACKERS, Tracker, numbers
 from fedmd.report.recorder import RecordPosition, RunRecorder
 from fedmd.report.scores import held_score
 from fedmd.report.summary import summarise
@@ -140,7 +140,7 @@ def _serve(
             recorder = stack.enter_context(RunRecorder(folder, server.baselines, after=progress.recorded))
         except ValueError as error:
             raise ConfigError(f"resume: {error}.") from error
-        events = stack.enter_context(EventWriter(folder)) if config.runtime.tensorboard else None
+        trackers = trackers_of(config, folder)
         if saved is not None:
             server.restore(saved["server"])
             coalition.cache.restore(saved["cache"])
@@ -163,8 +163,8 @@ def _serve(
             report.wall_s["attack"] = coalition.cache.seconds(report.round)
             report.attack.update(coalition.cache.notes(report.round))
             recorder.record(report)
-            if events is not None:
-                events.record(report)
+            for tracker in trackers:
+                tracker.record(report)
             on_round(config, report)
             keep(over := report.round + 1)
             if stopping.is_asked() and over < config.stream.rounds and is_between_replies(config, over):
@@ -204,7 +204,24 @@ def _serve(
         summary["audit_head"] = asdict(head)
         log.info("audit head %d:%s", head.seq, head.hash)
     write_summary(folder, summary)
+    if trackers:
+        from fedmd.report.html.write import write_report  # matplotlib is slow to import
+
+        kept = [write_report(folder), folder / SUMMARY, folder / METRICS]
+        for tracker in trackers:
+            tracker.finish(numbers(summary), kept)
     return summary
+
+
+def trackers_of(config: RunConfig, folder: Path) -> list[Tracker]:
+    """Those that `tracking` names, told of the run; `runtime.tensorboard=true` is one of them."""
+    from fedmd.report.results import flat  # pandas is slow to import
+
+    names = dict.fromkeys([*config.tracking, *(["tensorboard"] if config.runtime.tensorboard else [])])
+    trackers = [TRACKERS[name](folder) for name in names]
+    for tracker in trackers:
+        tracker.begin(folder.name, flat(json.loads(config.to_json())))
+    return trackers
 
 
 def _thresholds(config: RunConfig, folder: Path) -> list[float | None] | None:

@@ -35,6 +35,7 @@ from fedmd.data.federated import load_federated_data
 from fedmd.flower.client.app import app as client_app
 from fedmd.models import check_model
 from fedmd.report.monitoring.tensorboard import tensorboard_is_installed
+from fedmd.report.monitoring.trackers import missing
 from fedmd.runs.engines import available_cores, choose
 from fedmd.runs.federation import quiet_flower, serve
 from fedmd.runs.inline import InlineGrid, server_identity
@@ -179,6 +180,8 @@ def _check(config: RunConfig) -> list[str]:
         raise ConfigError(f"runtime.client_cpus: must be at most {cores}, the cores of this machine.")
     if config.runtime.tensorboard and not tensorboard_is_installed():
         raise ConfigError("runtime.tensorboard: needs the package tensorboard; pip install tensorboard.")
+    if (library := missing(config.tracking)) is not None:
+        raise ConfigError(f"tracking: needs the package {library}; pip install {library}.")
     data = load_federated_data(config)
     attack_of(config).check(data.images)
     config.defense.make_slot("detector").check_model(check_model(config.model, data.images, config.seed))

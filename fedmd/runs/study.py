@@ -160,4 +160,4 @@ def _is_attacked(config: RunConfig) -> bool:
 
 def _server_side(config: RunConfig) -> str:
     """The run but for who attacks it, how it is watched, and on what machine."""
-    return config.model_dump_json(exclude={"seed", "attack", "runtime", "observability", "audit"})
+    return config.model_dump_json(exclude={"seed", "attack", "runtime", "observability", "audit", "tracking"})
