@@ -29,7 +29,7 @@ RATE = 0.02
 
 
 class CleanTriggerParams(Protocol):
-    """The settings that matter here; see `fedmd.attacks.catalogue.accumulative`."""
+    """The settings that matter here; see the attack `accumulative`."""
 
     scale: float | None
     rate: float | None

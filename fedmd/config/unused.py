@@ -45,8 +45,8 @@ def unused(run: RunConfig) -> dict[str, str]:
         nothing_from("is for mode=stream", "threshold", "training.online", "stream.batch_size")
         nothing_from("is for mode=stream", "federation.batches_per_reply")
         nothing_from("is for mode=stream", *(f"defense.{key}" for key in run.defense.common_fields()))
-    if run.attack.name == "none":
-        nothing_from("attack=none attacks nobody", "attack.fraction")
+    if not isinstance(run.attack.params, Unresolved) and not getattr(run.attack.plugin, "phases", True):
+        nothing_from(f"attack={run.attack.name} attacks nobody", "attack.fraction")
     if run.defense.detector != "custom":
         nothing_from("is for defense.detector=custom", "defense.detector_factory")
     _of_the_defense(run, nothing_from)

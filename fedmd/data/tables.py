@@ -58,11 +58,11 @@ def find_columns(schema: Any, place: str, config: Reading) -> Columns:
     """
     return Columns(
         _find(schema, place, "image_column", config.image_column, _holds_images, "bytes or a struct with `bytes`", ()),
-        _find(schema, place, "label_column", config.label_column, _holds_integers, "integers", _LABELS),
+        _find(schema, place, "label_column", config.label_column, _holds_integers, "integers", USUAL_LABELS),
     )
 
 
-_LABELS = ("label", "labels", "y", "target", "class", "fine_label")  # in this order, where several could be
+USUAL_LABELS = ("label", "labels", "y", "target", "class", "fine_label")  # in this order, where several could be
 
 
 def _find(

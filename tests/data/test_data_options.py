@@ -8,6 +8,8 @@ from fedmd.runs.compose import choices, compose
 
 GIVEN = {
     "parquet": ["data.path=x"],
+    "npz": ["data.path=x"],
+    "csv": ["data.path=x"],
     "image_folder": ["data.path=x", "data.image_size=[32,24]"],
     "huggingface": ["data.dataset=me/pets"],
 }

@@ -96,7 +96,7 @@ def test_model_for_reads_the_shape_off_the_images() -> None:
 
 
 def test_an_unknown_name_lists_the_choices() -> None:
-    with pytest.raises(ValueError, match=r"name: 'vgg' is not one of cnn, resnet18, resnet_small or custom"):
+    with pytest.raises(ValueError, match=r"name: 'vgg' is not one of cnn, mlp, resnet18, resnet_small or custom"):
         build("vgg")
 
 
