@@ -2,7 +2,6 @@
 
 import csv
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -22,43 +21,42 @@ from fedmd.types import RoundReport
 from tests.runs.test_damage import SMALL
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-TEXTS = {
-    "an escape sequence": "\x1b[2J\x1b]0;owned\x07",
-    "a line of the log": "x\r\n2026-01-01 WARNING fedmd all is well",
-    "a formula": '=HYPERLINK("http://evil","x")',
-    "another formula": "@SUM(1+1)*cmd|' /C calc'!A0",
-    "markup": "<script>alert(1)</script><img src=x onerror=alert(2)>",
-    "text turned round": "\u202etxt.exe",
-    "a zero byte": "a\0b",
-    "a column more": 'a","b\n1,2',
-    "a hundred thousand characters": "W" * 10**5,
-}
+TEXTS = [
+    "\x1b[2J\x1b]0;owned\x07",
+    "x\r\n2026-01-01 WARNING fedmd all is well",
+    '=HYPERLINK("http://evil","x")',
+    "@SUM(1+1)*cmd|' /C calc'!A0",
+    "<script>alert(1)</script><img src=x onerror=alert(2)>",
+    "\u202etxt.exe",
+    "a\0b",
+    'a","b\n1,2',
+    "W" * 10**5,
+]
 
 
 class Babbling(InlineGrid):
-    """Node 2's answers are errors, or have records and headers, of this `text`."""
-
-    text = ""
+    """Node 2's answers are errors, or have records and headers, of one of TEXTS, four rounds of each."""
 
     def pull_messages(self, message_ids: Any) -> list[Message]:
         """What the others say stays."""
         return [self.babbled(reply) for reply in super().pull_messages(message_ids)]
 
     def babbled(self, reply: Message) -> Message:
-        """As the `round` has it: an error, odd records, an odd header."""
+        """As the round has it: an error, odd records, an odd header."""
         if reply.metadata.src_node_id != 2 or reply.metadata.message_type == INFO:
             return reply
-        turn = int(reply.metadata.group_id) % 4
+        number, turn = divmod(int(reply.metadata.group_id), 4)
+        text = TEXTS[number]
         content = RecordDict(
             {HEADER: ConfigRecord({"protocol": 1, "round": int(reply.metadata.group_id), "clients": [1]})}
         )
         if turn == 1:
-            content[self.text or "x"] = ConfigRecord({self.text: self.text})
+            content[text] = ConfigRecord({text: text})
         elif turn == 2:
-            content[HEADER] = ConfigRecord({"protocol": self.text, "round": self.text})
+            content[HEADER] = ConfigRecord({"protocol": text, "round": text})
         elif turn == 3:
-            content = RecordDict({HEADER: ConfigRecord({"protocol": 1, "round": self.text, self.text: 1})})
-        told = Error(7, self.text) if turn == 0 else content
+            content = RecordDict({HEADER: ConfigRecord({"protocol": 1, "round": text, text: 1})})
+        told = Error(7, text) if turn == 0 else content
         asked = Message(RecordDict(), 2, "train.stream")
         asked.metadata.__dict__["_message_id"] = reply.metadata.reply_to_message_id
         answer = Message(told, reply_to=asked)
@@ -66,22 +64,22 @@ class Babbling(InlineGrid):
         return answer
 
 
-@pytest.mark.parametrize("name", TEXTS)
 def test_what_a_client_writes_is_harmless_where_it_is_read(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, cache: Path
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     reports: list[RoundReport] = []
-    folder = tmp_path / "run"
-    config = compose([*SMALL, f"hydra.run.dir={folder}", f"runtime.cache_dir={cache}"]).config
+    folder, rounds = tmp_path / "run", 4 * len(TEXTS)
+    small = [setting for setting in SMALL if not setting.startswith("stream.clean_rounds")]
+    settings = [*small, f"stream.clean_rounds={rounds}", f"runtime.cache_dir={tmp_path}"]
+    config = compose([*settings, f"hydra.run.dir={folder}"]).config
     grid = Babbling(app, config.federation.node_count)
-    grid.text = TEXTS[name]
     with server_identity():
         serve(grid, config, folder, lambda _, report: reports.append(report))
     refused = [item for report in reports for item in report.rejections]
-    assert len(refused) == 4 and {item.client for item in refused} == {1}  # every round's, and nobody else's
+    assert len(refused) == rounds and {item.client for item in refused} == {1}  # every round's, and nobody else's
 
     for report in reports:  # the terminal, and the log for machines
-        assert round_line(report, 4).isprintable() and len(round_line(report, 4)) < 1500
+        assert round_line(report, rounds).isprintable() and len(round_line(report, rounds)) < 1500
         assert round_json(round_metrics(report)).isprintable()
     for record in caplog.records:
         assert record.getMessage().isprintable() and "\n" not in JsonFormatter().format(record)
@@ -95,16 +93,9 @@ def test_what_a_client_writes_is_harmless_where_it_is_read(
         assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
     with (folder / "audit.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len({len(row) for row in rows}) == 1 and sum(bool(row["reason"]) for row in rows) >= 4
+    assert len({len(row) for row in rows}) == 1 and sum(bool(row["reason"]) for row in rows) >= rounds
     cells = [value for row in rows for value in row.values() if value]
     assert not [cell for cell in cells if cell.startswith(FORMULAS) or not cell.isprintable()]
 
     page = write_report(folder).read_text()
     assert "<script>alert" not in page and "<img src=x" not in page
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Burn-in is trained once."""
-    logging.getLogger("fedmd").setLevel(logging.INFO)
-    return tmp_path_factory.mktemp("cache")
