@@ -10,7 +10,10 @@ from fedmd.config import ConfigError
 
 _TEMPLATES = Path(__file__).resolve().parent / "templates"
 _PER_NODE = "nodes/node.toml"
-_RENAMED = {"gitignore": ".gitignore"}  # under its own name it would rule over the templates themselves
+_RENAMED = {
+    "gitignore": ".gitignore",
+    "dockerignore": ".dockerignore",
+}  # under its own name it would rule over the templates themselves
 LOOPBACK = "127.0.0.1"
 
 

@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 import shutil
 import ssl
 import stat
 import subprocess
 import sys
 import tomllib
+import urllib.request
 import zipfile
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from flwr.cli.build import build_fab_from_disk
@@ -20,6 +23,8 @@ from flwr.supernode.start_client_internal import _verify_fab
 
 from fedmd.config import ConfigError, NodeConfig
 from fedmd.deploy.folder import Plan, init_folder
+from fedmd.report.monitoring.prometheus import LiveMetrics
+from fedmd.types import Rejection, RoundReport, Verdicts
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 MEGABYTE = 10**6
@@ -237,3 +242,47 @@ def test_the_checkouts_bundle_holds_code_and_settings_only(tmp_path: Path) -> No
     assert {name for name in files if not name.startswith(("fedmd/", "conf/"))} == {"pyproject.toml", ".info/CONTENT"}
     assert {Path(name).suffix for name in files if name.startswith("conf/")} == {".yaml"}
     assert not [name for name, content in files.items() if b"PRIVATE" in content]
+
+
+def test_the_dashboard_asks_for_what_is_exported(folder: Path) -> None:
+    """Every metric and every label that a panel names is among what a server under Prometheus shows."""
+    exported = urlopen_metrics()
+    panels = json.loads((folder / "grafana.json").read_text())["panels"]
+    asked = [(target["expr"], target["legendFormat"]) for panel in panels for target in panel["targets"]]
+    assert len(asked) > 8
+    for expression, legend in asked:
+        names = re.findall(r"fedmd_\w+", expression)
+        assert names and not set(names) - set(exported), expression
+        labels = set(re.findall(r"\{\{(\w+)\}\}", legend)) | set(re.findall(r"by \((\w+)\)", expression))
+        assert labels <= exported[names[0]], expression
+    shown = {name.removesuffix("_created") for name in exported if not name.endswith(("_bucket", "_created"))}
+    named = {name for expression, _ in asked for name in re.findall(r"fedmd_\w+", expression)}
+    assert shown == named  # and nothing is left out
+
+
+def urlopen_metrics() -> dict[str, set[str]]:
+    """The metrics of a server after a round, by name, with their labels."""
+    verdicts = Verdicts(np.ones(3), np.ones(3), np.zeros(3, np.int64), np.zeros(3, np.int64), 0.4)
+    clients = np.zeros(3, np.int64)
+    seen = RoundReport(
+        round=0, phase="clean", accuracy=0.5, loss=0.1, verdicts=verdicts, clients=clients, index=np.arange(3),
+        labels=clients, rejections=(Rejection(1, "late"),), bytes_received=10, wall_s={"step": 0.1},
+        trusted_accuracy=0.5, audit_head=(3, "ab"),
+    )  # fmt: skip
+    with LiveMetrics("127.0.0.1", 0) as live:
+        live.record(seen)
+        host, port = live.address
+        text = urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=10).read().decode()
+    found: dict[str, set[str]] = {}
+    for line in text.splitlines():
+        if named := re.match(r"(fedmd_\w+)(?:\{(.*)\})? ", line):
+            found.setdefault(named[1], set()).update(re.findall(r"(\w+)=", named[2] or ""))
+    return found
+
+
+def test_no_secret_gets_into_the_image(secrets: Path) -> None:
+    """The build sees the wheel, and of the folder nothing else."""
+    rules = [line for line in (secrets / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert rules == ["*", "!fedmd-*.whl"]
+    steps = [line.split()[0] for line in (secrets / "Dockerfile").read_text().splitlines() if re.match("[A-Z]+ ", line)]
+    assert steps[0] == "FROM" and "USER" in steps and steps.count("COPY") == 1
