@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("simulations/deployment/README.md", "docs/deployment.md")
+PAGES = ("simulations/deployment/README.md", "docs/deployment.md", "docs/expected-results.md")
 FENCE = re.compile(r"^```sh\n(.*?)^```$", re.M | re.S)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
