@@ -77,7 +77,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class Canary:
-    """The cosine between gradients of trusted data, see `fedmd.defense.updates.canary`, and whether it alarms."""
+    """What one virtual step on trusted data changes (nats), see `fedmd.defense.updates.canary`; whether it alarms."""
 
     value: float
     alarm: bool

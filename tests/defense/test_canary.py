@@ -1,4 +1,4 @@
-"""The gradients of trusted halves against each other, written out; and when it alarms."""
+"""One virtual step on trusted data, against the step written out; and when it alarms."""
 
 import copy
 import math
@@ -6,10 +6,9 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
-from fedmd.attacks.accumulative_update import accumulative_push
-from fedmd.defense.updates.canary import CanaryWatch, half_gradients_cosine
+from fedmd.defense.updates.canary import CanaryWatch, step_discrepancy
 
 GENERATOR = torch.Generator().manual_seed(0)
 X, Y = torch.rand(12, 1, 4, 4, generator=GENERATOR), torch.randint(3, (12,), generator=GENERATOR)
@@ -21,34 +20,35 @@ def net() -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3))
 
 
-def test_it_is_the_cosine_of_two_ordinary_gradients() -> None:
+def test_it_is_an_ordinary_step_on_one_half_as_the_other_sees_it() -> None:
     model = net().eval()
     before = copy.deepcopy(model.state_dict())
-    gradients = []
-    for first in (0, 1):
+    expected = []
+    for own, other in ((0, 1), (1, 0)):
         client = copy.deepcopy(model).train()
-        cross_entropy(client(X[first::2]), Y[first::2]).backward()
-        gradients.append(torch.cat([p.grad.reshape(-1) for p in client.parameters() if p.grad is not None]))
-    expected = float(gradients[0] @ gradients[1] / gradients[0].norm() / gradients[1].norm())
-    assert half_gradients_cosine(model, X, Y) == pytest.approx(expected, rel=1e-5)
+        optimizer = torch.optim.SGD(client.parameters(), lr=0.5)
+        cross_entropy(client(X[own::2]), Y[own::2]).backward()
+        old = client(X[other::2]).log_softmax(dim=1).detach()
+        optimizer.step()
+        expected.append(
+            float(kl_div(client(X[other::2]).log_softmax(dim=1), old, log_target=True, reduction="sum")) / 6
+        )
+    assert step_discrepancy(model, X, Y, lr=0.5) == pytest.approx(sum(expected) / 2, rel=1e-4)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert not model.training and all(p.grad is None for p in model.parameters())
 
 
-def test_it_is_what_the_attackers_lower() -> None:
-    """S of the clean trigger on the same two batches."""
-    _, similarity = accumulative_push(net(), X[::2], Y[::2], X[1::2], Y[1::2], trigger="clean")
-    assert half_gradients_cosine(net(), X, Y) == pytest.approx(similarity, rel=1e-5)
-
-
 def test_it_alarms_when_the_evidence_is_large_and_not_for_one_odd_round() -> None:
-    watch = CanaryWatch(X, Y, level=0.0, limit=0.5)
-    assert [watch.note(value).alarm for value in (0.3, -0.4, 0.1)] == [False] * 3  # sums 0, 0.4, 0.3
-    other = CanaryWatch(X, Y, level=0.0, limit=0.5)
+    watch = CanaryWatch(X, Y, lr=0.1, rounds=3, slack=math.log(2), limit=math.log(8) + 0.01)
+    assert [watch.note(value).alarm for value in (1.0, 2.0, 1.0, 16.0)] == [False] * 4  # C_0 is 1, the sum log 8
+    assert not watch.note(0.25).alarm  # back to 0
+    assert [watch.note(4.0).alarm for _ in range(4)] == [False, False, False, True]  # log 2 a round
+    other = CanaryWatch(X, Y, lr=0.1, rounds=3, slack=math.log(2), limit=math.log(8) + 0.01)
     other.restore(watch.save())
-    assert [w.note(-0.3).alarm for w in (watch, other)] == [True, True]
-    assert [watch.note(0.2).alarm for _ in range(2)] == [False, False]
+    assert other.note(1.0) == watch.note(1.0)
 
 
-def test_a_gradient_that_is_no_number_counts_against_the_model() -> None:
-    assert CanaryWatch(X, Y).note(math.nan).alarm
+def test_a_model_that_answers_nothing_sensible_alarms() -> None:
+    watch = CanaryWatch(X, Y, lr=0.1, rounds=1)
+    watch.note(1.0)
+    assert watch.note(math.nan).alarm

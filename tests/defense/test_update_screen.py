@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 from torch import nn
 
 from fedmd.defense.history import Snapshot
-from fedmd.defense.updates.canary import CanaryWatch, half_gradients_cosine
+from fedmd.defense.updates.canary import CanaryWatch, step_discrepancy
 from fedmd.defense.updates.limits import Past, robust_threshold
 from fedmd.defense.updates.screen import UpdateScreen
 from fedmd.types import Action
@@ -66,14 +66,14 @@ def test_one_client_is_judged_by_the_past_and_what_is_rejected_is_not_remembered
 
 def test_the_canary_looks_at_the_global_model_and_screens_can_be_put_back() -> None:
     def screen() -> UpdateScreen:
-        return UpdateScreen(net(1), X, [Snapshot()], past=Past(warm_up=1), canary=CanaryWatch(X, Y))
+        return UpdateScreen(net(1), X, [Snapshot()], past=Past(warm_up=1), canary=CanaryWatch(X, Y, lr=0.1))
 
     one, other = screen(), screen()
     for current in (net(1), net(2)):
         one.start_round(current.state_dict())
         one.judge([(0, moved(0.1))])
         assert one.canary is not None
-        assert one.canary.value == pytest.approx(half_gradients_cosine(current, X, Y))
+        assert one.canary.value == pytest.approx(step_discrepancy(current, X, Y, lr=0.1))
     other.restore(one.save())
     for each in (one, other):
         each.start_round(net(1).state_dict())

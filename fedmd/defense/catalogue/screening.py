@@ -43,7 +43,7 @@ class UpdateScreening(Defense):
             threshold=update_threshold(config),
             loss_threshold=loss_threshold(config),
             past=past(config),
-            canary=CanaryWatch(x, y) if config.canary else None,
+            canary=CanaryWatch(x, y, lr=run.local.lr) if config.canary else None,
             action=config.action,
         )
 

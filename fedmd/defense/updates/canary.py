@@ -1,70 +1,94 @@
-"""Is the model being made ready for a trigger? The gradients of trusted data say so before the trigger comes.
+"""Is the model being made ready for a trigger? One virtual step on trusted data says so before the trigger comes.
 
-    A_t = cos(∇CE_A(θ_t), ∇CE_B(θ_t)),   A and B the halves of the trusted set, whole vectors, batch norm in train mode
+    C_t = mean over the two halves of the trusted set of  D_B(θ_t, θ_t − lr ∇CE_A(θ_t)),   batch norm in train mode
 
-A is the attackers' S, eq (4), as the server can measure it. An ordinary step on clean data helps on other clean data:
-A > 0. Accumulative pushes turn the gradients of ordinary batches against each other, those of data that nobody has
-touched, too; below 0 a step on trusted data harms. An extension of ours; it is a warning, and takes no part in what
+A is one half, B the other, D_B the mean discrepancy (5) on B. Accumulative pushes make gradients of ordinary batches
+long and the loss around θ_t steep, so that an ordinary step on data which nobody has touched comes to change the
+answers to other such data as only the trigger should. An extension of ours; it is a warning, and takes no part in what
 becomes of updates.
 
-The alarm is a one-sided CUSUM (Page, Continuous Inspection Schemes, 1954): g ← max(0, g + level − A_t), alarm from
-g > limit on.
+The alarm is a one-sided CUSUM (Page, Continuous Inspection Schemes, 1954) of log(C_t / C_0), C_0 the median of the
+first rounds: g ← max(0, g + log(C_t / C_0) − slack), alarm from g > limit on.
+
+The cosine of the two halves' gradients, which is the attackers' S with trusted data, is no such sign: they lower it
+between their own two batches, and it *rose* on trusted ones.
 """
 
 import copy
 import math
+from statistics import median
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.nn.functional import cross_entropy
 
+from fedmd.defense.discrepancy import discrepancy_from_logits
 from fedmd.storage import Saved
 from fedmd.training.evaluate import batch_normalising
 from fedmd.types import Canary
 
+_SMALLEST = 1e-12  # nats; for the logarithm of what rounds to zero
 
-def half_gradients_cosine(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """A of θ_t = ``model`` on the trusted images `x` [N, C, H, W] with labels `y` [N], N >= 4; in [-1, 1].
 
-    The halves are the even and the odd samples. The model stays as it is. 0 where a gradient vanishes.
+def step_discrepancy(model: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> float:
+    """C of θ_t = ``model`` on the trusted images `x` [N, C, H, W] with labels `y` [N], N >= 4: nats, >= 0.
+
+    The halves are the even and the odd samples. The model stays as it is.
     """
     own = copy.deepcopy(model).requires_grad_(True)  # whose running statistics may move
-    gradients = []
-    with batch_normalising(own), torch.enable_grad():
-        for half in (slice(0, None, 2), slice(1, None, 2)):
-            parts = torch.autograd.grad(
-                cross_entropy(own(x[half]), y[half].long()), list(own.parameters()), materialize_grads=True
-            )
-            gradients.append(torch.cat([part.reshape(-1) for part in parts]))
-    first, second = gradients
-    return cosine_similarity(first, second, dim=0).item()
+    parameters = list(own.parameters())
+    halves = [(x[first::2], y[first::2]) for first in (0, 1)]
+    values = []
+    with batch_normalising(own):
+        for (step_x, step_y), (other_x, _) in (halves, halves[::-1]):
+            with torch.enable_grad():
+                loss = cross_entropy(own(step_x), step_y.long())
+                gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+            with torch.no_grad():
+                before, start = own(other_x), [parameter.clone() for parameter in parameters]
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.sub_(lr * gradient)
+                values.append(discrepancy_from_logits(before, own(other_x)).mean().item())
+                for parameter, origin in zip(parameters, start, strict=True):
+                    parameter.copy_(origin)
+    return sum(values) / len(values)
 
 
 class CanaryWatch:
-    """`half_gradients_cosine` once a round, and the alarm; see the module.
+    """`step_discrepancy` once a round, and the alarm; see the module.
 
     Args:
-        level, limit: of the CUSUM; a run whose A stays at or above `level` never alarms.
+        lr: of the virtual step, the clients' own.
+        rounds: the first ones, whose median is C_0.
+        slack, limit: of the CUSUM, in units of log C; a run whose C stays below e**slack times C_0 never alarms.
     """
 
-    def __init__(self, x: Tensor, y: Tensor, *, level: float = 0.0, limit: float = 0.5) -> None:
-        self._x, self._y, self._level, self._limit = x, y, level, limit
+    def __init__(
+        self, x: Tensor, y: Tensor, *, lr: float, rounds: int = 10, slack: float = 0.7, limit: float = 5.0
+    ) -> None:
+        self._x, self._y, self._lr = x, y, lr
+        self._rounds, self._slack, self._limit = rounds, slack, limit
+        self._first: list[float] = []
         self._sum = 0.0
 
     def look(self, model: nn.Module) -> Canary:
         """One more round's value, under the round's global model."""
-        return self.note(half_gradients_cosine(model, self._x, self._y))
+        return self.note(step_discrepancy(model, self._x, self._y, lr=self._lr))
 
     def note(self, value: float) -> Canary:
-        """The same with a `value` that was measured already; one that is no number counts as -1."""
-        value = value if math.isfinite(value) else -1.0
-        self._sum = max(0.0, self._sum + self._level - value)
+        """The same with a `value` that was measured already; one that is no number counts as infinite."""
+        value = value if math.isfinite(value) else math.inf
+        if len(self._first) < self._rounds:
+            self._first.append(value)
+            return Canary(value, False)
+        ratio = math.log(max(value, _SMALLEST) / max(median(self._first), _SMALLEST))
+        self._sum = max(0.0, self._sum + ratio - self._slack)
         return Canary(value, self._sum > self._limit)
 
     def save(self) -> Saved:
         """What `restore` needs to go on from here."""
-        return {"sum": self._sum}
+        return {"first": list(self._first), "sum": self._sum}
 
     def restore(self, saved: Saved) -> None:
         """Put back what `save` returned."""
-        self._sum = float(saved["sum"])
+        self._first, self._sum = list(saved["first"]), float(saved["sum"])
