@@ -137,6 +137,10 @@ class Attack(Plugin):
         """What a member sends in place of its honest update: Δ [d]. What it is given must not be changed."""
         raise NotImplementedError(f"{type(self).__name__} has no update for mode=update")
 
+    def buffers(self, team: Team, known: Knowledge) -> State | None:
+        """The buffers that go with `update`, by name; None: as the member's honest training leaves them."""
+        return None
+
     @property
     def sees(self) -> Literal["self", "own", "all"]:
         """Whose updates `Knowledge.honest` holds: the member's alone, all colluders' (own), all clients'.

@@ -6,7 +6,8 @@ as there is none at a server that averages:
 
     v ← β v + λ ∇_θ S,   Δ = −η lr v,   η = clients / colluders of the round unless told: the mean moves by one step
 
-Batch-norm statistics are sent as the member's honest training leaves them.
+Batch-norm statistics are sent as one pass over the trigger batch and one over the validation set leave them, at the
+server's own parameters: those of honest training would be of a model that the first honest step has already broken.
 """
 
 from collections.abc import Callable
@@ -21,8 +22,8 @@ from torch.nn.functional import cross_entropy, kl_div
 from fedmd.attacks.accumulative_update import accumulative_push, unnoticed
 from fedmd.attacks.base import Knowledge, Situation, State, Team
 from fedmd.attacks.vectors import flatten, parameters_only, unflatten
-from fedmd.training.evaluate import evaluating
-from fedmd.training.local import train_client
+from fedmd.training.evaluate import batch_normalising, evaluating
+from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet
 
 RATE = 0.02
@@ -94,6 +95,17 @@ def clean_trigger(team: Team, params: CleanTriggerParams, known: Knowledge) -> T
         return {"push": params.boost * _within(learned, params.boost, answers, params.max_discrepancy).cpu()}
 
     return team.cache.once("push", known.situation.round, learn)["push"]
+
+
+def statistics_at(team: Team, params: CleanTriggerParams, known: Knowledge) -> dict[str, Tensor]:
+    """The buffers that are sent, by name: θ_t's after a pass in train mode over each part of the attackers' data."""
+    model = _server_model(known.situation)
+    parameters = {name for name, _ in model.named_parameters()}
+    with torch.no_grad(), batch_normalising(model):
+        for part in own_parts(team, params):
+            model(part.tensors(_device(model))[0])
+    state = floating(model.state_dict())
+    return {name: tensor.detach().cpu().clone() for name, tensor in state.items() if name not in parameters}
 
 
 def own_parts(team: Team, params: CleanTriggerParams) -> tuple[ImageSet, ImageSet]:

@@ -111,8 +111,9 @@ class Coalition:
         malicious = unflatten(
             self._attack.update(self._team, knowledge), parameters_only(situation.model, situation.start)
         )
+        buffers = self._attack.buffers(self._team, knowledge) or {}
         return {
-            name: tensor if name not in malicious else situation.start[name] + malicious[name]
+            name: situation.start[name] + malicious[name] if name in malicious else buffers.get(name, tensor)
             for name, tensor in trained.items()
         }
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from fedmd.attacks.accumulative import Variant, craft_accumulative, steering_direction
 from fedmd.attacks.accumulative_update import accumulative_push, add_push, trigger_push
-from fedmd.attacks.base import Attack, Knowledge, SeesUpdates, Team
-from fedmd.attacks.clean_trigger import clean_push, clean_trigger, trigger_size
+from fedmd.attacks.base import Attack, Knowledge, SeesUpdates, State, Team
+from fedmd.attacks.clean_trigger import clean_push, clean_trigger, statistics_at, trigger_size
 from fedmd.attacks.pixels import quantised
 from fedmd.attacks.trigger_batch import TriggerParams, crafted_trigger, send_trigger, trigger_members
 from fedmd.config import STREAM_ONLY, UPDATE_ONLY, NonNegative, Positive, Share
@@ -106,6 +106,10 @@ class Accumulative(Attack):
             return add_push(torch.zeros_like(known.own), make(team, self.params, known), known.honest, 1.0, bound)
         scale = 1.0 if self.params.scale is None else self.params.scale
         return add_push(known.own, self._push(team, known), known.honest, scale, bound)
+
+    def buffers(self, team: Team, known: Knowledge) -> State | None:
+        """trigger=clean: those of the server's model after one look at the attackers' own data."""
+        return statistics_at(team, self.params, known) if self.params.trigger == "clean" else None
 
     def _direction(self, team: Team, round: int, model: nn.Module) -> tuple[Tensor, ...]:
         x_tri, y_tri = crafted_trigger(team, self.params, round, model)
