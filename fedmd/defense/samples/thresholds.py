@@ -90,7 +90,7 @@ class Quantile(Threshold):
     class Params(Section):
         """The promise."""
 
-        fpr: Share = Field(0.1, description="share of clean traffic that lies above")
+        fpr: Share = Field(0.05, description="share of clean traffic that lies above")
 
     params: Params
 
