@@ -33,7 +33,8 @@ def small(recompute: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "results.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "claims.txt").write_text(
-        "# page.md\nplain has {study; plain} and\n| DSC | {study; dsc; plain} |\nAUROC {study; dsc @detection.auroc =mean}.\n"
+        "# page.md\nplain has {study; plain} and\n| DSC | {study; dsc; plain} |\n"
+        "AUROC {study; dsc @detection.auroc =mean}.\n"
         "all: {study; dsc*; plain* =values}\n"
     )
     (tmp_path / "page.md").write_text(

@@ -14,6 +14,7 @@ seed, a second one; `@key` another column than accuracy.final (`accuracy.` may b
     pm         8.1 ± 2.9
     mean       87.3
     values     86.1, 87.2, 88.6     (seed by seed)
+    recovered  94.1 ± 15.0          (of three arms: in %, what the first has back of what the second lost to the third)
 
 Where an interval is wider than the scale, the seeds' values stand in its place. A star in an arm's name means the mean
 over all arms that match, the second arm's star being the first's.
@@ -31,7 +32,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from fedmd.report.statistics.intervals import Values, mean_interval, paired_intervals, subtract
+from fedmd.report.statistics.intervals import Values, kept_gain, mean_interval, paired_intervals, subtract
 from fedmd.report.table import Estimate, cell_text, number, percent, plain, points
 
 ROWS = Path(__file__).parent
@@ -65,14 +66,19 @@ class Expression:
 
     def text(self) -> str:
         """The number as the page is to have it."""
-        first = columns(self.study, self.arms[0], self.key)
+        first = self._of(self.arms[0])
         if len(self.arms) == 1:
             return self._shown(mean_over(list(first.values())), paired=False)
-        second = columns(self.study, self.arms[1], self.key)
+        if self.form == "recovered":
+            return cell_text(percent(kept_gain(*(mean_over(list(self._of(arm).values())) for arm in self.arms))))
+        second = self._of(self.arms[1])
         if list(first) != list(second):
             raise ValueError(f"{self.arms[0]} and {self.arms[1]} of {self.study} do not match the same")
         pairs = zip(first.values(), second.values(), strict=True)
         return self._shown(mean_over([subtract(*pair) for pair in pairs]), paired=True)
+
+    def _of(self, arm: str) -> dict[tuple[str, ...], Values]:
+        return columns(self.study, arm, self.key)
 
     def _shown(self, values: Values, *, paired: bool) -> str:
         form = self.form or ("difference" if paired else "level")
@@ -160,10 +166,10 @@ def corrected(text: str, page_claims: Sequence[Claim]) -> tuple[str, list[str]]:
         if found is None:
             wrong.append(f"not there: {claim.template}")
             continue
-        for i, number in reversed(list(enumerate(claim.numbers(), start=1))):
-            if found[i] != number:
-                wrong.append(f"{found[i]} should be {number}: {claim.template}")
-                text = text[: found.start(i)] + number + text[found.end(i) :]
+        for i, right in reversed(list(enumerate(claim.numbers(), start=1))):
+            if found[i] != right:
+                wrong.append(f"{found[i]} should be {right}: {claim.template}")
+                text = text[: found.start(i)] + right + text[found.end(i) :]
     for claim in page_claims:
         if found := claim.pattern().search(text):
             spans.append(found.span())
