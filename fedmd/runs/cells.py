@@ -105,7 +105,8 @@ def connected(runtime: RuntimeConfig) -> Iterator[None]:
         return
     if runtime.ray_address is None:
         cores = None if runtime.workers is None else max(1, round(runtime.workers * needs(runtime)["CPU"]))
-        ray.init(num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        own = "local"  # without it, Ray would join a cluster that somebody has started on this machine
+        ray.init(own, num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     else:
         try:
             ray.init(address=runtime.ray_address, logging_level=logging.ERROR, log_to_driver=False)

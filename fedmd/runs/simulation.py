@@ -197,9 +197,8 @@ def _machine(runtime: RuntimeConfig) -> dict[str, object]:
 def _backend(runtime: RuntimeConfig) -> dict[str, dict[str, ConfigRecordValues]]:
     """What Flower hands to Ray. max_restarts mends a dead worker, which Flower would put back into its pool."""
     ray: dict[str, ConfigRecordValues] = {"logging_level": "error", "log_to_driver": False}
-    if runtime.ray_address is not None:
-        ray["address"] = runtime.ray_address
-    elif runtime.workers is not None:
+    ray["address"] = runtime.ray_address or "local"  # not a cluster that somebody has started on this machine
+    if runtime.ray_address is None and runtime.workers is not None:
         ray["num_cpus"] = max(1, round(runtime.workers * runtime.client_cpus))
     return {
         "init_args": ray,

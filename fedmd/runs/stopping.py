@@ -92,6 +92,8 @@ def leave() -> NoReturn:
     print("fedmd: ended; fedmd run resume=FOLDER goes on with a run, a study is started again", file=sys.stderr)
     if (exchange := sys.modules.get("fedmd.flower.wire.model_exchange")) is not None:  # slow to import
         exchange.discard_shared_memory()
+    if sys.stdout.isatty():
+        print("\033[?25h", end="")  # the cursor, which a live display hides
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(EXIT_CODE)
