@@ -24,6 +24,7 @@ from fedmd.rounds.model import ServerModel
 from fedmd.rounds.records import Judged, Learned, Unit
 from fedmd.seeding import seed_for
 from fedmd.storage import Saved
+from fedmd.training.device import seed_torch
 from fedmd.training.online import make_optimizer, online_step, set_momentum
 from fedmd.training.setup import Setup
 from fedmd.types import Action, Drift, ImageSet, StreamBatch, Verdicts
@@ -56,7 +57,7 @@ class StreamServer:
                 if isinstance(module, _BatchNorm):
                     module.momentum = momentum
         self._optimizer = make_optimizer(net, config.training.online)
-        torch.manual_seed(seed_for(config.seed, "start"))  # for models with dropout, as in `learn`
+        seed_torch(seed_for(config.seed, "start"), setup.placement.device)  # for models with dropout, as in `learn`
         self._refit_batchnorm(net)
         threshold: Threshold = config.threshold.make()
         threshold.prepare(config, setup.trained)
@@ -127,7 +128,8 @@ class StreamServer:
         if not judged.messages:
             return Learned()
         started, batchnorm = time.perf_counter(), self._config.training.online.batchnorm
-        torch.manual_seed(seed_for(self._config.seed, "step", round=self.pipeline.steps))  # for models with dropout
+        seed = seed_for(self._config.seed, "step", round=self.pipeline.steps)
+        seed_torch(seed, self._placement.device)  # for models with dropout
         loss = online_step(
             self.model.net,
             self._optimizer,

@@ -21,11 +21,11 @@ from fedmd.attacks.coalition import coalition_of
 from fedmd.config import ConfigError, RunConfig
 from fedmd.defense.base import defense_of, score_labels
 from fedmd.flower.server.collect import AskForSamples, AskForUpdates, Asking, Collector
-from fedmd.flower.server.grids import is_remote
+from fedmd.flower.server.grids import LocalGrid, is_remote
 from fedmd.flower.server.nodes import Nodes
 from fedmd.flower.strategies.aggregator import StrategyAggregator
 from fedmd.flower.strategies.base import strategy_of
-from fedmd.flower.wire.model_exchange import InMessage, shared_memory
+from fedmd.flower.wire.model_exchange import ByReference, Exchange, InMessage, InProcess, shared_memory
 from fedmd.report.files import METRICS, SUMMARY, Truth, read_metrics, write_example_images, write_summary
 from fedmd.report.monitoring.logs import round_line
 from fedmd.report.monitoring.trackers import TRACKERS, Tracker, numbers
@@ -127,13 +127,13 @@ def _serve(
         stack.enter_context(quiet_flower())
         stack.enter_context(flushing_denormals())
         shared = stack.enter_context(shared_memory())
-        exchange = InMessage() if is_remote(grid) else shared
+        exchange = _exchange(grid, shared)
         server, asking = SIDES[config.mode](setup)
         burn_in = {"accuracy": server.model.accuracy(), "attack_success": server.model.attack_success()}
         nodes = Nodes(grid, config, exchange.folder)
         on_stage(Stage("nodes"))
         nodes.connect()
-        coalition = coalition_of(setup.data, Path(shared.folder))  # as an observer: it knows when the colluders act
+        coalition = coalition_of(setup.data, shared)  # as an observer: it knows when the colluders act
         startup_s = time.perf_counter() - began
         progress = Progress.of(saved)
         try:
@@ -229,6 +229,13 @@ def _thresholds(config: RunConfig, folder: Path) -> list[float | None] | None:
     if not defense_of(config).uses_threshold:
         return None
     return [row["threshold"] for row in read_metrics(folder) if row["samples"]]
+
+
+def _exchange(grid: Grid, shared: Path) -> Exchange:
+    """How the model gets to the clients of `grid`: the quickest way that reaches them; `shared` is a folder."""
+    if is_remote(grid):
+        return InMessage()
+    return InProcess(shared) if isinstance(grid, LocalGrid) else ByReference(shared)
 
 
 @dataclass

@@ -4,6 +4,7 @@ Nothing but the engine differs: the same messages, the same order, the same numb
 """
 
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -20,32 +21,39 @@ _RUN = 1
 
 
 class InlineGrid(LocalGrid):
-    """`nodes` nodes of `app`. A client that raises is its own rejection, in the words that a simulation on Ray has."""
+    """`nodes` nodes of `app`, which have all the time they need.
+
+    A client that raises is its own rejection, in the words that a simulation on Ray has.
+    """
+
+    has_deadline = False
 
     def __init__(self, app: ClientApp, nodes: int) -> None:
         super().__init__(nodes)
         self._app = app
         self._numbers = itertools.count(1)
-        self._replies: dict[str, Message] = {}
+        self._waiting: deque[Message] = deque()
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Have each message answered."""
-        threads = torch.get_num_threads()
-        numbers = []
-        for message in messages:
-            number = f"inline-{next(self._numbers)}"
-            message.metadata.__dict__["_message_id"] = number  # a grid's to set; Flower's own do it the same way
-            self._replies[number] = answer(self._app, message, self.place(message.metadata.dst_node_id))
-            numbers.append(number)
-        torch.set_num_threads(threads)  # the server's; a client sets its own
-        return numbers
+        """Keep each message until answers are pulled."""
+        return [self._keep(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """The answers to these."""
-        return [self._replies.pop(number) for number in message_ids if number in self._replies]
+        """The answer to the next message, so that it can be read before others take up memory."""
+        threads = torch.get_num_threads()
+        message = self._waiting.popleft()
+        reply = answer(self._app, message, self.place(message.metadata.dst_node_id))
+        torch.set_num_threads(threads)  # the server's; a client sets its own
+        return [reply]
 
     def wait(self, seconds: float) -> None:
-        """Answers are there at once, or never."""
+        """The next answer is made when it is pulled."""
+
+    def _keep(self, message: Message) -> str:
+        number = f"inline-{next(self._numbers)}"
+        message.metadata.__dict__["_message_id"] = number  # a grid's to set; Flower's own do it the same way
+        self._waiting.append(message)
+        return number
 
 
 def answer(app: ClientApp, message: Message, place: Mapping[str, int]) -> Message:

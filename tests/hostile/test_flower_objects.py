@@ -111,7 +111,7 @@ def grid_to(link: Any) -> HttpGrid:
 def ask(nodes: Nodes) -> tuple[dict[int, Message], dict[int, Message]]:
     """A round's requests and replies."""
     requests = {node: Message(asked("{}", 0, [node - 101]), node, STREAM) for node in NODES}
-    return requests, nodes.ask(requests)
+    return requests, dict(nodes.ask(requests))
 
 
 # -- answers of which only the header comes ---------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def ask(config: RunConfig, grid: WireGrid) -> dict[int, Message]:
     requests = {node: Message(asked("{}", 0, clients), node, STREAM) for node, clients in NODES.items()}
-    return Nodes(grid, config, "").ask(requests)
+    return dict(Nodes(grid, config, "").ask(requests))
 
 
 def federation(**changes: Any) -> dict[str, Any]:

@@ -3,15 +3,16 @@
 import time
 from collections.abc import Sequence
 
-from flwr.app import ArrayRecord, Context
+from flwr.app import Context
 
 from fedmd.data.federated import federated_data_of
 from fedmd.flower.client.attack import attacked_batches, attacked_updates, coalition_for
+from fedmd.flower.wire.arrays import views
 from fedmd.flower.wire.header import Request
 from fedmd.flower.wire.model_exchange import fetch_state
 from fedmd.flower.wire.updates import ClientUpdate
 from fedmd.training.device import flushing_denormals
-from fedmd.training.local import floating, train_client
+from fedmd.training.local import take_state, train_client
 from fedmd.training.setup import client_model, fix_threads
 from fedmd.types import StreamBatch
 
@@ -61,7 +62,7 @@ class SimulatedClient:
             train_client(
                 net, start, own, data.config, client=client, round=request.round, proximal_mu=request.proximal_mu
             )
-            arrays = ArrayRecord(floating(net.state_dict()))
+            arrays = views(take_state(net))
             return ClientUpdate(client, arrays, len(own), time.perf_counter() - began)
 
         update = attacked_updates(train, request, self._coalition)

@@ -5,6 +5,7 @@ Samples and updates differ in how they are asked for and read (`AskForSamples`, 
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Generic, Protocol
 
@@ -132,6 +133,7 @@ class Collector(Generic[M]):
 
     def __init__(self, config: RunConfig, nodes: Nodes, exchange: Exchange, asking: Asking[M], session: str) -> None:
         self._rounds = config.stream.rounds
+        self._threads = config.runtime.threads
         self._least = config.limits.min_clients
         self._nodes = nodes
         self._exchange = exchange
@@ -153,27 +155,34 @@ class Collector(Generic[M]):
         unassigned = self._nodes.assign(clients).unassigned
         clients, common = self._asking.begin(round, [client for client in clients if client not in unassigned])
         assigned = self._nodes.assign(clients).by_node
-        replies = self._nodes.ask(self._requests(common, rounds, assigned, net))
-        measured = {
-            node: measure(reply, self._asking.extent(len(assigned[node]) * rounds)) for node, reply in replies.items()
-        }
-        read = []
-        for node, mine in assigned.items():
-            if node not in replies:
-                read.append(_refused("no answer before the deadline", mine, rounds))
-            elif (excess := measured[node].excess) is not None:  # what is too large is not even read
-                read.append(_refused(excess, mine, rounds, exceeds_bounds=True))
-            else:
-                read.append(self._asking.read(replies[node], round, rounds, mine))
+        requests = self._requests(common, rounds, assigned, net)
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="read") as pool:  # while others still work
+            reading = {
+                node: pool.submit(self._read, reply, round, rounds, assigned[node])
+                for node, reply in self._nodes.ask(requests)
+            }
+        silent = "no answer before the deadline"
+        data = {node: each.result()[0] for node, each in reading.items()}
+        read: list[Read[M]] = [
+            reading[node].result()[1] if node in reading else _refused(silent, mine, rounds)
+            for node, mine in assigned.items()
+        ]
         nobody = [Rejection(client, "no node answers for it") for client in unassigned]
         collected = []
         for offset in range(rounds):
             messages = [message for of_node in read for message in of_node[offset][0]]
             refused = nobody + [rejection for of_node in read for rejection in of_node[offset][1]]
             collected.append(self._closed(messages, refused))
-        received = sum(each.data for each in measured.values())
+        received = sum(data.values())
         refused_nodes = self._nodes.refused_since_last_time()
         return [replace(collected[0], bytes_received=received, refused_nodes=refused_nodes), *collected[1:]]
+
+    def _read(self, reply: Message, round: int, rounds: int, clients: Sequence[int]) -> tuple[int, Read[M]]:
+        """The bytes of a node's reply, and what of it is valid; what is too large is not even read."""
+        measured = measure(reply, self._asking.extent(len(clients) * rounds))
+        if measured.excess is not None:
+            return measured.data, _refused(measured.excess, clients, rounds, exceeds_bounds=True)
+        return measured.data, self._asking.read(reply, round, rounds, clients)
 
     def _requests(
         self, common: Request, rounds: int, assigned: Mapping[int, Sequence[int]], net: nn.Module

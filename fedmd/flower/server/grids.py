@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 class LocalGrid(Grid):
     """Nodes that this process or its workers play: always there, and asked and heard by `Nodes` alone."""
 
+    has_deadline = True  # False: answers come as fast as this process makes them, and it waits for no one
+
     def __init__(self, nodes: int) -> None:
         self.nodes = nodes
 

@@ -1,8 +1,9 @@
 """Flower's nodes behind a federation's clients: who answers for whom, and asking them before a deadline."""
 
+import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 
@@ -85,7 +86,7 @@ class Nodes:
         keys = {} if self._register_file is None else fingerprints(self._grid)
         self._asked.update(nodes)
         requests = {node: Message(info_request(self.run, self._folder), node, INFO) for node in nodes}
-        for node, reply in self.ask(requests).items():
+        for node, reply in self.ask(requests):
             self._answered.add(node)
             self._register(node, reply, keys.get(node, ""))
 
@@ -124,8 +125,8 @@ class Nodes:
                 by_node.setdefault(self._node_of[client], []).append(client)
         return Assignment(by_node, tuple(client for client in clients if client not in self._node_of))
 
-    def ask(self, requests: Mapping[int, Message]) -> dict[int, Message]:
-        """Replies by node; a node that stays silent is absent. Replies are matched by the request they answer.
+    def ask(self, requests: Mapping[int, Message]) -> Iterator[tuple[int, Message]]:
+        """Each node's reply as it comes; there is none of one that stays silent. They are matched by what they answer.
 
         The last look comes after the deadline: a server that was held up finds what has come in the meantime.
         SuperLink lets only the node that was asked answer, and once; Flower's own errors may have another sender. It
@@ -137,19 +138,18 @@ class Nodes:
         for node, request in requests.items():
             request.metadata.ttl = max(_KEPT_ROUNDS * timeout_s, _KEPT_S)
             waiting.update(dict.fromkeys(filter(None, self._grid.push_messages([request])), node))
-        replies: dict[int, Message] = {}
-        deadline = time.monotonic() + timeout_s
+        has_deadline = not isinstance(self._grid, LocalGrid) or self._grid.has_deadline
+        deadline = time.monotonic() + timeout_s if has_deadline else math.inf
         is_last = False
         while waiting and not is_last:
             is_last = time.monotonic() >= deadline
             patience_s = _LAST_LOOK_S if is_last else self._poll_s
-            for reply in self._pulled({message_id: requests[node] for message_id, node in waiting.items()}, patience_s):
+            for reply in self._pulled(waiting, requests, patience_s):
                 answered, sender = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
                 if answered in waiting and (reply.has_error() or sender == waiting[answered]):
-                    replies[waiting.pop(answered)] = reply
+                    yield waiting.pop(answered), reply
             if waiting and not is_last:
                 self._wait()
-        return replies
 
     def _wait(self) -> None:
         """Until it is worth looking again."""
@@ -158,8 +158,10 @@ class Nodes:
         else:
             time.sleep(self._poll_s)
 
-    def _pulled(self, waiting: Mapping[str, Message], patience_s: float) -> Iterable[Message]:
+    def _pulled(
+        self, waiting: Mapping[str, int], requests: Mapping[int, Message], patience_s: float
+    ) -> Iterable[Message]:
         """The answers that are there, to requests by their message ids."""
         if self._pulls is None:
-            return self._grid.pull_messages(list(waiting))
-        return self._pulls.answers(waiting, patience_s)
+            return self._grid.pull_messages(waiting.keys())
+        return self._pulls.answers({number: requests[node] for number, node in waiting.items()}, patience_s)

@@ -6,10 +6,10 @@ the array is a view of these: no copy is made, nothing is allocated, no pickle i
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from io import BytesIO
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord
@@ -17,6 +17,9 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from fedmd.flower.wire.reasons import shown
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Values = NDArray[np.generic]
 Header = tuple[tuple[int, ...], bool, np.dtype[np.generic], str, int, int]
@@ -29,8 +32,66 @@ _SHORT = 256  # bytes; every header that NumPy writes of a tensor without fields
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
+class ArrayView(Array):
+    """Values that lie in this process, as one of Flower's arrays: the bytes are made when somebody sends them.
+
+    So they go by reference from client to server in one process, and through shared memory between Ray's. Whoever makes
+    one gives its `values` away; they are read-only from then on. Its bytes, and a hash of them, are those of `Array`.
+    """
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        own = np.ascontiguousarray(values).reshape(values.shape)  # which makes a vector of a number
+        own.flags.writeable = False
+        self.values = own
+        self.dtype, self.shape, self.stype = str(own.dtype), own.shape, "numpy.ndarray"
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The values in .npy form."""
+        return b"".join(pieces(self))
+
+    def numpy(self) -> NDArray[Any]:
+        """The values themselves."""
+        return self.values
+
+
+def views(tensors: "Mapping[str, Tensor]") -> ArrayRecord:
+    """A record of `tensors`, which belong to it from now on."""
+    return record_of({name: ArrayView(tensor.detach().cpu().numpy()) for name, tensor in tensors.items()})
+
+
+def record_of(arrays: Mapping[str, Array]) -> ArrayRecord:
+    """A record of these very arrays; `ArrayRecord(arrays)` copies them."""
+    record = ArrayRecord()
+    record.update(arrays)
+    return record
+
+
+def pieces(array: Array) -> Iterable[bytes | memoryview]:
+    """The array's bytes, in parts that lie somewhere already."""
+    if not isinstance(array, ArrayView):
+        return (array.data,)
+    header = _npy_header(array.values.dtype, array.shape)
+    return (header, array.values.reshape(-1).view(np.uint8).data) if array.values.size else (header,)
+
+
+def size_of(array: Array) -> int:
+    """How many bytes `pieces` are."""
+    return sum(map(len, pieces(array)))
+
+
+@lru_cache(maxsize=1024)
+def _npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    file = BytesIO()
+    described = {"shape": shape, "fortran_order": False, "descr": npy.dtype_to_descr(dtype)}
+    npy.write_array_header_1_0(file, described)  # type: ignore[no-untyped-call]
+    return file.getvalue()
+
+
 def read_array(name: str, array: Array) -> Values:
     """A read-only view of the array in .npy form that `array` holds. Raises ValueError with a reason, and no other."""
+    if isinstance(array, ArrayView):
+        return array.values
     if array.stype != "numpy.ndarray":
         raise ValueError(f"{name} cannot be read: it is serialised as {shown(array.stype)}")
     try:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord
 
+from fedmd.flower.wire.arrays import size_of
+
 _SPARE = 64  # records and arrays beyond those asked for, each refused with its own reason
 _CHARACTERS = 1024  # of names and of what an array says about itself, on average; values and characters in a header
 
@@ -51,7 +53,7 @@ def measure(reply: Message, most: Extent) -> Measured:
             for key, array in record.items():
                 seen_arrays += 1
                 seen_characters += len(key) + _declared(array)
-                data += len(key) + len(array.data)  # as Flower counts them
+                data += len(key) + size_of(array)  # as Flower counts them
                 if seen_arrays > arrays or seen_characters > characters:
                     break
         else:

@@ -7,6 +7,7 @@ from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
+from fedmd.flower.wire.arrays import pieces, size_of
 from fedmd.flower.wire.reasons import error_of, shown
 from fedmd.types import Rejection
 
@@ -151,6 +152,7 @@ def content_hash(message: Message, key: str) -> str | None:
     digest = hashlib.sha256()
     for name in sorted(record):
         array = record[name]
-        digest.update(f"{name!r} {array.dtype!r} {array.shape!r} {array.stype!r} {len(array.data)} ".encode())
-        digest.update(array.data)
+        digest.update(f"{name!r} {array.dtype!r} {array.shape!r} {array.stype!r} {size_of(array)} ".encode())
+        for piece in pieces(array):
+            digest.update(piece)
     return digest.hexdigest()

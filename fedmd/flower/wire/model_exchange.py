@@ -18,6 +18,8 @@ from fedmd.flower.wire.updates import read_record
 
 _MEMORY = Path("/dev/shm")
 _ROOM_BYTES = 2**30
+_IN_PROCESS = "in this process: "
+_states: dict[str, dict[str, Tensor]] = {}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,21 @@ class ByReference:
         return Published(model_file=str(path))
 
 
+class InProcess:
+    """A copy of the tensors that stays in this process, for clients that are called in it.
+
+    What travels is a name for it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = str(folder)
+
+    def publish(self, round: int, model: nn.Module) -> Published:
+        """Keep this round's model and forget the one before."""
+        keep_state(name := f"{_IN_PROCESS}{self.folder}", {n: t.cpu().clone() for n, t in model.state_dict().items()})
+        return Published(model_file=name)
+
+
 class InMessage:
     """The whole state dict in the message, for clients on other machines."""
 
@@ -62,15 +79,22 @@ class InMessage:
         return Published(model=ArrayRecord({name: t.cpu() for name, t in model.state_dict().items()}))
 
 
+def keep_state(name: str, state: dict[str, Tensor]) -> None:
+    """Let `fetch_state` find `state` under `name` in this process, and no other."""
+    _states.clear()
+    _states[name] = state
+
+
 @contextmanager
-def shared_memory() -> Iterator[ByReference]:
-    """An exchange in a temporary folder (in memory where the system has such), gone afterwards."""
+def shared_memory() -> Iterator[Path]:
+    """A temporary folder (in memory where the system has such), gone afterwards."""
     _sweep()
     roomy = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES  # containers often have 64 MB there
     with TemporaryDirectory(
         prefix=f"fedmd-{os.getpid()}-", dir=_MEMORY if roomy else None, ignore_cleanup_errors=True
     ) as folder:
-        yield ByReference(Path(folder))
+        yield Path(folder)
+    _states.clear()
 
 
 def _sweep() -> None:
@@ -91,6 +115,10 @@ def fetch_state(request: Request) -> dict[str, Tensor]:
     """The published model's state dict. Raises ValueError when the request carries none, or none that can be read."""
     if request.model is not None:
         return {name: tensor.clone() for name, tensor in read_record(request.model).items()}
+    if request.model_file.startswith(_IN_PROCESS):
+        if request.model_file not in _states:
+            raise ValueError("the model that the request names is no longer in this process")
+        return dict(_states[request.model_file])
     if request.model_file:
         return storage.load(Path(request.model_file), check=False)[0]  # by every client, from memory, every round
     raise ValueError("the request carries no model")

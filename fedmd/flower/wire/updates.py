@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
-from fedmd.flower.wire.arrays import Slots, Values, read_array, read_tensors
+from fedmd.flower.wire.arrays import Slots, Values, read_array, read_tensors, record_of
 from fedmd.flower.wire.header import (
     HEADER,
     PROTOCOL,
@@ -104,7 +104,7 @@ def read_updates(
             examples, seconds = _plausible(*claims[client], expected)
             record = message.content.array_records.get(_key(client))
             read_tensors(record, expected.tensors)
-            arrays = ArrayRecord({name: cast(ArrayRecord, record)[name] for name in expected.tensors})
+            arrays = record_of({name: cast(ArrayRecord, record)[name] for name in expected.tensors})
             updates.append(ClientUpdate(client, arrays, examples, seconds, content))
         except ValueError as error:
             rejections.append(Rejection(client, str(error), content))

@@ -6,8 +6,8 @@ from functools import partial
 from simulations.benchmarks.harness import Pair, Row, interleaved, script
 
 WHAT = (
-    "FedAvg: 100 clients, 10 a round, 60 FashionMNIST images each, McMahan's CNN, SGD 0.05, batches of 32, 50 rounds; a "
-    "round over one of the bare 2-thread loop; "
+    "FedAvg: 100 clients, 10 a round, 60 FashionMNIST images each, McMahan's CNN, SGD 0.05, batches of 32, 50 rounds; "
+    "a round over one of the bare 2-thread loop; "
 )
 
 

@@ -21,11 +21,15 @@ CLIENTS, SAMPLED, SAMPLES, BATCH, RATE, ROUNDS, TEST, EVALUATE_EVERY = 100, 10, 
 
 def images_and_labels() -> tuple[Tensor, Tensor]:
     """The training part, images in [0, 1]."""
-    pixels = np.frombuffer(gzip.open(PLACE / "train-images-idx3-ubyte.gz").read(), np.uint8, offset=16)
-    labels = np.frombuffer(gzip.open(PLACE / "train-labels-idx1-ubyte.gz").read(), np.uint8, offset=8)
+    pixels = np.frombuffer(unpacked("train-images-idx3-ubyte.gz"), np.uint8, offset=16)
+    labels = np.frombuffer(unpacked("train-labels-idx1-ubyte.gz"), np.uint8, offset=8)
     n = CLIENTS * SAMPLES + TEST
     x = torch.from_numpy(pixels.reshape(-1, 1, 28, 28)[:n].copy()).float().div_(255)
     return x, torch.from_numpy(labels[:n].astype(np.int64))
+
+
+def unpacked(name: str) -> bytes:
+    return gzip.decompress((PLACE / name).read_bytes())
 
 
 def net() -> nn.Module:
@@ -47,9 +51,11 @@ def train(model: nn.Module, x: Tensor, y: Tensor) -> None:
 @torch.no_grad()
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     model.eval()
-    right = sum(int((model((a - 0.1307) / 0.3081).argmax(1) == b).sum()) for a, b in zip(x.split(500), y.split(500)))
+    right = sum(
+        (model((x[part] - 0.1307) / 0.3081).argmax(1) == y[part]).sum() for part in torch.arange(len(x)).split(500)
+    )
     model.train()
-    return right / len(x)
+    return float(right) / len(x)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The model's two ways to those who subscribed: a file of this machine, or the message itself."""
+"""The model's ways to those who subscribed: a file of this machine, a name in this process, the message itself."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from flwr.app import Message
 
 from fedmd.config import RunConfig
 from fedmd.flower.wire.header import Request, read_request
-from fedmd.flower.wire.model_exchange import ByReference, InMessage, fetch_state, shared_memory
+from fedmd.flower.wire.model_exchange import ByReference, Exchange, InMessage, InProcess, fetch_state, shared_memory
 from fedmd.flower.wire.samples import STREAM
 from fedmd.models import model_for
 from fedmd.types import ImageSet
@@ -19,7 +19,7 @@ from tests.inline import over_the_wire
 Make = Callable[..., RunConfig]
 
 
-def request(exchange: ByReference | InMessage, round: int, model: torch.nn.Module) -> Request:
+def request(exchange: Exchange, round: int, model: torch.nn.Module) -> Request:
     """What a subscribed client reads in `round`."""
     published = exchange.publish(round, model)
     content = asked("{}", round, [0], exchange=exchange.folder, **vars(published))
@@ -30,8 +30,9 @@ def request(exchange: ByReference | InMessage, round: int, model: torch.nn.Modul
 def test_both_ways_deliver_the_same_parameters(make_config: Make, images: ImageSet, name: str) -> None:
     config = make_config({"model": {"name": name, "width": 4}}).model
     source = model_for(config, images, 0)
-    with shared_memory() as by_reference:
-        for round, exchange in enumerate((by_reference, InMessage(), by_reference)):
+    with shared_memory() as shared:
+        by_reference, here = ByReference(shared), InProcess(shared)
+        for round, exchange in enumerate((by_reference, InMessage(), here, by_reference)):
             source(torch.rand(4, 1, 8, 8))  # batch-norm statistics and counts move, too
             with torch.no_grad():
                 next(source.parameters()).add_(1)
@@ -39,8 +40,13 @@ def test_both_ways_deliver_the_same_parameters(make_config: Make, images: ImageS
             target.load_state_dict(fetch_state(request(exchange, round, source)))
             state = target.state_dict()
             assert all(torch.equal(tensor, state[key]) for key, tensor in source.state_dict().items())
-        assert [path.name for path in Path(by_reference.folder).iterdir()] == ["model-2.safetensors"]
+        assert [path.name for path in Path(by_reference.folder).iterdir()] == ["model-3.safetensors"]
     assert not Path(by_reference.folder).exists()
+    late = request(here, 0, source)
+    with shared_memory():
+        pass
+    with pytest.raises(ValueError, match="no longer"):
+        fetch_state(late)
 
 
 def test_what_was_fetched_does_not_change_with_the_file(make_config: Make, images: ImageSet, tmp_path: Path) -> None:
