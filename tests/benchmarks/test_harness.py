@@ -14,8 +14,19 @@ from simulations.benchmarks.rows import all_rows
 PROMISED = {  # as they were agreed on: goal, to reach, stretch
     "fedavg_workload": ("at most", 1.10, 1.03),
     "fedavg_workload_ray": ("at most", 1.35, 1.1),
+    "overhead_demo": ("at most", 1.25, 1.1),
     "startup": ("at most", 2.0, 1.5),
     "study_speedup": ("at least", 1.8, 1.95),
+    "population_time": ("at most", 1.15, 1.05),
+    "population_memory": ("at most", 1.2, 1.05),
+    "sampled_1000": ("at most", 1.2, 1.0),
+    "empty_round_100": ("at least", 1.7, 2.0),
+    "empty_round_1000": ("at least", 10.0, 25.0),
+    "accumulative_one": ("at least", 1.7, 2.5),
+    "accumulative_ten": ("at least", 6.0, 10.0),
+    "accumulative_peak_memory": ("at most", 0.5, 0.33),
+    "dsc_20pct": ("at least", 4.0, 6.0),
+    "dsc_clean_step": ("at most", 1.8, 1.5),
 }
 
 

@@ -43,7 +43,7 @@ def test_by_reference_as_by_bytes(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3, 4)])
 @pytest.mark.parametrize("dtype", ["float32", "int64", "uint8", "bool"])
 def test_a_view_has_the_bytes_of_flowers_array(shape: tuple[int, ...], dtype: str) -> None:
-    values = np.arange(int(np.prod(shape)), dtype=dtype).reshape(shape) if shape else np.array(1, dtype)
+    values = np.arange(int(np.prod(shape))).astype(dtype).reshape(shape) if shape else np.array(1, dtype)
     view, array = ArrayView(values), Array(values)
     assert b"".join(pieces(view)) == view.data == array.data
     assert size_of(view) == len(array.data)
