@@ -31,7 +31,7 @@ Tensors = tuple[Tensor, ...]
 Goal = Literal["ascend", "descend"]
 
 PART = 100  # samples that are differentiated at a time
-KEPT = 200  # samples of one batch whose graphs are kept for a second derivative; those of the others are made again
+KEPT = 100  # samples of one batch whose graphs are kept for a second derivative; those of the others are made again
 
 
 def detached_parameters(model: nn.Module) -> dict[str, Tensor]:
