@@ -1,7 +1,7 @@
 """One federation in a process of its own: python -m simulations.benchmarks.federation [OVERRIDE ...]
 
-The last line is JSON: the `seconds` from the first round on, start-up left out; the `cpu` seconds of everything, imports
-included; the process's peak memory, `bytes`; and what the run's `folder` takes, in bytes.
+The last line is JSON: the `seconds` from the first round on, start-up left out; the `cpu` seconds of everything,
+imports included; the process's peak memory, `bytes`; and what the run's `folder` takes, in bytes.
 """
 
 import json

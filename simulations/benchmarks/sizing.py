@@ -1,7 +1,7 @@
 """What a client costs that is not asked: python -m simulations.benchmarks.sizing FILE.csv
 
-The same six rounds of ten clients, attacked and defended in all phases, among 100, 10,000 and 1,000,000; a row as it is measured.
-The first of them also trains the model, 2 epochs of 150 images.
+The same six rounds of ten clients, attacked and defended in all phases, among 100, 10,000 and 1,000,000; a row as it is
+measured. The first of them also trains the model, 2 epochs of 150 images.
 """
 
 import csv
