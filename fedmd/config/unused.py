@@ -81,6 +81,8 @@ def _of_choices(run: RunConfig, nothing_from: NothingFrom) -> None:
             nothing_from(f"is for stream.shift.name={name}", f"stream.shift.{key}")
     if run.training.online.batchnorm not in ("train", "median"):
         nothing_from("is for training.online.batchnorm=train or median", "training.online.batchnorm_momentum")
+    if screening.past == "ignored":
+        nothing_from("is for screening.past=alone or always", "screening.past_quantile", "screening.past_factor")
     if screening.threshold == "robust":
         nothing_from("is for screening.threshold=fixed", "screening.lower", "screening.upper")
     else:

@@ -42,6 +42,7 @@ REST = [
     (["mode=update", "defense=none", "defense.baselines=true"], "defense.baselines", "mode=stream"),
     (["mode=update", "defense=none", "screening.probe=9"], "screening.probe", "defense=none"),
     (["mode=update", "defense=none", "history=lag"], "history", "defense=none"),
+    (["mode=update", "screening.past=ignored", "screening.past_factor=9"], "screening.past_factor", "screening.past"),
     (["mode=update", "+screening.lower=0.1"], "screening.lower", "screening.threshold=fixed"),
     (["mode=update", "screening=fixed", "+screening.k=3"], "screening.k", "screening.loss=screened"),
     (["defense=at", "defense.stopping=per_client"], "defense.stopping", "defense=at"),
