@@ -118,7 +118,8 @@ def paired(entries: Json) -> Json:
     names = [
         (first, second, key)
         for first, second in combinations(entries, 2)
-        for key in entries[first]["accuracy"].keys() & entries[second]["accuracy"].keys()
+        for key in entries[first]["accuracy"]  # in its order: that of a set changes from process to process
+        if key in entries[second]["accuracy"]
     ]
     columns = [[entries[arm]["accuracy"][key]["values"] for arm in (first, second)] for first, second, key in names]
     result: Json = {}
