@@ -314,3 +314,14 @@ def test_errors_name_the_argument() -> None:
         craft_accumulative(model, x, y, h, radius=-0.1, steps=2)
     with pytest.raises(ValueError, match=r"x must be .* \[0, 1\]"):
         craft_accumulative(model, x + 1, y, h, radius=0.1, steps=2)
+
+
+def test_bf16_agrees_on_most_pixels_and_keeps_to_the_ball() -> None:
+    model = tiny_net(22, dtype=torch.float32)
+    (x, y), data = batch(64, 22, torch.float32), (*batch(40, 23, torch.float32), *batch(80, 73, torch.float32))
+    exact = craft_accumulative(model, x, y, steering_direction(model, *data), radius=0.2, steps=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = craft_accumulative(model, x, y, steering_direction(model, *data), radius=0.2, steps=2)
+    assert rounded.dtype == torch.float32 and float((rounded - x).abs().max()) <= 0.2 + 1e-6
+    assert not torch.equal(rounded, exact)
+    assert float(((rounded - exact).abs() < 1e-6).float().mean()) > 0.6
