@@ -39,7 +39,7 @@ def fedmd(command: str, folder: Path, cache: Path, cluster: Any, *more: str) -> 
 
 
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 300
+    until = time.monotonic() + 600
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until, "it does not come"
@@ -57,18 +57,18 @@ def lose_a_node(cluster: Any) -> None:
 
 
 def test_a_round_closes_without_the_clients_of_a_node_that_died(cache: Path, tmp_path: Path, cluster: Any) -> None:
-    long = ["stream.clean_rounds=60", "federation.round_timeout_s=60", "attack=none"]
+    long = ["stream.clean_rounds=30", "federation.round_timeout_s=200", "attack=none"]
     process = fedmd("run", tmp_path, cache, cluster, "runtime.spread=clients", *long)
     wait_for(lambda: len(rounds(tmp_path)) >= 3, process)
     lose_a_node(cluster)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     found = rounds(tmp_path)
-    assert len(found) == 62
-    short = [one["round"] for one in found if one["clients"] < 4]
-    assert 1 <= len(short) <= 3, [(one["round"], one["clients"], one["rejections"]) for one in found]
-    assert all(one["rejections"] for one in found if one["round"] in short)
-    assert found[-1]["clients"] == 4
+    assert [one["clients"] for one in found[:3]] == [4, 4, 4] and len(found) == 33
+    assert found[-1]["clients"] < 4  # its worker finds no other place here: each later round goes on without a message
+    assert all(one["clients"] + len(one["rejections"]) == 4 and one["clients"] >= 1 for one in found)
+    reasons = [rejection["reason"] for one in found for rejection in one["rejections"]]
+    assert all("node answered with error" in reason for reason in reasons)
 
 
 def test_the_cells_of_a_node_that_died_go_on_elsewhere(
