@@ -15,7 +15,6 @@ Where we differ: in the first round, which has no g yet, members are honest (u =
 
 import torch
 from pydantic import Field
-from scipy.stats import binom
 from torch import Tensor
 
 from fedmd.attacks.base import Attack, Knowledge, Team
@@ -41,6 +40,8 @@ def consistent_update(moved: Tensor, sent: Tensor, signs: Tensor, scale: float) 
 
 def is_effective(moved: Tensor, signs: Tensor) -> bool:
     """Whether so many signs of ``moved`` [d] are those of ``signs`` that chance has them once in a hundred times."""
+    from scipy.stats import binom  # slow to import, and for this attack only
+
     agreeing = int((moved.sign() == signs).sum())
     return bool(binom.sf(agreeing - 1, len(signs), 0.5) < _P_VALUE)
 
