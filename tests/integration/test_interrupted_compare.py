@@ -123,9 +123,7 @@ def test_the_worst_case_over_attacks_has_its_column(in_peace: Path) -> None:
     assert (arms["no_attack"]["trigger_drop"]["n"], arms["backdoor"]["trigger_drop"]["n"]) == (0, 1)
 
     lines = (in_peace / "table.md").read_text().splitlines()
-    (at,) = [
-        i for i, line in enumerate(lines) if "| worst" in line
-    ]  # the table of arms; that of differences stands above
+    (at,) = [i for i, line in enumerate(lines) if "| worst" in line]  # the arms, below the differences
     header, _, *rows = lines[at : at + 2 + len(ARMS)]
     table = {cells[0]: cells for cells in ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)}
     columns = [cell.strip() for cell in header.strip("|").split("|")]
