@@ -33,10 +33,11 @@ from tests.runs.test_damage import SMALL
 SHIM: Any = ctypes.CDLL(None)
 SHIM.fault_call.restype = ctypes.c_char_p
 QUIET = ["runtime.engine=inline", "runtime.progress=false"]
+UNUSED = ("stream.batch_size", "training.online")  # in mode=update, where the command line refuses them
 SETTINGS = {
     "small": SMALL,
     "stream": [*RUNS["stream-quarantine"], *QUIET],
-    "update": [*RUNS["update-correct-quarantine"], *QUIET],
+    "update": [*(said for said in RUNS["update-correct-quarantine"] if not said.startswith(UNUSED)), *QUIET],
 }
 FAULTS = {"ENOSPC": errno.ENOSPC, "EIO": errno.EIO, "kill": -1}
 
