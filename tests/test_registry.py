@@ -157,7 +157,7 @@ def test_a_node_imports_nothing_that_the_server_names(
         "red-team": red_team,
     }
     mapping = json.loads(make_config().to_json())
-    mapping["attack"] = {"name": "custom", "factory": factory, "fraction": 1.0, "params": {"command": "touch ran"}}
+    mapping["attack"] = {"name": "custom", "factory": factory, "fraction": 1.0, "params": {"command": "touch"}}
 
     def ask(content: RecordDict, kind: str) -> Message:
         with server_identity():
