@@ -1,5 +1,7 @@
 """A small, complete configuration and a small image set that the rooms' tests share."""
 
+import os
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +11,11 @@ from hypothesis import settings
 
 from fedmd.config import RunConfig
 from fedmd.types import ImageSet
+
+# As `isolate_ray` does before Ray is imported, which here other tests may have done.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 # The same examples every time, and no clock: a loaded machine is no reason to fail.
 settings.register_profile("fedmd", deadline=None, derandomize=True)

@@ -44,13 +44,13 @@ def test_it_is_listed_with_its_package(environment: dict[str, str], tmp_path: Pa
     listed = fedmd(environment, tmp_path, "list", "attacks", "defenses", "detectors", "models")
     assert listed.returncode == 0, listed.stderr
     lines = {line.split()[0]: line for line in listed.stdout.splitlines() if line.startswith("  ")}
-    for name in ("fade", "drop_clients", "margin", "mlp"):
+    for name in ("fade", "drop_clients", "margin", "perceptron"):
         assert "fedmd-example" in lines[name]
     assert "Images faded towards grey" in lines["fade"]
 
 
 def test_all_four_make_a_run(environment: dict[str, str], tmp_path: Path) -> None:
-    chosen = ["attack=fade", "attack.strength=0.9", "defense=drop_clients", "defense.share=0.25", "model=mlp"]
+    chosen = ["attack=fade", "attack.strength=0.9", "defense=drop_clients", "defense.share=0.25", "model=perceptron"]
     chosen += ["defense.detector=margin", "model.hidden=24", "threshold.fpr=0.2"]
     done = fedmd(environment, tmp_path, "run", *SMALL, *chosen, f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr
@@ -60,7 +60,7 @@ def test_all_four_make_a_run(environment: dict[str, str], tmp_path: Path) -> Non
     assert (config["defense"]["name"], config["defense"]["detector"], config["defense"]["share"]) == (
         "drop_clients", "margin", 0.25,
     )  # fmt: skip
-    assert config["model"] == {"name": "mlp", "hidden": 24}
+    assert config["model"] == {"name": "perceptron", "hidden": 24}
     assert len(summary["malicious_clients"]) == 2
     report = (tmp_path / "run" / "report.html").read_text()
     assert "Closeness of the first two guesses over time" in report
@@ -69,7 +69,8 @@ def test_all_four_make_a_run(environment: dict[str, str], tmp_path: Path) -> Non
 
 def test_the_attack_is_for_mode_update_too(environment: dict[str, str], tmp_path: Path) -> None:
     chosen = ["mode=update", "attack=fade", "model=cnn", "model.width=2", "local.samples=20"]
-    done = fedmd(environment, tmp_path, "run", *SMALL, *chosen, f"hydra.run.dir={tmp_path}/run")
+    common = [override for override in SMALL if not override.startswith("stream.batch_size")]  # of mode=stream
+    done = fedmd(environment, tmp_path, "run", *common, *chosen, f"hydra.run.dir={tmp_path}/run")
     assert done.returncode == 0, done.stderr
 
 

@@ -41,8 +41,8 @@ def pushed(scale: float = 1.0, norm_bound: float | None = 1.0, honest: Tensor = 
     return add_push(OWN, torch.tensor([0.0, 0.3, 0.4]), honest, scale, norm_bound)
 
 
-# the accumulative one trains: see test_update_coalition
-PURE = [p.name for p in ATTACKS.own() if "update" in p.modes and p.name not in ("none", "accumulative")]
+# the accumulative one trains, PoisonedFL remembers the rounds before: see test_update_coalition and test_poisoned_fl
+PURE = [p.name for p in ATTACKS.own() if "update" in p.modes and p.name not in ("none", "accumulative", "poisoned_fl")]
 
 
 @settings(max_examples=25, deadline=None)

@@ -206,6 +206,7 @@ def test_resume_hands_over_the_runs_own_settings(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(launch, "simulate", fake)
     monkeypatch.setattr(launch, "write_report", lambda folder: folder)
+    monkeypatch.setattr(launch, "refused_altogether", lambda cells: [])
     note_config(tmp_path / "a run", compose(["seed=7", "data=digits"]).config)
     monkeypatch.chdir(tmp_path)
     for written in ("resume=a run", f"resume='{tmp_path}/a run'"):

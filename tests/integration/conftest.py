@@ -44,7 +44,7 @@ CELLS: dict[str, list[str]] = {
     "broken": [f"seed={BROKEN_SEED}"],
     "trigger only": ["attack=trigger_only"],
     "backdoor": ["attack=backdoor", "attack.target=3"],
-    "update": ["mode=update", "defense=md_screen", "local.samples=40"],
+    "update": ["mode=update", "defense=md_screen", "local.samples=40", "threshold.fpr=0.05"],  # as if not typed
 }
 
 

@@ -97,7 +97,7 @@ def test_files_that_are_none(make_config: Make, tmp_path: Path, text: str) -> No
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDMD_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "thresholds.json"
-    tiny = ["experiment=smoke", "training.burn_in.epochs=1", "stream.clean_rounds=3"]
+    tiny = ["experiment=smoke", "training.burn_in.epochs=1", "stream.clean_rounds=10"]
     with pytest.raises(SystemExit) as ended:
         main(["calibrate", str(file), "--confidence", "0.9", *tiny])
     assert ended.value.code == 0

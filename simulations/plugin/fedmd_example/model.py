@@ -7,7 +7,7 @@ from fedmd.config import Count, Section
 from fedmd.models.base import Model
 
 
-class Mlp(Model):
+class Perceptron(Model):
     """One hidden layer on the pixels."""
 
     class Params(Section):
