@@ -39,6 +39,7 @@ COMMON = [
     "training.burn_in.batch_size=25",
     "runtime.device=cpu",
     "runtime.workers=1",
+    "runtime.spread=clients",  # the servers stay in this process, where the fixture replaces their clients
     "runtime.progress=false",
     "runtime.evaluate_every=100",
 ]
