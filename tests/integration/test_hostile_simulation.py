@@ -44,7 +44,7 @@ COMMON = [
     "runtime.evaluate_every=100",
 ]
 MODES = {
-    "stream": ["defense=dsc", "threshold.fpr=0.3"],
+    "stream": ["defense=dsc", "defense.beyond_mending=keep", "threshold.fpr=0.3"],
     "update": ["mode=update", "defense=md_screen", "local.samples=10"],
 }
 
