@@ -34,7 +34,7 @@ def test_the_commands_of_a_page_work_as_typed(page: Path, tmp_path: Path) -> Non
     done: set[str] = set()
     for words in commands(page, "fedmd"):
         typed = shlex.join(words[1:])
-        if typed in done or words[1] == "compare" and words[2].removeprefix("experiment=") in LONG:
+        if typed in done or (words[1] == "compare" and words[2].removeprefix("experiment=") in LONG):
             continue
         done.add(typed)
         local = [word.replace("/tmp/", f"{tmp_path}/").replace("/srv/", f"{tmp_path}/") for word in words[1:]]
