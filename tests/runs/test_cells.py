@@ -278,7 +278,7 @@ def test_ray_that_was_imported_too_early(make_config: Make, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
     where, why = engines.choose([make_config()])
     assert where == "here" and why == "Ray was imported before this run, too late to close it to others"
-    with pytest.raises(ConfigError, match="^runtime.engine: Ray was imported in this process before the run"):
+    with pytest.raises(ConfigError, match=r"^runtime.engine: Ray was imported in this process before the run"):
         simulate([Cell(make_config({"runtime.engine": "ray"}), tmp_path / "run")])
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))  # somebody's own
     assert engines.choose([make_config()])[0] == "clients on Ray"
