@@ -102,6 +102,15 @@ class Processes:
         self._started[name].kill()
         self._started[name].wait()
 
+    def stop(self, name: str) -> None:
+        """Ask one process and those it started to end, and wait until they have."""
+        _signal_group(self._started[name].pid, signal.SIGTERM)
+        try:
+            self._started[name].wait(_GRACE_S)
+        except subprocess.TimeoutExpired:
+            _signal_group(self._started[name].pid, signal.SIGKILL)
+            self._started[name].wait()
+
     def tail(self, name: str) -> str:
         """The end of what a process said."""
         try:

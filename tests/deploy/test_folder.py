@@ -13,6 +13,7 @@ import urllib.request
 import zipfile
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,116 @@ def test_every_file_is_what_it_should_be(folder: Path) -> None:
     assert [name for name, mounts in mounted.items() if "superlink.key" in mounts] == ["superlink"]
     assert "node-1" not in mounted["node-0"]
     assert [name for name, service in services.items() if service.get("ports")] == ["proxy"]
+
+
+Manifest = dict[str, Any]
+
+
+def manifests(folder: Path, file: str) -> list[Manifest]:
+    return list(yaml.safe_load_all((folder / "kubernetes" / file).read_text()))
+
+
+def workloads(folder: Path) -> list[Manifest]:
+    found = [*manifests(folder, "server.yaml"), *manifests(folder, "nodes.yaml")]
+    return [each for each in found if each["kind"] in ("StatefulSet", "Deployment")]
+
+
+@pytest.fixture
+def applied(secrets: Path, tmp_path: Path) -> dict[tuple[str, str], dict[str, Path]]:
+    """The files in each Secret and ConfigMap that apply.sh makes with a kubectl of ours, by kind and name."""
+    log = tmp_path / "kubectl.log"
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(f'#!/bin/sh\ncase " $* " in *" create "*) echo "$@" >> {log};; *) cat > /dev/null;; esac\n')
+    kubectl.chmod(0o755)
+    for part in ("server", "nodes"):
+        environ = {**os.environ, "KUBECTL": str(kubectl)}
+        subprocess.run([secrets / "kubernetes/apply.sh", part], check=True, env=environ)
+    made = {}
+    for line in log.read_text().splitlines():
+        if said := re.fullmatch(r"--namespace fedmd create (configmap|secret generic) (\S+) (.*) --dry-run.*", line):
+            files = [secrets / name for name in re.findall(r"--from-file=(\S+)", said[3])]
+            made[said[1].removesuffix(" generic"), said[2]] = {file.name: file for file in files}
+    return made
+
+
+def test_kubernetes_mounts_what_there_is_and_keys_where_they_belong(
+    secrets: Path, applied: dict[tuple[str, str], dict[str, Path]]
+) -> None:
+    kinds = {"configMap": ("configmap", "name"), "secret": ("secret", "secretName")}
+    assert all(file.is_file() for files in applied.values() for file in files.values())
+    assert not [file for files in applied.values() for file in files.values() if "authority" in file.parts]
+    held: dict[str, set[str]] = {}  # the files that each container sees, as in the folder
+    for workload in workloads(secrets):
+        pod = workload["spec"]["template"]["spec"]
+        claims = {claim["metadata"]["name"] for claim in workload["spec"].get("volumeClaimTemplates", [])}
+        volumes = {volume["name"]: volume for volume in pod["volumes"]}
+        for container in pod["containers"]:
+            name = f"{workload['metadata']['name']}/{container['name']}"
+            for mount in container["volumeMounts"]:
+                if mount["name"] in claims or "emptyDir" in (volume := volumes[mount["name"]]):
+                    continue
+                if "persistentVolumeClaim" in volume:
+                    continue
+                (source,) = set(volume) & set(kinds)
+                kind, key = kinds[source]
+                files = applied[kind, volume[source][key]]
+                inside = Path(mount["mountPath"])
+                shown = (
+                    {inside: files[mount["subPath"]]}
+                    if "subPath" in mount
+                    else {inside / name: file for name, file in files.items()}
+                )
+                assert mount["readOnly"] and all(place == file for place, file in shown.items()), name
+                held.setdefault(name, set()).update(str(file.relative_to(secrets)) for file in shown.values())
+    keys = {name: {file for file in files if re.fullmatch(r".*\.key|keys/[^.]*", file)} for name, files in held.items()}
+    assert keys == {
+        "server/proxy": {"certificates/server.key"},
+        "server/superlink": {"certificates/superlink.key"},
+        "node-0/supernode": {"keys/node-0"},
+        "node-1/supernode": {"keys/node-1"},
+    }
+    needed = {"superlink.sh", "register.sh", "offer_app.py", "run.toml", "register.json", "flower/config.toml"}
+    assert held["server/superlink"] >= {*needed, "bundle/app.fab", "bundle/signature.json", "keys/node-1.pub"}
+
+
+def test_kubernetes_runs_what_the_scripts_run_and_opens_one_port(secrets: Path) -> None:
+    server, nodes = manifests(secrets, "server.yaml"), manifests(secrets, "nodes.yaml")
+    kinds = {each["kind"]: each for each in server}
+    assert set(kinds) == {"Namespace", "Service", "StatefulSet", "NetworkPolicy"}
+    assert {each["metadata"].get("namespace", "fedmd") for each in [*server, *nodes]} == {"fedmd"}
+    (port,) = kinds["Service"]["spec"]["ports"]
+    pod = kinds["StatefulSet"]["spec"]["template"]
+    proxy, superlink = pod["spec"]["containers"]
+    assert proxy["ports"] == [{"name": port["targetPort"], "containerPort": 9092}] and port["port"] == 9092
+    assert "ports" not in superlink and "9093" in str(superlink["livenessProbe"]) and "9092" not in str(superlink)
+    assert kinds["NetworkPolicy"]["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": 9092}]}]
+    assert kinds["NetworkPolicy"]["spec"]["egress"] == []
+    policies = [each for each in [*server, *nodes] if each["kind"] == "NetworkPolicy"]
+    for workload in workloads(secrets):
+        spec, template = workload["spec"], workload["spec"]["template"]
+        labels = template["metadata"]["labels"].items()
+        assert spec["selector"]["matchLabels"].items() <= labels and spec["replicas"] == 1
+        matching = [each for each in policies if each["spec"]["podSelector"]["matchLabels"].items() <= labels]
+        assert [set(each["spec"]["policyTypes"]) for each in matching] == [{"Ingress", "Egress"}]
+        assert (
+            not template["spec"]["automountServiceAccountToken"] and template["spec"]["securityContext"]["runAsNonRoot"]
+        )
+        for container in template["spec"]["containers"]:
+            guarded = container["securityContext"]
+            assert guarded["readOnlyRootFilesystem"] and guarded["capabilities"] == {"drop": ["ALL"]}
+            assert guarded["allowPrivilegeEscalation"] is False and guarded["runAsUser"] > 10000
+            assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"]
+            script = container["command"][1] if container["command"][0] == "bash" else None
+            assert script is None or (secrets / script).is_file()
+    assert kinds["Service"]["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    claims = {each["metadata"]["name"] for each in nodes if each["kind"] == "PersistentVolumeClaim"}
+    assert claims == {"state-node-0", "state-node-1"}
+    reached = [
+        env["value"]
+        for each in workloads(secrets)[1:]
+        for env in each["spec"]["template"]["spec"]["containers"][0]["env"]
+    ]
+    assert reached == [f"{kinds['Service']['metadata']['name']}:9092", "/tmp"] * 2
 
 
 def test_the_run_configuration_composes(folder: Path) -> None:
@@ -173,6 +284,38 @@ def test_the_server_needs_no_authority(secrets: Path) -> None:
     (secrets / "certificates/server.pem").unlink()
     refused = subprocess.run(again, capture_output=True, text=True)
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1) and "ca.key is not here" in refused.stderr
+
+
+def certificates(folder: Path, *step: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, folder / "certificates.py", *step], capture_output=True, text=True)
+
+
+def test_renewed_certificates_are_for_the_same_names(secrets: Path) -> None:
+    before = [(secrets / f"certificates/{name}.pem").read_bytes() for name in ("ca", "server", "superlink")]
+    assert certificates(secrets, "--renew", "fed.example.org", "127.0.0.1").returncode == 0
+    named = (secrets / "certificates/server.pem").read_bytes()
+    assert "fed.example.org, 127.0.0.1 in" in certificates(secrets, "--renew").stdout
+    after = [(secrets / f"certificates/{name}.pem").read_bytes() for name in ("ca", "server", "superlink")]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, False] and after[1] != named
+    assert handshake(secrets, secrets / "certificates/ca.pem")
+
+
+def test_a_new_authority_takes_over_while_both_are_trusted(secrets: Path, tmp_path: Path) -> None:
+    ca, old = secrets / "certificates/ca.pem", tmp_path / "old.pem"
+    shutil.copy(ca, old)
+    assert certificates(secrets, "--new-authority").returncode == 0
+    assert handshake(secrets, ca) and handshake(secrets, old)  # nodes with the new file, and those without
+    early = certificates(secrets, "--retire")
+    assert (
+        early.returncode == 1
+        and early.stderr == "server.pem is still signed by the old authority: --renew comes first.\n"
+    )
+    both = tmp_path / "both.pem"
+    shutil.copy(ca, both)
+    assert certificates(secrets, "--renew").returncode == 0
+    assert handshake(secrets, both) and not handshake(secrets, old)
+    assert certificates(secrets, "--retire").returncode == 0
+    assert handshake(secrets, ca) and ca.read_text().count("BEGIN CERTIFICATE") == 1
 
 
 def test_registering_says_so_when_nobody_answers(secrets: Path) -> None:
