@@ -119,6 +119,9 @@ class Screened:
     verdicts: Verdicts
 
 
+IN_QUARANTINE = "in quarantine since round "  # so begins the reason, and ends with the round
+
+
 @dataclass(frozen=True)
 class Rejection:
     """A client's message (or its absence) that the server did not use, and why; `content` as of a StreamBatch.
@@ -130,6 +133,12 @@ class Rejection:
     reason: str
     content: str | None = None
     exceeds_bounds: bool = False
+
+    @property
+    def quarantined_since(self) -> int | None:
+        """The round from which on its client is in quarantine, if that is the reason."""
+        since = self.reason.removeprefix(IN_QUARANTINE)
+        return int(since) if since != self.reason and since.isdecimal() else None
 
 
 @dataclass(frozen=True)

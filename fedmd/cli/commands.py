@@ -143,6 +143,23 @@ def status(run: RunDir) -> int:
 
 
 @app.command()
+def watch(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="the folder of a run, a sweep or a study")],
+    serve: Annotated[
+        int | None,
+        typer.Option("--serve", metavar="PORT", help="As a page for a browser, at this port; 0: a free one."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="With --serve: where it listens. Anyone who reaches it can read it.")
+    ] = "127.0.0.1",
+) -> int:
+    """Runs while they go on, here or as a page: accuracy, scores, clients, who is suspected, seconds a round."""
+    from fedmd.cli.watch import watch as command
+
+    return command(path, serve, host)
+
+
+@app.command()
 def quarantine(
     run: RunDir,
     action: Annotated[str, typer.Argument(metavar="list|show|release|replay")],

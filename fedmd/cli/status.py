@@ -1,12 +1,10 @@
 """`fedmd status`: a run in one look, while it goes on or afterwards, from its folder alone."""
 
-import fcntl
-import json
 from pathlib import Path
 
 from fedmd.audit.trail import FOLDER
-from fedmd.report.files import METRICS, read_summary
-from fedmd.rounds.checkpoint import noted_config
+from fedmd.report.files import METRICS, read_metrics, read_summary
+from fedmd.rounds.checkpoint import is_served, noted_config
 from fedmd.types import Json
 
 
@@ -15,8 +13,9 @@ def status(run: Path) -> int:
     from fedmd.cli.quarantine import inmates
 
     config = noted_config(run)
-    summary, metrics = read_summary(run), _rounds(run)
-    alive = _is_served(run)
+    summary = read_summary(run)
+    metrics = read_metrics(run) if (run / METRICS).exists() else []
+    alive = is_served(run)
     state = "finished" if summary else "running" if alive else "stopped; go on with fedmd run resume=" + str(run)
     print(f"state       {state}")
     print(f"rounds      {len(metrics)} of {config.stream.rounds}" + (f", {metrics[-1]['phase']}" if metrics else ""))
@@ -38,27 +37,6 @@ def status(run: Path) -> int:
     return 0 if summary or alive else 1
 
 
-def _rounds(run: Path) -> list[Json]:
-    """The rounds that are on disk; the line that is being written is not yet."""
-    try:
-        lines = (run / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def _latest(metrics: list[Json]) -> str:
     rejections = [each for row in metrics for each in row["rejections"]]
     return f"client {rejections[-1]['client']}, {rejections[-1]['reason']}"
-
-
-def _is_served(run: Path) -> bool:
-    """Whether a server works in the folder: it holds the lock that `sole_server` takes."""
-    try:
-        with (run / ".lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False

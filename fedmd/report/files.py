@@ -22,6 +22,8 @@ ACCURACY_FIGURE, SCORE_FIGURE, EXAMPLES_FIGURE = "accuracy.png", "discrepancy.pn
 EXAMPLES = "example_images.npz"  # uint8 arrays clean, poisoned and corrected, [n, C, H, W] each
 DERIVED = (ACCURACY_FIGURE, SCORE_FIGURE, EXAMPLES_FIGURE, EXAMPLES, REPORT)  # drawn from the others
 
+WITHIN_TRANSPORT = "attack"  # of `wall_s`: what simulated attackers craft in is part of the time for their messages
+
 
 def cell_folder(study: Path, arm: str, seed: int) -> Path:
     """Where the run of the arm with the id `arm` at `seed` lies in a study's folder."""
@@ -66,9 +68,14 @@ class Truth:
 
 
 def read_metrics(folder: Path) -> list[Json]:
-    """The lines of metrics.jsonl, one a round."""
+    """The lines of metrics.jsonl, one a round; one that is being written is not there yet."""
     with (folder / METRICS).open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def round_seconds(row: Json) -> float:
+    """What the round of a line of metrics.jsonl took."""
+    return float(sum(value for stage, value in row["wall_s"].items() if stage != WITHIN_TRANSPORT))
 
 
 def write_summary(folder: Path, summary: Json) -> None:

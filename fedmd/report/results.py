@@ -15,7 +15,6 @@ import pandas as pd
 from fedmd.report.files import (
     METRICS,
     SUMMARY,
-    VERDICTS,
     Truth,
     read_example_images,
     read_metrics,
@@ -26,7 +25,7 @@ from fedmd.report.statistics.comparison import NOT_MEASURED, arm_label, column
 from fedmd.report.statistics.intervals import Values, paired_intervals, subtract
 from fedmd.report.verdicts import ACTIONS, SCHEMA, read_verdicts
 from fedmd.storage import replacing
-from fedmd.types import PHASES, ExampleImages, Json
+from fedmd.types import PHASES, ExampleImages, Json, Rejection
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,8 +78,10 @@ class Run:
 
         `before` and `after` are the detector's scores of the sample as it arrived and as it was learned from.
         """
-        if (self.folder / VERDICTS).exists():
+        try:
             return read_verdicts(self.folder)
+        except FileNotFoundError:
+            pass
         empty = pd.DataFrame({name: pd.Series(dtype="float64") for name in SCHEMA.names})
         return empty.assign(phase=pd.Categorical([], PHASES), action=pd.Categorical([], ACTIONS))
 
@@ -114,6 +115,18 @@ class Run:
         clients.insert(0, "malicious", np.isin(clients.index, self.truth.malicious_clients))
         clients["samples"] = clients["samples"].fillna(0).astype(int)
         return clients.assign(refused=refused.value_counts().reindex(clients.index, fill_value=0)).rename_axis("client")
+
+    @property
+    def quarantined(self) -> dict[int, int]:
+        """The clients whose latest message was kept aside in quarantine, and since which round they are there."""
+        latest = self.verdicts.groupby("client")["round"].max()
+        since: dict[int, int] = {}
+        for row in self.metrics:
+            for entry in row["rejections"]:
+                began = Rejection(entry["client"], entry["reason"]).quarantined_since
+                if began is not None and latest.get(entry["client"], -1) <= row["round"]:
+                    since[entry["client"]] = began
+        return since
 
     @property
     def detector(self) -> str:

@@ -115,14 +115,14 @@ def recorded_baselines(folder: Path) -> list[str]:
     return [name for name in pq.read_schema(folder / VERDICTS).names if name not in SCHEMA.names]
 
 
-def read_verdicts(folder: Path, columns: list[str] | None = None) -> pd.DataFrame:
+def read_verdicts(folder: Path, columns: list[str] | None = None, skip: int = 0) -> pd.DataFrame:
     """The verdicts as a frame, one row a sample (all columns, or only `columns`), also of a run that goes on.
 
-    `phase` and `action` are categorical with the categories PHASES and ACTIONS. Raises FileNotFoundError where there
-    are none.
+    `phase` and `action` are categorical with the categories PHASES and ACTIONS. Of a run that goes on, those of its
+    first `skip` recorded rounds are left out, which saves reading them. Raises FileNotFoundError where there are none.
     """
     joined = folder / VERDICTS
-    table = pq.read_table(joined, columns=columns) if joined.exists() else _read_parts(folder, columns)
+    table = pq.read_table(joined, columns=columns) if joined.exists() else _read_parts(folder, columns, skip)
     frame = table.to_pandas()
     for column, names in (("phase", PHASES), ("action", ACTIONS)):
         if column in frame:
@@ -130,8 +130,8 @@ def read_verdicts(folder: Path, columns: list[str] | None = None) -> pd.DataFram
     return frame
 
 
-def _read_parts(folder: Path, columns: list[str] | None) -> pa.Table:
-    if not (files := _parts(folder)):
+def _read_parts(folder: Path, columns: list[str] | None, skip: int) -> pa.Table:
+    if not (files := _parts(folder)[skip:]):
         raise FileNotFoundError(folder / PARTS)
     return pa.concat_tables([feather.read_table(str(path), columns=columns, memory_map=False) for path in files])
 

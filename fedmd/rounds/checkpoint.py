@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,13 +133,29 @@ def sole_server(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:  # freed by the kernel, however the process ends
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"{folder}: another process is running this run.") from error
+        for last in (False, False, False, True):  # `is_served` of somebody who watches holds it for microseconds
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if last:
+                    raise ConfigError(f"{folder}: another process is running this run.") from error
+                time.sleep(0.01)
         for pattern in (CONFIG, "*.safetensors"):
             storage.discard_leftovers(folder, pattern)
         yield
+
+
+def is_served(folder: Path) -> bool:
+    """Whether a server works in the folder: it holds the lock that `sole_server` takes."""
+    try:
+        with (folder / ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _foundations(config: RunConfig, burn_in: BurnIn) -> dict[str, str]:

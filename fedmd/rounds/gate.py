@@ -17,7 +17,7 @@ from fedmd.defense.quarantine import Quarantine
 from fedmd.rounds.protocols import Server
 from fedmd.rounds.records import Admitted, Collected, Judged, M
 from fedmd.storage import Saved
-from fedmd.types import Rejection
+from fedmd.types import IN_QUARANTINE, Rejection
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Gate(Generic[M]):
             self.quarantine = self.quarantine.after_excess(round, beyond, self._config)
         new = frozenset(self.quarantine.since) - frozenset(before.since)
         kept_aside = sorted({*new, *(message.client for message in admitted.in_quarantine)})
-        reasons = {client: f"in quarantine since round {self.quarantine.since[client]}" for client in kept_aside}
+        reasons = {client: f"{IN_QUARANTINE}{self.quarantine.since[client]}" for client in kept_aside}
         evicted = self._keep(admitted, reasons)
         if self._trail is not None:
             about = RoundRecord(

@@ -19,16 +19,23 @@ _QUIET_S = 5.0  # of several cells at once: how long nothing is said at most, wh
 
 
 @contextmanager
-def watching(title: str, *, quiet: bool, live: bool, console: Console | None = None) -> Iterator[Watcher]:
+def watching(
+    title: str,
+    *,
+    quiet: bool,
+    live: bool,
+    console: Console | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Watcher]:
     """Who watches for the command line: nobody if `quiet`, a display where there is a terminal and `live`, or lines.
 
-    The display is there at once: what comes next takes seconds to import.
+    The display is there at once: what comes next takes seconds to import. `clock` gives the seconds that it counts.
     """
     console = console or Console()
     if quiet:
         yield Watcher()
     elif live and console.is_terminal and not console.is_dumb_terminal and console.encoding.startswith("utf"):
-        with Display(title, console) as display:
+        with Display(title, console, clock) as display:
             yield display
     else:
         yield Lines()

@@ -24,6 +24,7 @@ from fedmd.report.statistics.tables import (
     differences_table,
 )
 from fedmd.report.table import latex, markdown, terminal
+from fedmd.rounds.checkpoint import note_config, sole_server
 from fedmd.runs.cell import Cell, CellsFailed, Watcher
 from fedmd.runs.launch import is_finished, refused_altogether
 from fedmd.runs.plan import Plan, StudyRuns
@@ -52,6 +53,9 @@ def run_study(study: StudyRuns, watcher: Watcher) -> list[Cell]:
     pending = [cell for cell in cells.values() if not is_finished(cell)]
     before = len(cells) - len(pending)
     watcher.say(f"{len(cells)} cells, {before} finished before; folder: {study.folder}")
+    for cell in pending:
+        with sole_server(cell.folder):  # said before anything is computed; and whoever watches knows what is to come
+            note_config(cell.folder, cell.config)
     watcher.begin(pending, before)
     failures = simulate(pending, watcher, on_finished=lambda cell, summary: write_results(study, cells))
     watcher.doing("writing the comparison and the report")

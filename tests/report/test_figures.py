@@ -111,8 +111,15 @@ def test_a_narrow_range_stays_linear(tmp_path, round_report, record):
 
 def test_rounds_without_an_evaluation_are_left_out(tmp_path, round_report, record):
     rows = [{"round": r, "phase": "clean", "accuracy": a} for r, a in ((1, 0.5), (2, None), (3, 0.75))]
-    (drawn,) = accuracy_figure(rows).axes[0].get_lines()
-    assert (list(drawn.get_xdata()), list(drawn.get_ydata())) == ([1, 3], [50.0, 75.0])
+    axis = accuracy_figure(rows).axes[0]
+    assert lines_of(axis) == [([1, 3], [50.0, 75.0])]
+    hovered = [(line.get_gid(), *line.get_xydata()[0]) for line in axis.get_lines() if line.get_gid()]
+    assert hovered == [("hover round 1: 50.0 %", 1, 50), ("hover round 3: 75.0 %", 3, 75)]
+
+
+def lines_of(axis):
+    """What is drawn, without the invisible points to hover over."""
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in axis.get_lines() if not line.get_gid()]
 
 
 def test_attack_success_is_a_second_line_where_it_was_measured():
@@ -121,8 +128,7 @@ def test_attack_success_is_a_second_line_where_it_was_measured():
         for r, a, s in ((1, 0.5, 0.1), (2, None, None), (3, 0.75, 0.25))
     ]
     figure = accuracy_figure(rows)
-    drawn = [(list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].get_lines()]
-    assert drawn == [([1, 3], [50.0, 75.0]), ([1, 3], [10.0, 25.0])]
+    assert lines_of(figure.axes[0]) == [([1, 3], [50.0, 75.0]), ([1, 3], [10.0, 25.0])]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["accuracy", ATTACK_SUCCESS]
 
 

@@ -7,12 +7,14 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from fedmd.cli.main import main
 from fedmd.report.html import write
 from fedmd.report.html.arms_page import sweep_rows
+from fedmd.report.html.clients import client_blocks
 from fedmd.report.html.run_figures import accuracy_plot, detection_blocks, score_blocks
 from fedmd.report.html.run_page import detection_table, phase_ends_table, rounds_table, run_cards
 from fedmd.report.html.write import MAX_BYTES, report_html, write_report
@@ -21,6 +23,7 @@ from fedmd.report.results import ReportError, Run
 from fedmd.report.scores import held_scores
 from fedmd.report.statistics.comparison import ArmInfo
 from fedmd.report.table import cell_text
+from fedmd.types import Action
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }} $\\bad$ _"
 ARMS = {
@@ -30,7 +33,7 @@ ARMS = {
     "dsc": ArmInfo("DSC", "dsc", True),
 }
 SECTIONS = {
-    "run": ["accuracy", "discrepancy", "detection", "images", "numbers", "settings"],
+    "run": ["accuracy", "discrepancy", "clients", "detection", "images", "numbers", "settings"],
     "comparison": ["table", "accuracy", "detection", "arms", "settings"],
     "sweep": ["table", "accuracy", "detection", "arms", "settings"],
 }
@@ -62,6 +65,9 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+DATA = {"type": "application/json"}  # a script that no browser runs
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, run_folder, comparison_folder):
     """A folder of every kind, with its report."""
@@ -83,10 +89,13 @@ def test_a_report_of_every_kind(folders, kind):
     text = path.read_text()
     page = Page(text)
     assert path.stat().st_size < MAX_BYTES
-    assert "://" not in text and page.all("script") == [{}]  # nothing to load, and to run only what is ours
+    assert "://" not in text  # nothing to load, and to run only what is ours
+    assert [attributes for attributes in page.all("script") if attributes != DATA] == [{}]
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.S)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"script-src 'sha256-{digest}'" in text and script == (Path(write.__file__).parent / "page.js").read_text()
+    assert f"script-src 'sha256-{digest}'" in text and script == "".join(
+        (Path(write.__file__).parent / name).read_text() for name in ("page.js", "follow.js")
+    )
     for attributes in (attributes for _, attributes in page.tags):
         assert attributes.get("src", "data:").startswith("data:")
         assert attributes.get("href", "#").startswith(("#", "data:"))
@@ -219,7 +228,7 @@ def test_hostile_settings_and_names_are_text(tmp_path, run_folder, comparison_fo
     study = comparison_folder(tmp_path / "study", {"hostile": ArmInfo(HOSTILE, "hostile", True)}, seeds=(0,))
     for folder in (run, study):
         page = Page(write_report(folder).read_text())
-        assert len(page.all("script")) == 1 and page.all("b") == []
+        assert [a for a in page.all("script") if a != DATA] == [{}] and page.all("b") == []
         assert all(a["src"].startswith("data:") and "onerror" not in a for a in page.all("img"))
         assert "&lt;script&gt;alert(1)" in (folder / "report.html").read_text()
         assert "{{ 7 * 7 }}" in (folder / "report.html").read_text()
@@ -299,3 +308,29 @@ def test_one_sentence_and_exit_code_2(tmp_path, monkeypatch, capsys, arguments, 
     code, out, error = call(capsys, *arguments)
     assert (code, out) == (2, "")
     assert words in error and error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_of_many_clients_the_most_suspected_are_there(tmp_path, record, round_report):
+    """Client 7 of 400 is flagged, client 9's message was refused; the others follow by their mean score."""
+    clients = np.arange(400)
+    actions = [Action.REJECTED if client == 7 else Action.ACCEPTED for client in clients]
+    rounds = [round_report(i, before=clients / 400, clients=clients, actions=actions) for i in range(2)]
+    run = Run(record(tmp_path, *rounds), {"config": {}})
+    table, more, follow = client_blocks(run)
+    assert [row[0] for row in table.rows[:4]] == ["7", "9", "399", "398"] and len(table.rows) == 20
+    assert table.rows[0][1] == "100.0" and more.folded == "280 of 380 more clients"
+    assert follow.data["clients"]["7"]["flagged"] == [1.0, 1.0] and len(follow.data["clients"]) == 400
+    assert follow.data["samples"]["7"]["1"] == [[7 % 2, 7, 0.0175, 0.00875, 0, "rejected"]]
+    assert "9" in follow.data["clients"] and follow.data["clients"]["9"]["refused"] == {
+        "0": "labels out of range", "1": "labels out of range",
+    }  # fmt: skip
+
+
+def test_of_many_samples_those_with_the_highest_scores_are_there(tmp_path, record, round_report, monkeypatch):
+    monkeypatch.setattr("fedmd.report.html.clients.MOST_SAMPLES", 8)
+    rounds = [
+        round_report(i, before=[0.1, 0.4, 0.3, 0.2, 0.5, 0.6, 0.7, 0.8], clients=[0] * 4 + [1] * 4) for i in range(2)
+    ]
+    (*_, follow) = client_blocks(Run(record(tmp_path, *rounds), {"config": {}}))
+    kept = [[sample[2] for sample in follow.data["samples"][client]["0"]] for client in ("0", "1")]
+    assert kept == [[0.4, 0.3], [0.7, 0.8]] and "only those with the highest scores" in follow.caption

@@ -1,140 +1,10 @@
-"""report.html in headless Chromium over its DevTools pipe: as readers see it, at two widths, in two schemes."""
-
-import base64
-import fcntl
-import json
-import os
-import shutil
-import subprocess
-import tempfile
-import time
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+"""report.html in headless Chromium: as readers see it, at two widths, in two schemes."""
 
 import pytest
 
 from fedmd.report.html.write import write_report
 from fedmd.report.statistics.comparison import ArmInfo
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--remote-debugging-pipe",
-]
-WATCHED = ("Log.entryAdded", "Runtime.consoleAPICalled", "Runtime.exceptionThrown")
-
-
-class Browser:
-    """One tab. `problems` collects console messages, exceptions and blocked loads; `requests` every URL asked for."""
-
-    def __init__(self, timeout_s: float = 60.0) -> None:
-        self.timeout_s = timeout_s
-        self.problems: list[str] = []
-        self.requests: list[str] = []
-        self._number, self._session, self._buffer = 0, "", b""
-
-    def __enter__(self) -> Self:
-        assert CHROMIUM is not None
-        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        to_browser, self._write = os.pipe()
-        self._read, from_browser = os.pipe()
-        ends = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_browser, from_browser)]  # out of the way of 3 and 4
-        self._process = subprocess.Popen(
-            [
-                "bash",
-                "-c",
-                f'exec "$0" "$@" 3<&{ends[0]} 4>&{ends[1]}',
-                CHROMIUM,
-                *FLAGS,
-                f"--user-data-dir={self._profile.name}",
-            ],
-            pass_fds=ends,
-            stderr=subprocess.DEVNULL,
-        )
-        for end in (to_browser, from_browser, *ends):
-            os.close(end)
-        os.set_blocking(self._read, False)
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
-            self.send(f"{domain}.enable")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._write)
-        os.close(self._read)
-        self._profile.cleanup()
-
-    def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """One DevTools command and its result; events that come meanwhile are noted."""
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        while (answer := self._receive()).get("id") != self._number:
-            self._note(answer)
-        assert "error" not in answer, answer
-        return answer["result"]
-
-    def open(self, path: Path, width: int, *, scheme: str = "light", height: int = 900) -> None:
-        """Load a local page at `width` CSS pixels, with prefers-color-scheme `scheme`."""
-        self.send(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-        )
-        self.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.send("Page.navigate", url=path.resolve().as_uri())
-        end = time.monotonic() + self.timeout_s
-        while self.evaluate("document.readyState") != "complete" or self.evaluate("location.href") == "about:blank":
-            assert time.monotonic() < end, "the page did not load"
-            time.sleep(0.02)
-
-    def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
-        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def screenshot(self, path: Path) -> None:
-        """The whole page as PNG."""
-        box = self.send("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": box["width"], "height": box["height"], "scale": 1}
-        data = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
-        path.write_bytes(base64.b64decode(data))
-
-    def _receive(self) -> dict[str, Any]:
-        end = time.monotonic() + self.timeout_s
-        while b"\0" not in self._buffer:
-            assert time.monotonic() < end, "the browser does not answer"
-            try:
-                chunk = os.read(self._read, 1 << 20)
-            except BlockingIOError:
-                time.sleep(0.005)
-                continue
-            assert chunk, "the browser is gone"
-            self._buffer += chunk
-        message, _, self._buffer = self._buffer.partition(b"\0")
-        answer: dict[str, Any] = json.loads(message)
-        return answer
-
-    def _note(self, event: dict[str, Any]) -> None:
-        if event.get("method") in WATCHED:
-            self.problems.append(json.dumps(event["params"]))
-        if event.get("method") == "Network.requestWillBeSent":
-            self.requests.append(event["params"]["request"]["url"])
+from tests.browser import CHROMIUM, Browser
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +96,37 @@ def test_a_click_on_a_heading_sorts_the_table_and_another_turns_it_round(browser
     browser.evaluate("head.querySelector('button').click()")
     assert browser.evaluate(values) == up[::-1] and len(set(up)) == 3
     assert browser.problems == []
+
+
+def test_a_client_is_followed_by_list_by_map_and_by_dot(browser, pages):
+    """Client 1 is malicious and poisons in rounds 2 and 3; every client sends four samples a round."""
+    browser.problems.clear()
+    browser.open(pages[0], 1280)
+    browser.evaluate("window.choices = document.querySelectorAll('.follow select')")
+    told = "document.querySelector('.follow [role=status]').textContent"
+    rows = "[...document.querySelectorAll('.follow tbody tr')].map(row => row.textContent)"
+
+    def choose(place: int, value: int) -> None:
+        browser.evaluate(f"choices[{place}].value = {value}; choices[{place}].dispatchEvent(new Event('change'))")
+
+    choose(0, 1)
+    choose(1, 2)
+    assert browser.evaluate(told) == "Client 1 in round 2: 4 samples."
+    assert [text.count("poisoned") for text in browser.evaluate(rows)] == [1, 1, 1, 1]
+    choose(1, 0)
+    assert [text.count("poisoned") for text in browser.evaluate(rows)] == [0, 0, 0, 0]
+    browser.evaluate("document.querySelector('[data-client=\"3\"]').dispatchEvent(new Event('click'))")
+    assert browser.evaluate("choices[0].value") == "3"
+    dots = "document.querySelectorAll('.follow .dot')"
+    assert browser.evaluate(f"{dots}.length") == 6
+    browser.evaluate(f"{dots}[4].dispatchEvent(new Event('click'))")
+    assert browser.evaluate("choices[1].value") == "4" and browser.evaluate(told).startswith("Client 3 in round 4")
+    assert "round 4" in browser.evaluate(f"{dots}[4].textContent")
+    assert browser.problems == []
+
+
+def test_points_and_rows_have_values_under_the_pointer(browser, pages):
+    browser.open(pages[0], 1280)
+    titles = browser.evaluate("[...document.querySelectorAll('svg.plot title')].map(title => title.textContent)")
+    for words in ("round 0: ", "round 3, poisoned: median ", "client 1: mean "):
+        assert any(title.startswith(words) for title in titles), words

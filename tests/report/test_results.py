@@ -1,5 +1,7 @@
 """Runs and studies as Python objects, read from folders that hold known numbers."""
 
+import shutil
+
 import pytest
 from matplotlib.figure import Figure
 
@@ -52,6 +54,7 @@ def test_a_run_of_which_only_the_summary_is_left(tmp_path, run_folder):
     folder = run_folder(tmp_path)
     for name in ("metrics.jsonl", "verdicts.parquet", "truth.json", "example_images.npz"):
         (folder / name).unlink()
+    shutil.rmtree(folder / "verdicts")  # as at the end of a run
     run = load(folder)
     assert len(run.rounds) == len(run.verdicts) == len(run.clients) == 0 and run.example_images is None
     assert isinstance(run.plot("scores"), Figure)

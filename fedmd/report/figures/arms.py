@@ -6,10 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fedmd.report.figures.seeds import HOVER
-from fedmd.report.figures.style import Style, legend_columns, legend_text, shade_phases, single_axis
+from fedmd.report.figures.style import HOVER, Style, legend_columns, legend_text, shade_phases, single_axis
 from fedmd.report.statistics.intervals import mean_interval
 from fedmd.types import Json
+
+FEW = 3  # seeds; of fewer each is a thin line, and there is no band
 
 
 def arm_accuracy_figure(arms: Mapping[str, Sequence[Sequence[Json]]], styles: Mapping[str, Style]) -> Figure:
@@ -23,14 +24,19 @@ def arm_accuracy_figure(arms: Mapping[str, Sequence[Sequence[Json]]], styles: Ma
     for name, runs in arms.items():
         color, marker, line = styles[name]
         rounds, mean, half = accuracy_by_round(runs)
-        low, high = np.clip(mean - half, 0, 100), np.clip(mean + half, 0, 100)  # there is nothing beyond
-        axis.fill_between(rounds, low, high, facecolor=color, alpha=0.08, linewidth=0)
-        for edge in (low, high):
-            axis.plot(rounds, edge, color=color, linestyle=line, linewidth=0.4, alpha=0.5)
+        if len(runs) < FEW:  # the t-interval of two seeds is as wide as the figure
+            for seed in runs if len(runs) > 1 else ():
+                points = [(row["round"], 100 * row["accuracy"]) for row in seed if row["accuracy"] is not None]
+                axis.plot(*zip(*points, strict=True), color=color, linestyle=line, linewidth=0.7, alpha=0.5)
+        else:
+            low, high = np.clip(mean - half, 0, 100), np.clip(mean + half, 0, 100)  # there is nothing beyond
+            axis.fill_between(rounds, low, high, facecolor=color, alpha=0.08, linewidth=0)
+            for edge in (low, high):
+                axis.plot(rounds, edge, color=color, linestyle=line, linewidth=0.4, alpha=0.5)
         axis.plot(rounds, mean, color=color, marker=marker, linestyle=line, markersize=3.5, label=legend_text(name))
         for number, value, spread in zip(rounds, mean, half, strict=True):
             (point,) = axis.plot([number], [value], marker, color=color, markersize=3.5)
-            of_seeds = "" if np.isnan(spread) else f" ± {spread:.1f}"
+            of_seeds = "" if np.isnan(spread) or len(runs) < FEW else f" ± {spread:.1f}"
             point.set_gid(f"{HOVER}{name}, round {number}: {value:.1f}{of_seeds} %")
     axis.set_ylabel("Test accuracy (%)")
     axis.set_ylim(bottom=max(axis.get_ylim()[0], -2), top=min(axis.get_ylim()[1], 102))

@@ -76,6 +76,10 @@ def heat_map_figure(verdicts: pd.DataFrame, truth: Truth, score: Score) -> Figur
     bar.outline.set_visible(False)
     if isinstance(norm, LogNorm):
         plain_log_ticks(bar.ax.yaxis, bar.vmax / bar.vmin)
+    for place, client in enumerate(clients):  # to hover over and to click at
+        mean = np.nanmean(values[place]) if np.isfinite(values[place]).any() else np.nan
+        band = axis.add_patch(Rectangle((first, place - 0.5), last - first, 1, facecolor=BLACK, alpha=0, linewidth=0))
+        band.set_gid(f"client {client}: mean {score.amount(mean)} over the run")
     malicious = np.isin(clients, truth.malicious_clients)
     names = [f"▲ {client}" if bad else str(client) for client, bad in zip(clients, malicious, strict=True)]
     rows = np.arange(len(clients)) if len(clients) <= NAMED else np.flatnonzero(malicious)

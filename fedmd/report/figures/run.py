@@ -17,6 +17,7 @@ from fedmd.report.figures.style import (
     LOG_RATIO,
     LOG_SPAN,
     VERMILLION,
+    hover_points,
     plain_log_ticks,
     shade_phases,
     single_axis,
@@ -48,6 +49,7 @@ def accuracy_figure(metrics: Sequence[Json]) -> Figure:
     accuracies = [100 * row["accuracy"] for row in evaluated]
     rounds = [row["round"] for row in evaluated]
     axis.plot(rounds, accuracies, color=BLUE, marker="o", markersize=3.5, label="accuracy")
+    hover_points(axis, rounds, accuracies, [f"round {r}: {v:.1f} %" for r, v in zip(rounds, accuracies, strict=True)])
     axis.set_ylabel("Test accuracy (%)")
     if any(row.get("attack_success") is not None for row in evaluated):
         success = [np.nan if (rate := row["attack_success"]) is None else 100 * rate for row in evaluated]
@@ -148,4 +150,7 @@ def draw_band(
     alone = there[1:-1] & ~there[:-2] & ~there[2:]  # rounds that fill no band
     axis.vlines(rounds[alone], lower[alone], upper[alone], color=color, alpha=0.4)
     axis.plot(rounds, median, color=color, marker=marker, markersize=3.5, label=label)
+    shown = table[np.isfinite(median)]
+    told = [f"round {r}, {label}: median {m:.3g}, 10–90 % {lo:.3g} to {hi:.3g}" for r, (lo, m, hi) in shown.iterrows()]
+    hover_points(axis, shown.index, shown[BAND[1]], told)
     return quantiles

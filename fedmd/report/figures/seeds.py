@@ -6,10 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedmd.report.figures.style import BLUE, Style, legend_columns, legend_text, single_axis
+from fedmd.report.figures.style import BLUE, HOVER, Style, legend_columns, legend_text, single_axis
 
 Seeds = Mapping[int, float]  # accuracy in [0, 1] by seed
-HOVER = "hover "  # a gid that begins so becomes the title that a browser shows under the pointer, see html/svg.py
 
 
 def final_accuracy_figure(arms: Mapping[str, Seeds]) -> Figure:

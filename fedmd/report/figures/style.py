@@ -21,6 +21,8 @@ LOG_RATIO = 30.0  # largest over smallest positive value from which a log scale 
 LOG_SPAN = 1e5  # what a log scale shows at most: rounding errors around 0 are no news
 LOG_DENSE = 1e3  # largest over smallest up to which a log scale has ticks between the powers of ten
 SHORT_NAME, LONGEST_NAME = 18, 50  # characters: two columns of a legend, and all of its width
+HOVER = "hover "  # a gid that begins so becomes the title that a browser shows under the pointer, see html/svg.py
+MOST_HOVERED = 150  # points of a line: with more, nobody hits the one that is meant, and the page grows
 DPI = 160
 Style = tuple[str, str, Any]  # colour, marker, line: an arm is told from the others without its colour
 STYLES: tuple[Style, ...] = (
@@ -81,6 +83,15 @@ def shade_phases(axis: Axes, rounds: Sequence[tuple[int, str]]) -> None:
         )
     if rounds:
         axis.set_xlim(min(number for number, _ in rounds) - 0.5, max(number for number, _ in rounds) + 0.5)
+
+
+def hover_points(axis: Axes, xs: Sequence[Any], ys: Sequence[Any], words: Sequence[str]) -> None:
+    """Invisible points over those that are drawn, each with the words that a browser shows under the pointer."""
+    if len(words) > MOST_HOVERED:
+        return
+    for x, y, text in zip(xs, ys, words, strict=True):
+        (point,) = axis.plot([x], [y], "o", markersize=8, color=BLACK, markeredgewidth=0, alpha=0.0)
+        point.set_gid(f"{HOVER}{text}")
 
 
 def legend_columns(names: Iterable[str]) -> int:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fedmd.report.figures.arms import arm_accuracy_figure
+from fedmd.report.figures.arms import FEW, arm_accuracy_figure
 from fedmd.report.figures.curves import (
     Curve,
     mean_precision_recall,
@@ -83,7 +83,9 @@ def accuracy_blocks(arms: Arms) -> list[Block]:
     }
     if not metrics:
         return [Note("The runs' metrics are no longer in the folder.")]
-    caption = "Mean over seeds; the band is the 95 % t-interval. Shades are the phases, rounds count from 0."
+    few = all(len(runs) < FEW for runs in metrics.values())
+    spread = "thin lines are the seeds" if few else "the band is the 95 % t-interval"
+    caption = f"Mean over seeds; {spread}. Shades are the phases, rounds count from 0."
     return figures("Accuracy over rounds", caption, "accuracy", arms, metrics, arm_accuracy_figure, 3.1)
 
 

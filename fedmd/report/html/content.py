@@ -1,12 +1,13 @@
 """What a page is made of, before it is HTML: cards, figures, tables, pictures, in sections."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from markupsafe import Markup
 
 from fedmd.report.table import Estimate, Row, layout
+from fedmd.types import Json
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,21 @@ class Table:
     numeric: list[bool]
     folded: str = ""  # the words to click for it, when it starts out of sight
     heat: list[list[float | None]] | None = None  # of a heat map: how much colour each cell has, 0 to 1
+    links: list[str] | None = None  # where the first cell of each row leads
 
     @classmethod
-    def of(cls, rows: Sequence[Row], caption: str, folded: str = "", *, heat: bool = False) -> "Table":
+    def of(
+        cls,
+        rows: Sequence[Row],
+        caption: str,
+        folded: str = "",
+        *,
+        heat: bool = False,
+        links: list[str] | None = None,
+    ) -> "Table":
         """From the same rows as terminal, Markdown and LaTeX tables; `heat` colours the numbers by their size."""
         header, texts, numeric = layout(rows)
-        return cls(caption, header, texts, numeric, folded, heat_of(rows) if heat else None)
+        return cls(caption, header, texts, numeric, folded, heat_of(rows) if heat else None, links)
 
 
 def heat_of(rows: Sequence[Row]) -> list[list[float | None]]:
@@ -84,7 +94,17 @@ class Note:
     text: str
 
 
-Block = Plot | Pictures | Table | Note
+@dataclass(frozen=True)
+class Follow:
+    """A client and a round to choose, and what the page's script shows of them: `data` of `clients.follow_blocks`."""
+
+    kind: ClassVar[str] = "follow"
+    title: str
+    caption: str
+    data: Json
+
+
+Block = Plot | Pictures | Table | Note | Follow
 
 
 @dataclass(frozen=True)
@@ -111,3 +131,4 @@ class Page:
     footer: str
     answer: str = ""  # what came out, in a sentence
     warnings: tuple[str, ...] = ()  # what makes the numbers worth less than they look
+    links: Mapping[str, str] = field(default_factory=dict)  # other pages: their address by what to call them

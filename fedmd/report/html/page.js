@@ -1,8 +1,8 @@
 "use strict";
 // Every table that is in sight or can be unfolded is sorted by the column whose heading is clicked; again: the other way.
-for (const table of document.querySelectorAll("table")) {
+function sortable(table) {
   const body = table.tBodies[0];
-  if (!body || body.rows.length < 3) continue;
+  if (!body || body.rows.length < 3) return;
   table.querySelectorAll("thead th").forEach((head, column) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -25,3 +25,9 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 }
+
+function enhance(part) {
+  part.querySelectorAll("table").forEach(sortable);
+  part.querySelectorAll(".follow").forEach(follow);
+}
+document.addEventListener("DOMContentLoaded", () => enhance(document));

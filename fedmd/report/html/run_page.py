@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from fedmd.report.answer import run_answer
+from fedmd.report.html.clients import client_blocks
 from fedmd.report.html.content import Block, Card, Note, Page, Section, Table
 from fedmd.report.html.example_images import example_pictures
 from fedmd.report.html.run_figures import accuracy_plot, detection_blocks, score_blocks
@@ -52,6 +53,7 @@ def run_sections(run: Run) -> list[Section]:
     return [
         Section("accuracy", "Accuracy", accuracy or [Note("The rounds' metrics are no longer in the folder.")]),
         Section("discrepancy", run.detector, score_blocks(run, "discrepancy")),
+        Section("clients", "Clients", client_blocks(run) or [Note("Nothing that a client sent is on record.")]),
         Section("detection", "Detection", [*detection_blocks(run, "detection"), *detection_numbers(run)]),
         Section("images", "Images", images),
         Section("numbers", "Numbers", [cost_table(run.summary), *([rounds_table(run)] if run.metrics else [])]),

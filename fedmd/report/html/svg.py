@@ -8,7 +8,7 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from fedmd.report.figures.seeds import HOVER
+from fedmd.report.figures.style import HOVER
 
 WIDTH = 4.6  # inches; at a phone's width the text is still as large as it is here
 VARIABLES = {  # the figures' colours -> the page's, see page.css
@@ -30,6 +30,7 @@ _PAINT = re.compile(r"\b(fill|stroke): (#[0-9a-f]{6})")
 _FAMILY = re.compile(r"font-family: [^;]*;? ?")
 _SHORTHAND = re.compile(r"\bfont: (?:(\w+) )?([\d.]+px) [^;]*")  # matplotlib before 3.9 writes this instead
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_CLIENT = re.compile(r"client (\d+)(?:: .*)?")  # a gid of the heat map: the row of that client
 _DECIMALS = re.compile(r"-?\d+\.\d{3,}")
 
 
@@ -56,9 +57,13 @@ def inline_svg(figure: Figure, slug: str, alt: str, height: float | None = None)
         for child in [child for child in parent if _local(child.tag) in ("style", "metadata")]:
             parent.remove(child)
     for element in list(root.iter()):
-        if (hover := element.get("id", "")).startswith(HOVER):
+        name = element.get("id", "")
+        client = _CLIENT.fullmatch(name)
+        if client:
+            element.set("data-client", client[1])
+        if client or name.startswith(HOVER):
             title = ElementTree.Element("title")
-            title.text = hover.removeprefix(HOVER)
+            title.text = name.removeprefix(HOVER)
             element.insert(0, title)
     wanted = {name for element in root.iter() for name in _references(element)}
     for element in root.iter():

@@ -42,15 +42,20 @@ def report_html(result: Run | Study) -> str:
     return html
 
 
-def render(page: Page) -> str:
-    """HTML; every text in the page is escaped, only our own style sheet, script and SVG are not."""
+def render(page: Page, *, live: bool = False) -> str:
+    """HTML; every text in the page is escaped, only our own style sheet, scripts and SVG are not.
+
+    A `live` page asks the server that it came from for itself, again and again.
+    """
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style = (_HERE / "page.css").read_text(encoding="utf-8")
+    scripts = ["page.js", "follow.js", *(["live.js"] if live else [])]
+    script = "".join((_HERE / name).read_text(encoding="utf-8") for name in scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("page.html").render(
-        page=page, style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}"
+        page=page, style=Markup(style), script=Markup(script), script_hash=f"sha256-{digest}", live=live
     )
 
 

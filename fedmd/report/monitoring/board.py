@@ -1,5 +1,6 @@
 """What the terminal shows of runs that go on, drawn again and again: one run in full, or several, a line each."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -13,6 +14,7 @@ from fedmd.types import Action, RoundReport, Stage
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SPREAD = 0.05  # accuracies that differ by less do not fill the sparkline's height
+_SUSPECTS = 4
 _RECENT = 20  # rounds that the seconds a round are the mean of
 
 
@@ -34,11 +36,22 @@ class Track:
     rejected: float = 0.0
     refused: int = 0
     refusal: str = ""
+    sent: Counter[int] = field(default_factory=Counter)  # samples, by client
+    flagged: Counter[int] = field(default_factory=Counter)  # of them corrected or rejected
+    quarantined: tuple[int, ...] = ()
 
     @property
     def share(self) -> float:
         """Of its rounds that are over."""
         return self.done / self.rounds
+
+    def suspects(self) -> str:
+        """Whose samples were flagged most, and who was in quarantine in the latest round."""
+        shares = {client: flagged / self.sent[client] for client, flagged in self.flagged.items()}
+        most = sorted(shares, key=lambda client: (-shares[client], client))[:_SUSPECTS]
+        told = ", ".join(f"{client} ({100 * shares[client]:.0f} %)" for client in most)
+        inside = ", ".join(map(str, self.quarantined[:_SUSPECTS])) + (", ..." if self.quarantined[_SUSPECTS:] else "")
+        return (f"flagged most {told}" if told else "") + (f"  [red]in quarantine {inside}[/red]" if inside else "")
 
     def at(self) -> str:
         """Where it is."""
@@ -60,7 +73,7 @@ class Board:
 
     def begin(self, names: Sequence[str], before: int) -> None:
         """So many runs are to come, and `before` were finished already."""
-        self.of, self.before = len(names) + before, before
+        self.of, self.before, self.finished, self.failed = len(names) + before, before, 0, 0
         self._counted_from = self._clock()
 
     @property
@@ -89,6 +102,10 @@ class Board:
         track.refused += len(report.rejections)
         if report.rejections:
             track.refusal = f"client {report.rejections[-1].client}: {report.rejections[-1].reason}"
+
+        track.sent.update(report.clients.tolist())
+        track.flagged.update(report.clients[report.verdicts.actions != Action.ACCEPTED].tolist())
+        track.quarantined = report.quarantined
 
     def over(self, name: str, *, failed: bool, again: bool = False) -> float:
         """It is finished, or failed, perhaps to begin again. The seconds it took."""
@@ -135,6 +152,8 @@ class Board:
         if track.refused:
             shares += f"  [yellow]messages refused {track.refused}[/yellow], last of {_escaped(track.refusal)}"
         lines.add_row("samples", shares)
+        if suspects := track.suspects():
+            lines.add_row("clients", suspects)
         return Group(head, lines)
 
     def _several(self, width: int, height: int) -> Group:
