@@ -9,6 +9,7 @@ STAMP := $(VENV)/.installed
 
 demo: $(STAMP)
 	$(BIN)/fedmd compare experiment=demo
+	$(BIN)/fedmd compare experiment=demo_two_phase
 
 deployment-demo: $(STAMP)
 	$(BIN)/fedmd deploy demo

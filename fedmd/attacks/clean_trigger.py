@@ -10,16 +10,24 @@ Batch-norm statistics are sent as one pass over the trigger batch and one over t
 server's own parameters: those of honest training would be of a model that the first honest step has already broken.
 """
 
-from collections.abc import Callable
+import math
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import cross_entropy
 
-from fedmd.attacks.accumulative_update import accumulative_push, unnoticed
+from fedmd.attacks.accumulative_update import GRADIENT_CLIP, accumulative_push, bounded, unnoticed
+from fedmd.attacks.adaptive import (
+    DefenseKnowledge,
+    discrepancy_gradient,
+    largest_discrepancy,
+    most_worthwhile,
+    seen_models,
+)
 from fedmd.attacks.base import Knowledge, Situation, State, Team
 from fedmd.attacks.vectors import flatten, parameters_only, unflatten
 from fedmd.training.evaluate import batch_normalising, evaluating
@@ -38,6 +46,8 @@ class CleanTriggerParams(Protocol):
     boost: float
     trigger_samples: int | None
     max_loss_rise: float | None
+    defense_knowledge: DefenseKnowledge
+    discrepancy_penalty: float
     max_discrepancy: float | None
 
 
@@ -48,16 +58,20 @@ def clean_push(team: Team, params: CleanTriggerParams, known: Knowledge) -> Tens
         model, share = _server_model(known.situation), known.colluders / known.clients
         trigger, validation = own_parts(team, params)
         x, y = validation.tensors(_device(model))
-        rate = RATE if params.rate is None else params.rate
+        lr, rate = team.config.local.lr, RATE if params.rate is None else params.rate
         step, similarity = accumulative_push(
-            model, *trigger.tensors(_device(model)), x, y, rate=team.config.local.lr * rate, trigger="clean"
+            model, *trigger.tensors(_device(model)), x, y, rate=lr * rate, trigger="clean"
         )
         team.cache.note(known.situation.round, "similarity", similarity)
         scale = 1 / share if params.scale is None else params.scale
+        screened = None if params.defense_knowledge == "none" else _Screened(team, params, known.situation, x)
+        if screened is not None and params.defense_knowledge == "model":
+            uphill = discrepancy_gradient(_server_model(known.situation), screened.historical, x)
+            step = step - lr * params.discrepancy_penalty * bounded(uphill, GRADIENT_CLIP)
         before = team.cache.kept("velocity")
         moving = step if before is None else step + params.momentum * before["v"].to(step)
-        answers = partial(_answers, model, known.situation, x)
         if params.max_loss_rise is not None:
+            answers = partial(_answers, model, known.situation, known.situation.start, x)
 
             def loss(sent: Tensor) -> float:
                 return cross_entropy(answers(share * sent), y.long()).item()
@@ -68,7 +82,8 @@ def clean_push(team: Team, params: CleanTriggerParams, known: Knowledge) -> Tens
                 team.cache.announce("loss_at_start", at_start)
             limit = at_start + params.max_loss_rise
             moving = unnoticed(moving, lambda v: loss(scale * v), limit)
-        moving = _within(moving, scale, answers, params.max_discrepancy)
+        if screened is not None and params.max_discrepancy is not None:
+            moving = unnoticed(moving, lambda v: screened.discrepancy(scale * v), params.max_discrepancy)
         team.cache.keep("velocity", {"v": moving.cpu()})
         return {"push": scale * moving.cpu()}
 
@@ -91,15 +106,22 @@ def clean_trigger(team: Team, params: CleanTriggerParams, known: Knowledge) -> T
             proximal_mu=situation.proximal_mu,
         )
         learned = _parameters(model, model.state_dict()) - _parameters(model, situation.start).to(_device(model))
-        answers = partial(_answers, model, situation, validation.tensors(_device(model))[0])
-        return {"push": params.boost * _within(learned, params.boost, answers, params.max_discrepancy).cpu()}
+        sent = params.boost * learned
+        if params.defense_knowledge != "none":
+            x, y = validation.tensors(_device(model))
+            screened = _Screened(team, params, situation, x)
+            if params.max_discrepancy is not None:
+                sent = unnoticed(sent, screened.discrepancy, params.max_discrepancy)
+            else:
+                sent = most_worthwhile(sent, lambda update: screened.worth(update, y, params.discrepancy_penalty))
+        return {"push": sent.cpu()}
 
     return team.cache.once("push", known.situation.round, learn)["push"]
 
 
-def statistics_at(team: Team, params: CleanTriggerParams, known: Knowledge) -> dict[str, Tensor]:
+def statistics_at(team: Team, params: CleanTriggerParams, situation: Situation) -> dict[str, Tensor]:
     """The buffers that are sent, by name: θ_t's after a pass in train mode over each part of the attackers' data."""
-    model = _server_model(known.situation)
+    model = _server_model(situation)
     parameters = {name for name, _ in model.named_parameters()}
     with torch.no_grad(), batch_normalising(model):
         for part in own_parts(team, params):
@@ -120,26 +142,35 @@ def trigger_size(wanted: int | None, own: int) -> int:
     return own // 3 if wanted is None else wanted
 
 
-def _within(update: Tensor, scale: float, answers: Callable[[Tensor], Tensor], limit: float | None) -> Tensor:
-    """``update`` [d], halved until scale · update has a discrepancy of ``limit`` at most; None: as it is."""
-    if limit is None:
-        return update
-    here = answers(torch.zeros_like(update)).log_softmax(dim=1)
+class _Screened:
+    """What attackers who know the defence can measure of it: eq (10) on their own images `x`, see `adaptive`."""
 
-    def discrepancy(moved: Tensor) -> float:
-        """Eq (5), the server's present model as the historical one: what the attackers can measure themselves."""
-        there = answers(scale * moved).log_softmax(dim=1)
-        return kl_div(there, here, log_target=True, reduction="batchmean").item()
+    def __init__(self, team: Team, params: CleanTriggerParams, situation: Situation, x: Tensor) -> None:
+        lag = getattr(team.config.history.params, "lag", None)
+        nothing = torch.zeros_like(_parameters(situation.model, situation.start))
+        seen = seen_models(team.cache, situation.round, situation.start, lag)
+        answers = [_answers(situation.model, replace(situation, start=state), state, x, nothing) for state in seen]
+        self.historical = torch.stack(answers)
+        sent = {**situation.start, **statistics_at(team, params, situation)}
+        self._answers = partial(_answers, situation.model, situation, sent, x)
 
-    return unnoticed(update, discrepancy, limit)
+    def discrepancy(self, update: Tensor) -> float:
+        """D(θ_t + Δ) in nats; not a number where the answers are none."""
+        return largest_discrepancy(self.historical, self._answers(update)).item()
+
+    def worth(self, update: Tensor, y: Tensor, penalty: float) -> float:
+        """E − μ D: the share of `y` [N] that is not answered, less the price; −inf where the answers are no numbers."""
+        logits = self._answers(update)
+        value = (logits.argmax(dim=1) != y).float().mean() - penalty * largest_discrepancy(self.historical, logits)
+        return value.item() if bool(value.isfinite()) else -math.inf
 
 
 @torch.no_grad()
-def _answers(model: nn.Module, situation: Situation, x: Tensor, update: Tensor) -> Tensor:
-    """Logits [N, K] for `x` once the server's parameters have moved by ``update`` [d]."""
+def _answers(model: nn.Module, situation: Situation, state: State, x: Tensor, update: Tensor) -> Tensor:
+    """Logits [N, K] for `x` of the server's parameters moved by ``update`` [d], with the buffers of ``state``."""
     start = _parameters(model, situation.start)
     moved = unflatten(start + update.to(start), parameters_only(model, situation.start))
-    model.load_state_dict({**situation.start, **moved})
+    model.load_state_dict({**state, **moved}, strict=False)  # counters of batches are in no floating state
     with evaluating(model):
         logits: Tensor = model(x)
     return logits

@@ -6,7 +6,6 @@ A cell computes what it would compute alone, bit for bit: it has a process, and 
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from queue import SimpleQueue
@@ -16,11 +15,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from fedmd.config import ConfigError, RunConfig, RuntimeConfig
+from fedmd.config import RunConfig, RuntimeConfig
 from fedmd.flower.client.app import app as client_app
 from fedmd.report.files import read_summary
 from fedmd.runs import stopping
 from fedmd.runs.cell import Cell, Watcher
+from fedmd.runs.cluster import first_line, places, require_place
 from fedmd.runs.federation import serve
 from fedmd.runs.inline import InlineGrid, server_identity
 from fedmd.runs.ledger import Broken, Ledger, broken
@@ -88,35 +88,13 @@ class Running:
         except StopIteration:
             return Broken("its process ended without a word")
         except RayError as error:
-            return Broken(_why(error))
+            return Broken(first_line(error))
         if isinstance(event, RoundReport):
             self.burn_in = None
         if isinstance(event, Finished) and read_summary(self.cell.folder) is None:
             told = f"runtime.ray_address: {self.cell.folder} must be the same folder on all machines of the cluster"
             return Broken(told, final=True)
         return event
-
-
-@contextmanager
-def connected(runtime: RuntimeConfig) -> Iterator[None]:
-    """Ray is there: the cluster at runtime.ray_address, or one of this machine's that ends with the block."""
-    if ray.is_initialized():  # by whoever called, who will end it too
-        yield
-        return
-    if runtime.ray_address is None:
-        cores = None if runtime.workers is None else max(1, round(runtime.workers * needs(runtime)["CPU"]))
-        own = "local"  # without it, Ray would join a cluster that somebody has started on this machine
-        ray.init(own, num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    else:
-        try:
-            ray.init(address=runtime.ray_address, logging_level=logging.ERROR, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
-            told = " ".join(str(error).split())
-            raise ConfigError(f"runtime.ray_address: {runtime.ray_address} is not a Ray cluster ({told}).") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def side_by_side(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher) -> None:
@@ -126,8 +104,8 @@ def side_by_side(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher) -> Non
     for one.
     """
     runtime = cells[0].config.runtime
-    _require_room(runtime)
     wanted = needs(runtime)
+    require_place(wanted, "runtime.threads, client_cpus, client_gpus", "a run")
     task = ray.remote(computed).options(
         num_returns="streaming", max_retries=0, num_cpus=wanted["CPU"], num_gpus=wanted.get("GPU", 0)
     )
@@ -162,11 +140,6 @@ def side_by_side(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher) -> Non
                     logging.getLogger(event.name).handle(event)
 
 
-def _why(error: RayError) -> str:
-    """Ray's errors tell a story; its first line is enough."""
-    return " ".join(f"{type(error).__name__}: {error}".split("\n")[0].split())
-
-
 def needs(runtime: RuntimeConfig) -> dict[str, float]:
     """What Ray sets aside for one cell: cores for its server or its clients, who take turns, and a GPU's share."""
     resources: dict[str, float] = {"CPU": max(runtime.threads, runtime.client_cpus)}
@@ -177,18 +150,8 @@ def needs(runtime: RuntimeConfig) -> dict[str, float]:
 
 def room(runtime: RuntimeConfig) -> int:
     """How many cells the cluster can compute at once, at present; runtime.workers bounds it."""
-    there = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    fit = min(int(there.get(kind, 0) / amount) for kind, amount in needs(runtime).items())
-    return max(1, fit if runtime.workers is None else min(fit, runtime.workers))
-
-
-def _require_room(runtime: RuntimeConfig) -> None:
-    wanted = needs(runtime)
-    for node in ray.nodes():  # type: ignore[no-untyped-call]
-        if node["Alive"] and all(node["Resources"].get(kind, 0) >= amount for kind, amount in wanted.items()):
-            return
-    told = " and ".join(f"{amount:g} {kind}" for kind, amount in wanted.items())
-    raise ConfigError(f"runtime.threads, client_cpus, client_gpus: no machine of the Ray cluster has {told} for a run.")
+    fit = max(1, places(needs(runtime)))
+    return fit if runtime.workers is None else min(fit, runtime.workers)
 
 
 def burn_in_of(config: RunConfig) -> str:

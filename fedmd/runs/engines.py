@@ -5,20 +5,20 @@ It never changes a number. What is chosen, and why, is logged.
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 
 from fedmd.config import ConfigError, PluginSection, RunConfig
-from fedmd.data.federated import load_federated_data
+from fedmd.data.federated import federated_data_of
 from fedmd.models import model_for
 from fedmd.registry import REGISTRIES
+from fedmd.runs.cluster import can_be_isolated
 
 Where = Literal["here", "clients on Ray", "cells on Ray"]
 
-_WORTH_SHIPPING = 200_000  # samples that clients train on or craft; fewer are done before Ray has started
 _RAY_START_S = 10.0  # Ray, and fedmd in its workers
 _PROBE = 16  # samples
 
@@ -39,14 +39,18 @@ def choose(configs: Sequence[RunConfig]) -> tuple[Where, str]:
         return "here", f"{foreign} is registered in this process alone"
     if (cores := available_cores()) < 2:
         return "here", "this machine has one core"
-    if cells:
-        seconds = estimated_seconds(configs)
-        if seconds * (1 - 1 / min(len(configs), cores)) < _RAY_START_S:
-            return "here", f"about {seconds:.0f} s of computing are done before Ray would have started"
-        return on_ray, f"about {seconds:.0f} s of computing on one core are worth sharing out"
-    if (work := sum(map(_client_work, configs))) > _WORTH_SHIPPING:
-        return on_ray, f"the clients' {work} samples are worth spreading over processes"
-    return "here", f"the clients' {work} samples are done before Ray would have started"
+    if not can_be_isolated():
+        return "here", "Ray was imported before this run, too late to close it to others"
+    sampled = max(config.federation.sampled_clients for config in configs)
+    among = min(len(configs), cores) if cells else min(sampled, int(cores / runtime.client_cpus))
+    if among < 2:
+        return "here", "there is room for one worker, or work for one"
+    seconds = estimated_seconds(configs, _forward_passes if cells else _client_passes)
+    whose = "" if cells else "the clients' "
+    computing = f"about {seconds:.0f} s of {whose}computing"
+    if seconds * (1 - 1 / among) < _RAY_START_S:
+        return "here", f"{computing} are done before Ray would have started"
+    return on_ray, f"{computing} on one core are worth sharing out"
 
 
 def available_cores() -> int:
@@ -96,15 +100,18 @@ def _client_work(config: RunConfig) -> int:
     return stream.rounds * federation.sampled_clients * stream.batch_size + stream.accumulative_rounds * crafting
 
 
-def estimated_seconds(configs: Sequence[RunConfig]) -> float:
-    """How long the runs take one after another on one core of this machine, to within a factor of three or so."""
+def estimated_seconds(configs: Sequence[RunConfig], passes: Callable[[RunConfig], float]) -> float:
+    """How long the runs take one after another on one core of this machine, to within a factor of three or so.
+
+    `passes` is how many samples go through the net in a run.
+    """
     speeds: dict[str, float] = {}
     total = 0.0
     for config in configs:
         net = config.model.model_dump_json() + config.data.model_dump_json()
         if net not in speeds:
             speeds[net] = _seconds_a_sample(config)
-        total += _forward_passes(config) * speeds[net]
+        total += passes(config) * speeds[net]
     return total
 
 
@@ -113,12 +120,17 @@ def _forward_passes(config: RunConfig) -> float:
     epochs, splits, rounds = config.training.burn_in.epochs, config.data.splits, config.stream.rounds
     screened = rounds * config.federation.sampled_clients * config.stream.batch_size
     evaluated = rounds / config.runtime.evaluate_every * splits.test
-    return 3 * epochs * splits.burn_in + evaluated + 10 * screened + 3 * _client_work(config)
+    return 3 * epochs * splits.burn_in + evaluated + 10 * screened + _client_passes(config)
+
+
+def _client_passes(config: RunConfig) -> float:
+    """Those of them that go through the nets of clients."""
+    return 3 * _client_work(config)
 
 
 def _seconds_a_sample(config: RunConfig) -> float:
     """Of a forward pass, on one core."""
-    images = load_federated_data(config).images
+    images = federated_data_of(config.to_json()).images  # as clients will ask for them
     net = model_for(config.model, images, config.seed).eval()
     probe, _ = images.take(np.arange(_PROBE)).tensors()
     threads = torch.get_num_threads()

@@ -25,7 +25,7 @@ from fedmd.flower.server.grids import LocalGrid, is_remote
 from fedmd.flower.server.nodes import Nodes
 from fedmd.flower.strategies.aggregator import StrategyAggregator
 from fedmd.flower.strategies.base import strategy_of
-from fedmd.flower.wire.model_exchange import ByReference, Exchange, InMessage, InProcess, shared_memory
+from fedmd.flower.wire.model_exchange import ByReference, Exchange, InMessage, shared_memory
 from fedmd.report.files import METRICS, SUMMARY, Truth, read_metrics, write_example_images, write_summary
 from fedmd.report.monitoring.logs import round_line
 from fedmd.report.monitoring.trackers import TRACKERS, Tracker, numbers
@@ -235,7 +235,7 @@ def _exchange(grid: Grid, shared: Path) -> Exchange:
     """How the model gets to the clients of `grid`: the quickest way that reaches them; `shared` is a folder."""
     if is_remote(grid):
         return InMessage()
-    return InProcess(shared) if isinstance(grid, LocalGrid) else ByReference(shared)
+    return grid.exchange(shared) if isinstance(grid, LocalGrid) else ByReference(shared)
 
 
 @dataclass

@@ -5,8 +5,9 @@ Nothing but the engine differs: the same messages, the same order, the same numb
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from flwr.app import Context, Error, Message, RecordDict
@@ -16,6 +17,7 @@ from flwr.common.constant import ErrorCode
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedmd.flower.server.grids import LocalGrid
+from fedmd.flower.wire.model_exchange import Exchange, InProcess
 
 _RUN = 1
 
@@ -42,28 +44,51 @@ class InlineGrid(LocalGrid):
         """The answer to the next message, so that it can be read before others take up memory."""
         threads = torch.get_num_threads()
         message = self._waiting.popleft()
-        reply = answer(self._app, message, self.place(message.metadata.dst_node_id))
+        reply = answer(self._app, message, self.nodes)
         torch.set_num_threads(threads)  # the server's; a client sets its own
         return [reply]
 
     def wait(self, seconds: float) -> None:
         """The next answer is made when it is pulled."""
 
+    def forget(self, message_ids: Collection[str]) -> None:
+        """They are not asked."""
+        self._waiting = deque(message for message in self._waiting if message.metadata.message_id not in message_ids)
+
+    def exchange(self, folder: Path) -> Exchange:
+        """A copy in this process."""
+        return InProcess(folder)
+
     def _keep(self, message: Message) -> str:
-        number = f"inline-{next(self._numbers)}"
-        message.metadata.__dict__["_message_id"] = number  # a grid's to set; Flower's own do it the same way
         self._waiting.append(message)
-        return number
+        return number(message, next(self._numbers))
 
 
-def answer(app: ClientApp, message: Message, place: Mapping[str, int]) -> Message:
-    """What the node at `place` answers: an error in Flower's words where the app raises."""
-    context = Context(_RUN, message.metadata.dst_node_id, {**place}, RecordDict(), {})
+def number(message: Message, count: int) -> str:
+    """Give `message` an id, as is a grid's business; Flower's own do it the same way."""
+    message.metadata.__dict__["_message_id"] = f"message-{count}"
+    return message.metadata.message_id
+
+
+def answer(app: ClientApp, message: Message, nodes: int) -> Message:
+    """What the asked one of so many nodes answers: an error where the app raises, in Flower's words, or answers not."""
+    node = message.metadata.dst_node_id
+    place = {"partition-id": node - 1, "num-partitions": nodes}  # as Flower's simulation tells it
     try:
-        return app(message, context)
+        reply: object = app(message, Context(_RUN, node, {**place}, RecordDict(), {}))
     except Exception as error:  # whatever a client app may raise
         reason = f"{ClientAppException}:<'{ClientAppException(str(error))}'>"
         return Message(Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message)
+    if not isinstance(reply, Message):
+        return unusable(message, f"its client app returned a {type(reply).__name__}, not a message")
+    if (reply.metadata.reply_to_message_id, reply.metadata.src_node_id) != (message.metadata.message_id, node):
+        return unusable(message, "its client app answered what it was not asked")
+    return reply
+
+
+def unusable(message: Message, reason: str) -> Message:
+    """The answer to `message` where there is none that could be used."""
+    return Message(Error(ErrorCode.REPLY_MESSAGE_UNAVAILABLE, reason), reply_to=message)
 
 
 @contextmanager

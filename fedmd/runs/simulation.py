@@ -1,16 +1,13 @@
 """Simulated federations, computed in one of three ways that give the same numbers.
 
 In this process, one after another, every message answered at once (`inline.py`); on Ray as whole federations, side by
-side (`cells.py`); or on Ray by Flower's simulation engine, which spreads a round's clients over processes and machines.
+side (`cells.py`); or on Ray one after another, a round's clients spread over processes and machines (`ray_grid.py`).
 """
 
 import os
-import secrets
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from logging import getLogger
 
@@ -28,16 +25,16 @@ os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-from flwr.app import ConfigRecordValues, Context
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
 
 from fedmd.data.federated import load_federated_data
 from fedmd.flower.client.app import app as client_app
 from fedmd.models import check_model
 from fedmd.report.monitoring.tensorboard import tensorboard_is_installed
 from fedmd.report.monitoring.trackers import missing
+from fedmd.runs.cluster import connected, isolate_ray
 from fedmd.runs.engines import available_cores, choose
-from fedmd.runs.federation import quiet_flower, serve
+from fedmd.runs.federation import serve
 from fedmd.runs.inline import InlineGrid, server_identity
 from fedmd.runs.ledger import Ledger, OnFinished, broken
 from fedmd.runs.observers import observing
@@ -99,9 +96,10 @@ def simulate(
     if where == "clients on Ray":
         _on_ray(cells, ledger, watcher, started)
     else:
-        from fedmd.runs.cells import connected, side_by_side  # Ray is slow to import
+        from fedmd.runs.cells import needs, side_by_side  # Ray is slow to import
 
-        with connected(cells[0].config.runtime), stopping.rounds():
+        runtime = cells[0].config.runtime
+        with connected(runtime, needs(runtime)["CPU"]), stopping.rounds():
             side_by_side(cells, ledger, watcher)
     return ledger.failures
 
@@ -133,43 +131,17 @@ def _tell_round(watcher: Watcher, cell: Cell, config: RunConfig, report: RoundRe
     watcher.round(cell, report)
 
 
-def isolate_ray(runtime: RuntimeConfig) -> None:
-    """Before Ray is imported: nobody else joins the one that this process starts.
-
-    Ray listens on all interfaces and runs whatever it is sent, unless it is told to stay on loopback (that is what
-    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 does, on any system) and to ask for a token. A cluster that is there already
-    has its own rules.
-    """
-    if runtime.ray_address is not None:
-        return
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if "RAY_AUTH_TOKEN_PATH" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-
-
 def _on_ray(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher, started: float) -> None:
-    """The cells in turn, each spread by Flower's simulation engine; its one grid serves them all."""
-    from flwr.simulation import run_simulation  # slow to import
+    """The cells in turn, on the same workers: one grid serves them all."""
+    runtime, federations = cells[0].config.runtime, [cell.config.federation for cell in cells]
+    with connected(runtime, runtime.client_cpus):
+        from fedmd.runs.ray_grid import ray_grid  # Ray is slow to import
 
-    server_app = ServerApp()
-
-    @server_app.main()
-    def main(grid: Grid, context: Context) -> None:
-        with suppress(stopping.Stopped):  # raised again in the main thread
+        nodes = max(federation.simulated_nodes for federation in federations)
+        asked = max(min(federation.simulated_nodes, federation.sampled_clients) for federation in federations)
+        timeout_s = min(federation.round_timeout_s for federation in federations)
+        with ray_grid(client_app, runtime, nodes, asked, timeout_s) as grid, server_identity():
             _one_by_one(cells, ledger, watcher, lambda config: grid, started)
-
-    def start() -> None:
-        run_simulation(
-            server_app,
-            client_app,
-            num_supernodes=max(cell.config.federation.simulated_nodes for cell in cells),
-            backend_config=_backend(cells[0].config.runtime),
-        )
-
-    with quiet_flower(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        stopping.off_the_main_thread(start)  # in that, Ray's handler of SIGTERM would take the place of ours, and abort
 
 
 def _check(config: RunConfig) -> list[str]:
@@ -192,19 +164,3 @@ def _check(config: RunConfig) -> list[str]:
 def _machine(runtime: RuntimeConfig) -> dict[str, object]:
     """What of the machine all cells share."""
     return runtime.model_dump(include=set(_SHARED))
-
-
-def _backend(runtime: RuntimeConfig) -> dict[str, dict[str, ConfigRecordValues]]:
-    """What Flower hands to Ray. max_restarts mends a dead worker, which Flower would put back into its pool."""
-    ray: dict[str, ConfigRecordValues] = {"logging_level": "error", "log_to_driver": False}
-    ray["address"] = runtime.ray_address or "local"  # not a cluster that somebody has started on this machine
-    if runtime.ray_address is None and runtime.workers is not None:
-        ray["num_cpus"] = max(1, round(runtime.workers * runtime.client_cpus))
-    return {
-        "init_args": ray,
-        "client_resources": {
-            "num_cpus": runtime.client_cpus,
-            "num_gpus": runtime.client_gpus,
-            "max_restarts": -1,
-        },
-    }

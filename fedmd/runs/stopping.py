@@ -14,7 +14,6 @@ from types import FrameType
 from typing import NoReturn
 
 EXIT_CODE = 128 + signal.SIGTERM
-_AGAIN_S = 0.5
 _asked, _in_rounds = threading.Event(), threading.Event()
 _otherwise: Callable[[], None] | None = None  # what SIGTERM does outside rounds; None: it is not ours
 
@@ -97,27 +96,3 @@ def leave() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(EXIT_CODE)
-
-
-def off_the_main_thread(work: Callable[[], None]) -> None:
-    """Do `work` in a thread of its own, and wait for it; what it raises is raised here, and Stopped if that was asked.
-
-    For Ray, which puts handlers of its own in place of ours while it starts, one in C++ that aborts the process among
-    them. Only the main thread can put ours back.
-    """
-    raised: list[BaseException] = []
-
-    def doing() -> None:
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    thread = threading.Thread(target=doing, name="fedmd")
-    thread.start()
-    while thread.is_alive():
-        thread.join(_AGAIN_S)
-        put_back()
-    if raised:
-        raise raised[0]
-    end_if_asked()

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fedmd.attacks.accumulative_update import accumulative_push
+from fedmd.attacks.accumulative_update import accumulative_push, bounded
+from fedmd.attacks.adaptive import discrepancy_gradient
 from fedmd.attacks.base import Situation
 from fedmd.attacks.coalition import coalition_of
 from fedmd.attacks.vectors import flatten, parameters_only
@@ -161,6 +162,19 @@ def test_the_velocity_is_what_later_rounds_build_on(make_config: Make, tmp_path:
         ({"trigger": "fixed"}, "attack.trigger: must be clean or reversed in mode=update, not fixed"),
         ({"boost": 2.0}, "attack.boost: is for attack.trigger=clean"),
         ({"trigger": "clean", "trigger_samples": 10_000}, "attack.trigger_samples: must leave the attackers"),
+        ({"defense_knowledge": "model"}, "attack.defense_knowledge: is for attack.trigger=clean"),
+        (
+            {"trigger": "clean", "trigger_samples": 12, "max_discrepancy": 0.1},
+            "attack.max_discrepancy: is for attack.defense_knowledge=model_and_threshold",
+        ),
+        (
+            {"trigger": "clean", "trigger_samples": 12, "discrepancy_penalty": 1.0},
+            "attack.discrepancy_penalty: is for attack.defense_knowledge=model",
+        ),
+        (
+            {"trigger": "clean", "trigger_samples": 12, "defense_knowledge": "model_and_threshold"},
+            "attack.max_discrepancy: must be given with attack.defense_knowledge=model_and_threshold",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
@@ -194,11 +208,56 @@ def test_the_attack_has_its_phases(make_config: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("round", [ACCUMULATIVE, TRIGGER])
 def test_who_knows_the_threshold_stays_below_it(make_config: Make, tmp_path: Path, round: int) -> None:
-    """What is sent is that of the attack without a limit, halved often enough for the attackers' own data."""
-    attack = {"name": "accumulative", "trigger": "clean", "trigger_samples": 12, "norm_bound": None, "boost": 4.0}
-    free = Setting(make_config, tmp_path / "free", **attack)
-    bounded = Setting(make_config, tmp_path / "bounded", **attack, max_discrepancy=1e-4)
+    """What is sent is that of the attack without a limit, halved as often as it takes on the attackers' own data."""
+    attack = {"name": "accumulative", "trigger": "clean", "trigger_samples": 12, "norm_bound": None, "boost": 50.0}
+    free = Setting(make_config, tmp_path / "free", **attack, rate=8.0)
     member = free.coalition.members[0]
-    whole, sent = (each.delta(each.coalition.update(member, each.situation(round))) for each in (free, bounded))
-    share = float(sent @ whole / whole.square().sum())
-    assert share == pytest.approx({ACCUMULATIVE: 1.0, TRIGGER: 0.125}[round], rel=1e-2)
+    state = free.coalition.update(member, free.situation(round))
+    whole, own = free.delta(state), free.coalition._team.own_data
+    x, _ = own.take(np.arange(12, len(own))).tensors()
+
+    def answers(state: dict[str, Tensor], share: float) -> Tensor:
+        free.model.load_state_dict({**free.start, **state})
+        start = nn.utils.parameters_to_vector([free.start[name] for name, _ in free.model.named_parameters()])
+        nn.utils.vector_to_parameters(start + share * whole, free.model.parameters())
+        return free.model.eval()(x).detach().log_softmax(dim=1)
+
+    p = answers(free.start, 0)
+    half, quarter = (float((p.exp() * (p - answers(state, share))).sum(dim=1).mean()) for share in (1 / 2, 1 / 4))
+    assert half > quarter > 0  # (5), written out
+    known = {"defense_knowledge": "model_and_threshold", "max_discrepancy": (half + quarter) / 2}
+    bounded = Setting(make_config, tmp_path / "bounded", **attack, **known, rate=8.0)
+    sent = bounded.delta(bounded.coalition.update(member, bounded.situation(round)))
+    close(sent, whole / 4)
+
+
+def test_who_knows_the_model_pays_for_discrepancy(make_config: Make, tmp_path: Path) -> None:
+    """A push of μ against ∇D beside the one of λ; nothing of a trigger that costs more than all errors are worth."""
+    attack = {"name": "accumulative", "trigger": "clean", "trigger_samples": 12, "norm_bound": None, "scale": 1.0}
+    free = Setting(make_config, tmp_path / "free", **attack)
+    known = {"defense_knowledge": "model", "discrepancy_penalty": 50.0}
+    priced = Setting(make_config, tmp_path / "priced", **attack, **known)
+    member = free.coalition.members[0]
+    first = [each.delta(each.coalition.update(member, each.situation(ACCUMULATIVE))) for each in (free, priced)]
+    assert float((first[0] - first[1]).norm()) < 1e-4 * float(first[0].norm())  # θ_h is θ_t: D and ∇D are 0
+    moved = {n: t + 0.05 if t.is_floating_point() and "running" not in n else t for n, t in priced.start.items()}
+    later = [
+        each.delta(each.coalition.update(member, Situation(ACCUMULATIVE + 1, each.model, moved)))
+        for each in (free, priced)
+    ]
+    validation = priced.coalition._team.own_data.take(np.arange(12, len(priced.coalition._team.own_data)))
+    x, _ = validation.tensors()
+    answers = []
+    for state in (priced.start, moved):
+        priced.model.load_state_dict(state)
+        answers.append(priced.model.eval()(x).detach())
+    uphill = discrepancy_gradient(priced.model, answers[0][None], x)
+    assert float(uphill.norm()) > 1e-3
+    expected = -0.1 * 50.0 * bounded(uphill, 10.0)
+    assert float((later[1] - later[0] - expected).norm()) < 1e-3 * float(expected.norm())
+    dear, cheap = (
+        Setting(make_config, tmp_path / f"{mu}", **attack, defense_knowledge="model", discrepancy_penalty=mu)
+        for mu in (1e9, 0.0)
+    )
+    assert float(dear.delta(dear.coalition.update(member, dear.situation(TRIGGER))).norm()) < 1e-6
+    assert float(cheap.delta(cheap.coalition.update(member, cheap.situation(TRIGGER))).norm()) > 1e-3

@@ -56,7 +56,7 @@ def lose_a_node(cluster: Any) -> None:
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
 
-def test_a_round_closes_without_the_clients_of_a_node_that_died(cache: Path, tmp_path: Path, cluster: Any) -> None:
+def test_the_clients_of_a_node_that_died_are_asked_elsewhere(cache: Path, tmp_path: Path, cluster: Any) -> None:
     long = ["stream.clean_rounds=30", "federation.round_timeout_s=200", "attack=none"]
     process = fedmd("run", tmp_path, cache, cluster, "runtime.spread=clients", *long)
     wait_for(lambda: len(rounds(tmp_path)) >= 3, process)
@@ -65,10 +65,7 @@ def test_a_round_closes_without_the_clients_of_a_node_that_died(cache: Path, tmp
     assert process.returncode == 0, err
     found = rounds(tmp_path)
     assert [one["clients"] for one in found[:3]] == [4, 4, 4] and len(found) == 33
-    assert found[-1]["clients"] < 4  # its worker finds no other place here: each later round goes on without a message
-    assert all(one["clients"] + len(one["rejections"]) == 4 and one["clients"] >= 1 for one in found)
-    reasons = [rejection["reason"] for one in found for rejection in one["rejections"]]
-    assert all("node answered with error" in reason for reason in reasons)
+    assert all(one["clients"] == 4 and not one["rejections"] for one in found)  # the worker that is left has asked all
 
 
 def test_the_cells_of_a_node_that_died_go_on_elsewhere(

@@ -1,6 +1,7 @@
 """Whole runs side by side: what they say, who is tried again, in which order they start. A double in place of Ray."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -146,11 +147,8 @@ class RaysDouble:
             raise event
         return event
 
-    def cluster_resources(self) -> dict[str, float]:
-        return {"CPU": self.cores}
-
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "Resources": self.cluster_resources()}]
+        return [{"Alive": True, "Resources": {"CPU": self.cores}}, {"Alive": False, "Resources": {"CPU": 64}}]
 
 
 def finishing(cell: Cell) -> Iterator[Any]:
@@ -162,6 +160,7 @@ def finishing(cell: Cell) -> Iterator[Any]:
 
 def run_on(double: RaysDouble, cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> tuple[Listening, list[Failure]]:
     monkeypatch.setattr(module, "ray", double)
+    monkeypatch.setitem(sys.modules, "ray", double)  # for `cluster.places`
     monkeypatch.setattr(module, "read_summary", lambda folder: {} if (folder / "summary.json").exists() else None)
     watcher = Listening()
     ledger = Ledger(watcher, lambda cell, summary: None)
@@ -236,8 +235,12 @@ def test_a_cell_whose_process_is_gone_goes_on_elsewhere(
         (8, {"runtime.ray_address": "auto"}, 0.0, "cells on Ray", "runtime.ray_address"),
         (1, {"runtime.engine": "ray"}, 0.0, "clients on Ray", "runtime.engine"),
         (1, {"runtime.spread": "cells"}, 0.0, "cells on Ray", "runtime.spread"),
-        (1, {}, 100.0, "here", "samples are done before"),
-        (8, {"observability.json_logs": True}, 100.0, "here", "samples are done before"),
+        (1, {}, 100.0, "clients on Ray", "about 100 s of the clients' computing on one core are worth"),
+        (1, {}, 13.0, "here", "about 13 s of the clients' computing are done before"),
+        (1, {}, 13.4, "clients on Ray", "worth"),  # four workers save three quarters of it
+        (1, {"runtime.client_cpus": 3}, 100.0, "here", "room for one worker"),
+        (1, {"federation.clients": 1}, 100.0, "here", "work for one"),
+        (8, {"observability.json_logs": True}, 13.0, "here", "the clients' computing are done before"),
     ],
 )
 def test_where_and_why(
@@ -249,7 +252,7 @@ def test_where_and_why(
     make_config: Make,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(engines, "estimated_seconds", lambda configs: seconds)
+    monkeypatch.setattr(engines, "estimated_seconds", lambda configs, passes: seconds)
     monkeypatch.setattr(engines, "available_cores", lambda: 4)
     section = {"observability": {"json_logs": False}} if "observability.json_logs" in changes else {}
     config = make_config({**section, **changes})
@@ -261,8 +264,24 @@ def test_the_estimate_counts_the_samples(make_config: Make, monkeypatch: pytest.
     assert engines._seconds_a_sample(make_config()) > 0
     monkeypatch.setattr(engines, "_seconds_a_sample", lambda config: 0.001)
     burn_in, evaluated, screened, crafted = 3 * 2 * 60, 6 * 30, 10 * 6 * 5 * 4, 3 * 6 * 5 * 4
-    found = engines.estimated_seconds([make_config(), make_config()])
+    both = [make_config(), make_config()]
+    found = engines.estimated_seconds(both, engines._forward_passes)
     assert found == pytest.approx(2 * 0.001 * (burn_in + evaluated + screened + crafted))
+    assert engines.estimated_seconds(both, engines._client_passes) == pytest.approx(2 * 0.001 * crafted)
+
+
+def test_ray_that_was_imported_too_early(make_config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It has read what it goes by, so nobody could close it: as in a notebook that begins with `import ray`."""
+    monkeypatch.setattr(engines, "estimated_seconds", lambda configs, passes: 100.0)
+    monkeypatch.setattr(engines, "available_cores", lambda: 4)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    where, why = engines.choose([make_config()])
+    assert where == "here" and why == "Ray was imported before this run, too late to close it to others"
+    with pytest.raises(ConfigError, match=r"^runtime.engine: Ray was imported in this process before the run"):
+        simulate([Cell(make_config({"runtime.engine": "ray"}), tmp_path / "run")])
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True))  # somebody's own
+    assert engines.choose([make_config()])[0] == "clients on Ray"
 
 
 def test_what_a_worker_would_not_find_stays_here(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:

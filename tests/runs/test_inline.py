@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
 from torch import nn
 
 from fedmd.flower.client.app import app
@@ -51,6 +52,28 @@ def test_a_view_has_the_bytes_of_flowers_array(shape: tuple[int, ...], dtype: st
     assert np.array_equal(view.numpy(), values) and read_array("x", view) is view.values
     with pytest.raises(ValueError, match="read-only"):
         view.numpy()[...] = 0
+
+
+def test_what_is_no_answer_is_an_error_of_its_node() -> None:
+    """The same function answers in Ray's workers."""
+    app, others = ClientApp(), list[Message]()
+
+    @app.query()
+    def odd(message: Message, context: Context) -> Any:
+        node = context.node_id
+        return [None, Message(RecordDict(), reply_to=others[0]), Message(RecordDict(), reply_to=message)][node - 1]
+
+    with server_identity():
+        grid, asked = InlineGrid(app, 3), [Message(RecordDict(), node, "query") for node in (1, 2, 3)]
+        ids = grid.push_messages(asked)
+        others.append(asked[2])
+        replies = [grid.pull_messages(ids)[0] for _ in asked]
+        assert [reply.metadata.reply_to_message_id for reply in replies] == ids
+        assert "returned a NoneType, not a message" in replies[0].error.reason
+        assert "answered what it was not asked" in replies[1].error.reason
+        assert not replies[2].has_error()
+        with pytest.raises(TypeError, match="no run at a SuperLink"):
+            grid.send_and_receive(asked)
 
 
 def test_a_column_major_array_comes_in_rows() -> None:

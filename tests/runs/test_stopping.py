@@ -1,6 +1,5 @@
 """SIGTERM ends the round that is under way; what went on before is done anew; nothing is left behind."""
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -91,32 +90,6 @@ def test_a_second_time_nothing_is_waited_for(tmp_path: Path) -> None:
     with pytest.raises(stopping.Stopped), stopping.stopping_on_sigterm(lambda: at_once.append(1)):
         federate(settings(tmp_path / "run"), tmp_path / "run", asking_in(1, [], times=2), resume=False)
     assert at_once == [1]
-
-
-def test_what_is_done_off_the_main_thread_may_take_the_handler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As Ray's library does, in C: ours is put back while the work goes on."""
-    wait = threading.Event().wait
-    taken = ctypes.CDLL(None).signal
-    taken.argtypes, taken.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
-
-    def work() -> None:
-        taken(signal.SIGTERM, 1)  # SIG_IGN
-        with stopping.rounds():
-            while not stopping.is_asked():
-                os.kill(os.getpid(), signal.SIGTERM)
-                wait(0.1)
-
-    monkeypatch.setattr(stopping, "_AGAIN_S", 0.05)
-    with pytest.raises(stopping.Stopped), stopping.stopping_on_sigterm(lambda: None):
-        stopping.off_the_main_thread(work)
-
-
-def test_errors_off_the_main_thread_are_raised_here() -> None:
-    def work() -> None:
-        raise KeyError("x")
-
-    with pytest.raises(KeyError, match="x"):
-        stopping.off_the_main_thread(work)
 
 
 @pytest.mark.slow

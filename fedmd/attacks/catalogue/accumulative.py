@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fedmd.attacks.accumulative import Variant, craft_accumulative, steering_direction
 from fedmd.attacks.accumulative_update import accumulative_push, add_push, trigger_push
+from fedmd.attacks.adaptive import DefenseKnowledge
 from fedmd.attacks.base import Attack, Knowledge, SeesUpdates, State, Team
 from fedmd.attacks.clean_trigger import clean_push, clean_trigger, statistics_at, trigger_size
 from fedmd.attacks.pixels import quantised
@@ -56,10 +57,19 @@ class Accumulative(Attack):
             description="trigger=clean: pushes are halved until the attackers' validation loss is no more than this "
             "above the one at the attack's start (nats); null: never",
         )
+        defense_knowledge: Annotated[DefenseKnowledge, UPDATE_ONLY] = Field(
+            "none",
+            description="trigger=clean: what the attackers go by beside their data, eq (11): none; model: the "
+            "historical model; model_and_threshold: the limit, too",
+        )
+        discrepancy_penalty: Annotated[NonNegative, UPDATE_ONLY] = Field(
+            0.1,
+            description="defense_knowledge=model: mu of eq (11), the price of a nat in rates and in shares of errors",
+        )
         max_discrepancy: Annotated[Positive | None, UPDATE_ONLY] = Field(
             None,
-            description="trigger=clean: what is sent is halved until its discrepancy on the attackers' own data is no "
-            "more (nats): eq (11), for attackers who know the defence's threshold; null: never",
+            description="defense_knowledge=model_and_threshold: what is sent is halved until its discrepancy on the "
+            "attackers' own data is no more (nats)",
         )
 
     params: Params
@@ -72,7 +82,7 @@ class Accumulative(Attack):
         if params.trigger not in (None, *allowed):
             raise ValueError(f"attack.trigger: must be {' or '.join(allowed)} in mode={run.mode}, not {params.trigger}")
         if params.trigger != "clean":
-            for key in ("momentum", "boost", "max_loss_rise", "max_discrepancy"):
+            for key in ("momentum", "boost", "max_loss_rise", "defense_knowledge"):
                 if getattr(params, key) != cls.Params.model_fields[key].default:
                     raise ValueError(f"attack.{key}: is for attack.trigger=clean")
         elif not 1 <= trigger_size(params.trigger_samples, run.data.splits.attacker) < run.data.splits.attacker:
@@ -80,6 +90,12 @@ class Accumulative(Attack):
                 "attack.trigger_samples: must leave the attackers some of their own data to validate on, "
                 f"data.splits.attacker={run.data.splits.attacker}"
             )
+        for key, knowledge in (("discrepancy_penalty", "model"), ("max_discrepancy", "model_and_threshold")):
+            given = getattr(params, key) != cls.Params.model_fields[key].default
+            if given and params.defense_knowledge != knowledge:
+                raise ValueError(f"attack.{key}: is for attack.defense_knowledge={knowledge}")
+        if params.defense_knowledge == "model_and_threshold" and params.max_discrepancy is None:
+            raise ValueError("attack.max_discrepancy: must be given with attack.defense_knowledge=model_and_threshold")
 
     def poison(self, team: Team, batch: StreamBatch, phase: Phase, model: nn.Module) -> StreamBatch:
         """The member's slice of the trigger batch; before, its own batch moved within the ball, eqs (2) and (3)."""
@@ -109,7 +125,7 @@ class Accumulative(Attack):
 
     def buffers(self, team: Team, known: Knowledge) -> State | None:
         """trigger=clean: those of the server's model after one look at the attackers' own data."""
-        return statistics_at(team, self.params, known) if self.params.trigger == "clean" else None
+        return statistics_at(team, self.params, known.situation) if self.params.trigger == "clean" else None
 
     def _direction(self, team: Team, round: int, model: nn.Module) -> tuple[Tensor, ...]:
         x_tri, y_tri = crafted_trigger(team, self.params, round, model)

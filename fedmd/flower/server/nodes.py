@@ -141,20 +141,24 @@ class Nodes:
         has_deadline = not isinstance(self._grid, LocalGrid) or self._grid.has_deadline
         deadline = time.monotonic() + timeout_s if has_deadline else math.inf
         is_last = False
-        while waiting and not is_last:
-            is_last = time.monotonic() >= deadline
-            patience_s = _LAST_LOOK_S if is_last else self._poll_s
-            for reply in self._pulled(waiting, requests, patience_s):
-                answered, sender = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
-                if answered in waiting and (reply.has_error() or sender == waiting[answered]):
-                    yield waiting.pop(answered), reply
-            if waiting and not is_last:
-                self._wait()
+        try:
+            while waiting and not is_last:
+                is_last = time.monotonic() >= deadline
+                patience_s = _LAST_LOOK_S if is_last else self._poll_s
+                for reply in self._pulled(waiting, requests, patience_s):
+                    answered, sender = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
+                    if answered in waiting and (reply.has_error() or sender == waiting[answered]):
+                        yield waiting.pop(answered), reply
+                if waiting and not is_last:
+                    self._wait(deadline)
+        finally:
+            if isinstance(self._grid, LocalGrid):
+                self._grid.forget(waiting)
 
-    def _wait(self) -> None:
+    def _wait(self, deadline: float) -> None:
         """Until it is worth looking again."""
         if isinstance(self._grid, LocalGrid):
-            self._grid.wait(self._poll_s)
+            self._grid.wait(max(0.0, deadline - time.monotonic()))
         else:
             time.sleep(self._poll_s)
 

@@ -5,16 +5,15 @@ Flower's own node ids are random, and one node may answer for many clients. For 
 averages is then the same whatever the machine did.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any, NoReturn, cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
-from flwr.supercore.run import Run
 
 from fedmd.defense.updates.discrepancy import State
+from fedmd.flower.server.grids import BareGrid
 from fedmd.flower.strategies.base import StrategyPlugin, restore_memory
 from fedmd.flower.wire.updates import ClientUpdate, read_record
 from fedmd.rounds.update import Contribution
@@ -97,35 +96,13 @@ def _content(contribution: Contribution, *, copy: bool) -> RecordDict:
     return RecordDict({ARRAYS: arrays, METRICS: MetricRecord({EXAMPLES: contribution.examples})})
 
 
-class _Clients(Grid):
+class _Clients(BareGrid):
     """A grid that a strategy can only ask for its nodes: this round's clients. Asking them is not its business."""
+
+    refusal = "a strategy of mode=update says whom to ask in configure_train; it sends nothing itself"
 
     def __init__(self, clients: Sequence[int]) -> None:
         self._clients = clients
 
     def get_node_ids(self) -> list[int]:
         return [client + 1 for client in self._clients]
-
-    def _refuse(self) -> NoReturn:
-        raise TypeError("a strategy of mode=update says whom to ask in configure_train; it sends nothing itself")
-
-    @property
-    def run(self) -> Run:
-        self._refuse()
-
-    def set_run(self, run: Run) -> None:
-        self._refuse()
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        self._refuse()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        self._refuse()
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        self._refuse()
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        self._refuse()

@@ -65,7 +65,7 @@ class InProcess:
 
     def publish(self, round: int, model: nn.Module) -> Published:
         """Keep this round's model and forget the one before."""
-        keep_state(name := f"{_IN_PROCESS}{self.folder}", {n: t.cpu().clone() for n, t in model.state_dict().items()})
+        keep_state(name := name_in(self.folder), {n: t.cpu().clone() for n, t in model.state_dict().items()})
         return Published(model_file=name)
 
 
@@ -77,6 +77,11 @@ class InMessage:
     def publish(self, round: int, model: nn.Module) -> Published:
         """The state dict as Flower arrays."""
         return Published(model=ArrayRecord({name: t.cpu() for name, t in model.state_dict().items()}))
+
+
+def name_in(folder: str) -> str:
+    """What a model that lies in a client's own process is called there, in the simulation with this folder."""
+    return f"{_IN_PROCESS}{folder}"
 
 
 def keep_state(name: str, state: dict[str, Tensor]) -> None:

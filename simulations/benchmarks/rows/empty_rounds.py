@@ -3,12 +3,19 @@
 from collections.abc import Iterator
 from functools import partial
 
-from simulations.benchmarks.harness import Pair, Row, script
+from simulations.benchmarks.harness import Pair, Row, interleaved, script
 
 
 def _pairs(nodes: int, count: int) -> Iterator[Pair]:
-    """Both in one simulation, in turns: starting one takes longer than all its rounds."""
-    yield from script("simulations.benchmarks.rows.empty_rounds_simulation", str(nodes), str(count))
+    """In processes of their own: Flower's engine looks at all its nodes ten times a second, also between rounds."""
+
+    def ours() -> float:
+        return float(script("simulations.benchmarks.rows.empty_rounds_fedmd", str(nodes)))
+
+    def flower() -> float:
+        return float(script("simulations.benchmarks.rows.empty_rounds_flower", str(nodes)))
+
+    yield from interleaved(ours, flower, count)
 
 
 ROWS = tuple(
