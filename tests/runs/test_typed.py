@@ -45,6 +45,12 @@ REST = [
     (["mode=update", "screening.past=ignored", "screening.past_factor=9"], "screening.past_factor", "screening.past"),
     (["mode=update", "+screening.lower=0.1"], "screening.lower", "screening.threshold=fixed"),
     (["mode=update", "screening=fixed", "+screening.k=3"], "screening.k", "screening.loss=screened"),
+    (["mode=update", "attack.momentum=0.9"], "attack.momentum", "attack.trigger=clean"),
+    (
+        ["mode=update", "attack.trigger=clean", "attack.discrepancy_penalty=0.1"],
+        "attack.discrepancy_penalty",
+        "attack.defense_knowledge=model",
+    ),
     (["defense=at", "defense.stopping=per_client"], "defense.stopping", "defense=at"),
     (["defense=frozen", "training.online.lr=1"], "training.online.lr", "defense=frozen"),
     (["defense=frozen", "history=lag", "history.lag=2"], "history.lag", "defense=frozen"),
