@@ -4,8 +4,8 @@ python simulations/adaptive.py comparisons/adaptive --out simulations/results/ad
 
 `spent.csv`, a row a run: the largest discrepancy of honest rounds, of pushes and of triggers (nats, to the model of
 three rounds ago, on the server's trusted images; rejected ones included), what the attack's phases cost in points, and
-how many updates were rejected. `spent.png`: points lost against the largest discrepancy of an attacker's update, where the
-server accepts all; the line is the least that n points cost where answers are certain, n / 100 · log 2.
+how many updates were rejected. `spent.png`: points lost against the largest discrepancy of an attacker's update,
+where the server accepts all; the line is the least that n points cost where answers are certain, n / 100 · log 2.
 """
 
 import argparse
