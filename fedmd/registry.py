@@ -41,10 +41,12 @@ Whoever parses a configuration that somebody else wrote says how far it may reac
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -193,7 +195,7 @@ class Registry:
 
     def installed(self) -> dict[str, EntryPoint]:
         """The entry points of installed packages by name; nothing is imported."""
-        return {point.name: point for point in entry_points(group=self.group)}
+        return dict(_entry_points(self.group, tuple(sys.path)))
 
     def is_only_here(self, name: str) -> bool:
         """Whether `name` was registered in this process, by a decorator that another process may not come across."""
@@ -267,6 +269,12 @@ class Registry:
             made: type[Plugin] = base.of_factory(found)
             return made
         raise ValueError(f"{said} must be a subclass of {self._base.replace(':', '.')}")
+
+
+@cache
+def _entry_points(group: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Of the packages on `path`, sys.path: reading what they all say took a quarter of composing a configuration."""
+    return {point.name: point for point in entry_points(group=group)}
 
 
 ATTACKS = Registry("attack", "fedmd.attacks", "fedmd.attacks.base:Attack", "fedmd.attacks.catalogue")

@@ -103,6 +103,7 @@ def test_cfg_of_a_sweep_prints_every_run(capsys: pytest.CaptureFixture[str]) -> 
     [
         (("rn",), ["'rn'", "run, compare"]),
         (("run", "attack.frction=0.2"), ["attack.frction", "did you mean fraction?"]),
+        (("run", "attak.fraction=0.2"), ["attak.fraction", "unknown key"]),
         (("run", "a.b=1", "c.d=2"), ["a.b", "unknown key"]),
         (("run", "defense=dcs"), ["defense", "at, clip, custom", "frozen, none"]),
         (("run", "seed=1,2"), ["seed", "-m"]),
@@ -280,9 +281,8 @@ def test_the_installed_script_from_another_folder(tmp_path: Path) -> None:
     assert yaml.safe_load(done.stdout)["seed"] == 11
 
 
-@pytest.mark.parametrize("arguments", [("run", "attak.fraction=0.2"), ("run", "defense=dcs"), ("frobnicate",)])
-def test_the_installed_script_on_a_typo(arguments: tuple[str, ...], tmp_path: Path) -> None:
-    done = script(*arguments, cwd=tmp_path)
+def test_the_installed_script_on_a_typo(tmp_path: Path) -> None:
+    done = script("run", "attak.fraction=0.2", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("fedmd: ") and done.stderr.count("\n") == 1, done.stderr

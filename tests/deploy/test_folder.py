@@ -38,12 +38,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "federation"
 
 
-@pytest.fixture
-def secrets(folder: Path) -> Path:
-    """The same with certificates and keys."""
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with certificates and keys, which its own scripts have made."""
+    folder = tmp_path_factory.mktemp("made") / "federation"
+    init_folder(folder, Plan(nodes=2))
     for script in ("certificates.py", "sign_app.py", "node_keys.py"):
         subprocess.run([sys.executable, folder / script], check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture
+def secrets(made: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be damaged."""
+    return shutil.copytree(made, tmp_path / "federation")
 
 
 def test_every_file_is_what_it_should_be(folder: Path) -> None:

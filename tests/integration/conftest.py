@@ -30,21 +30,27 @@ SMALL = [
     "training.burn_in.epochs=4",
     "training.online.lr=0.05",
     "runtime.device=cpu",
-    "runtime.figures=true",
 ]
+FIGURES = "runtime.figures=true"
 BROKEN_SEED = 77  # in this cell client 1's process fails in round 1
 CELLS: dict[str, list[str]] = {
-    "base": [],
+    "base": [FIGURES],
     "again": [],
     "two nodes": ["federation.nodes=2"],
-    "attack none": ["attack=none"],
+    "attack none": ["attack=none", FIGURES],
     "fraction zero": ["attack.fraction=0"],
     "other seed": ["seed=1"],
     "sampled": ["federation.clients_per_round=2", "seed=2"],
     "broken": [f"seed={BROKEN_SEED}"],
     "trigger only": ["attack=trigger_only"],
     "backdoor": ["attack=backdoor", "attack.target=3"],
-    "update": ["mode=update", "defense=md_screen", "local.samples=40", "threshold.fpr=0.05"],  # as if not typed
+    "update": [
+        "mode=update",
+        "defense=md_screen",
+        "local.samples=40",
+        "threshold.fpr=0.05",
+        FIGURES,
+    ],  # as if not typed
 }
 
 

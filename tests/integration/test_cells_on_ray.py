@@ -4,59 +4,23 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.command import of_session, session, wait_for
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("cells on Ray")]
-FEDMD = Path(sys.executable).parent / "fedmd"
 STUDY = ["compare", "experiment=smoke", "compare.seeds=[0,1]", "runtime.device=cpu", "stream.clean_rounds=40"]
 Metrics = Callable[[Path], list[dict[str, Any]]]
 
 
-@contextmanager
-def compare(folder: Path, cache: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """The study in a session of its own, of which nothing may be left once it has ended."""
-    arguments = [*STUDY, f"hydra.sweep.dir={folder}", f"runtime.cache_dir={cache}", *more]
-    process = subprocess.Popen(
-        [FEDMD, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's `&` has it ignored
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        process.communicate()
-        wait_for(lambda: not of_session(process.pid), 200)
-
-
-def of_session(session: int) -> dict[int, str]:
-    """The living processes of a session, by id, with what they are."""
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            state, _, _, its_session = stat.read_text().rpartition(")")[2].split()[:4]
-            if int(its_session) == session and state != "Z":
-                found[int(stat.parent.name)] = (stat.parent / "cmdline").read_text().replace("\0", " ")
-    return found
-
-
-def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, "it does not come"
-        time.sleep(0.05)
-    return found
+def compare(folder: Path, cache: Path, *more: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """The study in a session of its own."""
+    return session(*STUDY, f"hydra.sweep.dir={folder}", f"runtime.cache_dir={cache}", *more)
 
 
 def under_way(folder: Path) -> list[Path]:

@@ -1,26 +1,25 @@
-"""What a user types, in a process of its own, from a folder of the user's: run, sweep, compare, and all of it again."""
+"""What a user types, from a folder of the user's: run, sweep, compare, and all of it again."""
 
 import csv
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests import command
+
 pytestmark = pytest.mark.timeout(600)
-FEDMD = Path(sys.executable).parent / "fedmd"
 Metrics = Callable[[Path], list[dict[str, Any]]]
 
 
 def fedmd(*arguments: str, cwd: Path) -> list[str]:
-    """The lines that `fedmd arguments...` prints; it must succeed, without a word on stderr but Ray's."""
-    done = subprocess.run([FEDMD, *arguments], cwd=cwd, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout.splitlines()
+    """The lines that `fedmd arguments...` prints; it must succeed."""
+    done = command.fedmd(*arguments, cwd=cwd)
+    assert done.code == 0 and "Traceback" not in done.err, done.err
+    return done.out.splitlines()
 
 
 def times(folder: Path) -> dict[str, int]:
@@ -29,12 +28,15 @@ def times(folder: Path) -> dict[str, int]:
 
 def test_run_and_sweep(small: list[str], cache: Path, runs: Any, metrics: Metrics, tmp_path: Path) -> None:
     common = [*small, f"runtime.cache_dir={cache}", "runtime.engine=inline"]
-    printed = fedmd("run", *common, "hydra.run.dir=sweep/seed-0", cwd=tmp_path)
+    typed = [command.FEDMD, "run", *common, "hydra.run.dir=sweep/seed-0"]  # another process, from start to end
+    done = subprocess.run(typed, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    printed = done.stdout.splitlines()
     folder = tmp_path / "sweep" / "seed-0"
     assert sum(line.startswith("round") for line in printed) == 4
     assert any(str(folder) in line for line in printed)
     assert (folder / ".hydra" / "config.yaml").exists()
-    assert metrics(folder) == metrics(runs.folders["base"])  # another process
+    assert metrics(folder) == metrics(runs.folders["base"])
 
     before = times(tmp_path)
     sweep = ["run", "-m", *common, "hydra.sweep.dir=sweep", "hydra.sweep.subdir=seed-${seed}"]
@@ -44,7 +46,9 @@ def test_run_and_sweep(small: list[str], cache: Path, runs: Any, metrics: Metric
     assert times(tmp_path) == before
 
 
-def test_drift_of_the_threshold_is_said_and_kept(small: list[str], cache: Path, tmp_path: Path) -> None:
+def test_drift_of_the_threshold_is_said_and_kept(
+    small: list[str], cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Everybody poisons with a large radius, and a rival is the detector."""
     others = [setting for setting in small if not setting.startswith(("defense", "threshold"))]
     arguments = [*others, "defense=drop", "defense.detector=pixel_distance", "threshold.fpr=0.1"]
@@ -55,9 +59,9 @@ def test_drift_of_the_threshold_is_said_and_kept(small: list[str], cache: Path, 
         "hydra.run.dir=run",
         "runtime.engine=inline",
     ]
-    done = subprocess.run([FEDMD, "run", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
-    assert (done.stdout + done.stderr).count("threshold drift: over the last rounds") == 1
+    done = command.fedmd("run", *arguments, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert sum(said.startswith("threshold drift: over the last rounds") for said in caplog.messages) == 1
     rounds = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rounds[0]["threshold_drift"] is None
     last = rounds[-1]["threshold_drift"]

@@ -4,16 +4,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.command import fedmd, session
+
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("compare")]
-FEDMD = Path(sys.executable).parent / "fedmd"
 ARMS = {
     "no_attack": ["attack=none"],
     "accumulative": ["attack.radius=0.1"],
@@ -23,27 +21,12 @@ ARMS = {
 ATTACKED = ("accumulative", "label_flip", "backdoor")
 
 
-@contextmanager
-def compare(folder: Path, cache: Path) -> Iterator[subprocess.Popen[str]]:
-    """`fedmd compare` of ARMS into `folder`, in a process group of its own, of which nothing is left afterwards."""
+def compare(folder: Path, cache: Path) -> list[str]:
+    """`fedmd compare` of ARMS into `folder`."""
     arms = ",".join(f"{arm}:{overrides}" for arm, overrides in ARMS.items())
     overrides = ["experiment=smoke", "defense=none", "~compare.arms", f"+compare.arms={{{arms}}}", "compare.seeds=[0]"]
     overrides += [f"hydra.sweep.dir={folder}", "runtime.device=cpu", f"runtime.cache_dir={cache}"]
-    overrides.append("runtime.engine=inline")
-    process = subprocess.Popen(
-        [FEDMD, "compare", *overrides],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's `&` has it ignored
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    return ["compare", *overrides, "runtime.engine=inline"]
 
 
 def until_next_cell(process: subprocess.Popen[str]) -> list[str]:
@@ -71,16 +54,15 @@ def without_times(value: Any) -> Any:
 def in_peace(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The study's folder after one run from start to end."""
     folder = tmp_path_factory.mktemp("peace") / "study"
-    with compare(folder, cache) as process:
-        out, err = process.communicate(timeout=500)
-        assert process.returncode == 0, err
-        assert "4 cells, 0 finished before" in out
+    done = fedmd(*compare(folder, cache), cwd=folder.parent)
+    assert done.code == 0, done.err
+    assert "4 cells, 0 finished before" in done.out
     return folder
 
 
 def test_interrupting_loses_at_most_the_cell_under_way(in_peace: Path, cache: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    with compare(folder, cache) as process:
+    with session(*compare(folder, cache)) as process:
         until_next_cell(process)
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, to the workers too
         _, err = process.communicate(timeout=200)
@@ -89,7 +71,7 @@ def test_interrupting_loses_at_most_the_cell_under_way(in_peace: Path, cache: Pa
     first = finished_cells(folder)
     assert 1 <= len(first) < 4
 
-    with compare(folder, cache) as process:
+    with session(*compare(folder, cache)) as process:
         lines = until_next_cell(process)
         assert f"4 cells, {len(first)} finished before" in "\n".join(lines)
         process.kill()  # no chance to tidy up
@@ -97,10 +79,9 @@ def test_interrupting_loses_at_most_the_cell_under_way(in_peace: Path, cache: Pa
     second = finished_cells(folder)
     assert len(first) < len(second) < 4 and first.items() <= second.items()
 
-    with compare(folder, cache) as process:
-        out, err = process.communicate(timeout=500)
-        assert process.returncode == 0, err
-        assert f"4 cells, {len(second)} finished before" in out
+    done = fedmd(*compare(folder, cache), cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert f"4 cells, {len(second)} finished before" in done.out
     assert second.items() <= finished_cells(folder).items()
     study, expected = (json.loads((where / "comparison.json").read_text()) for where in (folder, in_peace))
     assert without_times(study) == without_times(expected)

@@ -23,7 +23,7 @@ from fedmd.training.local import take_state
 from tests.golden.runs import RUNS
 from tests.inline import Inline, simulated_nodes
 
-NAMES = ["stream-dsc-snapshot", "update-fedavg", "update-screened-fedadam-alie", "update-correct-quarantine"]
+NAMES = ["stream-dsc-snapshot", "update-screened-fedadam-alie", "update-correct-quarantine"]
 
 
 def rounds(grid: Any, name: str, folder: Path, cache: Path) -> list[Any]:
