@@ -226,8 +226,11 @@ def _reading(file: Path) -> Iterator[sqlite3.Connection]:
 
     Text comes as bytes, for a damaged file may hold anything.
     """
-    address = f"{file.absolute().as_uri()}?mode=ro"
+    left = file.with_name(f"{file.name}-journal").exists()  # by a writer that was killed as it closed the file: SQLite
+    mode = "rw" if left else "ro"  # reads what is in it once it has undone the half of a transaction that it holds
+    address = f"{file.absolute().as_uri()}?mode={mode}"
     with closing(sqlite3.connect(address, uri=True, timeout=30, isolation_level=None)) as database:
         database.text_factory = bytes
+        database.execute("PRAGMA query_only = ON")
         database.execute("BEGIN")
         yield database

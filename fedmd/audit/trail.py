@@ -12,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -63,8 +63,13 @@ class AuditTrail:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._finish()
-        self._database = None
+        try:
+            self._finish()
+        except sqlite3.OperationalError:
+            if error is None:  # what came first is told
+                raise
+        finally:
+            self._database = None
 
     @property
     def position(self) -> Position:
@@ -120,10 +125,13 @@ class AuditTrail:
 
     def _finish(self) -> None:
         """Close the file as a plain one, that can be read from where nobody may write."""
-        self._connected.execute("PRAGMA busy_timeout = 0")
-        with suppress(sqlite3.OperationalError):  # somebody is reading: it stays as it is, no less durable
-            self._connected.execute("PRAGMA journal_mode = DELETE")
-        self._connected.close()
+        with closing(self._connected) as database:
+            database.execute("PRAGMA busy_timeout = 0")
+            try:
+                database.execute("PRAGMA journal_mode = DELETE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # the disk's fault
+                    raise  # else somebody is reading: it stays as it is, no less durable
 
 
 def _begin(file: Path, start: Position, signer: Signer | None = None) -> None:

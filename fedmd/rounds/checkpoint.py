@@ -12,7 +12,7 @@ from fedmd import storage
 from fedmd.audit.reader import read_live
 from fedmd.audit.trail import FOLDER
 from fedmd.config import ConfigError, RunConfig
-from fedmd.report.files import METRICS, SUMMARY, read_summary
+from fedmd.report.files import DERIVED, METRICS, SUMMARY, TRUTH, read_summary
 from fedmd.report.verdicts import PARTS, discard_parts
 from fedmd.rounds.loop import is_checkpoint_due
 from fedmd.storage import CheckpointError, Saved, digest
@@ -119,7 +119,7 @@ def tidy(folder: Path) -> None:
 
     Raises ConfigError when another process is working there.
     """
-    if (folder / CHECKPOINT).exists() or (folder / PARTS).exists():
+    if (folder / CHECKPOINT).exists() or (folder / PARTS).exists() or any(folder.glob(".*.tmp")):
         with sole_server(folder):
             discard_checkpoint(folder)
             discard_parts(folder)
@@ -141,7 +141,7 @@ def sole_server(folder: Path) -> Iterator[None]:
                 if last:
                     raise ConfigError(f"{folder}: another process is running this run.") from error
                 time.sleep(0.01)
-        for pattern in (CONFIG, "*.safetensors"):
+        for pattern in (CONFIG, "*.safetensors", TRUTH, SUMMARY, *DERIVED):
             storage.discard_leftovers(folder, pattern)
         yield
 

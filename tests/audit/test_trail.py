@@ -5,12 +5,14 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import textwrap
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -229,6 +231,49 @@ def test_a_finished_trail_is_one_plain_file_and_readers_leave_nothing(tmp_path: 
     assert isinstance(verify(tmp_path), Intact) and len(list(read_live(tmp_path))) == 6
     assert [path.name for path in tmp_path.iterdir()] == ["trail-000001.sqlite"]
     assert trail_files(tmp_path)[0].read_bytes() == before
+
+
+def test_one_whose_writer_was_killed_as_it_closed_the_file_is_intact(tmp_path: Path) -> None:
+    """A rollback journal is left beside it, which only who may write can undo; so is it after an error of the disk."""
+    written(tmp_path / "trail")
+    (file,) = trail_files(tmp_path / "trail")
+    with closing(sqlite3.connect(file, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = DELETE")
+        database.execute("PRAGMA cache_size = 1")  # pages go to the file, and their old content to the journal, at once
+        database.execute("BEGIN")
+        database.execute("CREATE TABLE half AS SELECT a.body FROM records AS a, records AS b, records AS c")
+        killed = shutil.copytree(tmp_path / "trail", tmp_path / "killed")
+        database.execute("ROLLBACK")
+    assert {path.name for path in killed.iterdir()} == {file.name, f"{file.name}-journal"}
+    assert isinstance(verify(killed), Intact)
+    assert [record.entry for record in read_live(killed)] == [record.entry for record in read_live(tmp_path / "trail")]
+
+
+@pytest.mark.parametrize(("code", "told"), [(sqlite3.SQLITE_IOERR_DELETE, True), (sqlite3.SQLITE_BUSY, False)])
+def test_a_file_that_cannot_be_closed_is_told_unless_somebody_reads(code: int, told: bool, tmp_path: Path) -> None:
+    class Failing:
+        """A connection whose last statement fails."""
+
+        def execute(self, statement: str) -> None:
+            if "journal_mode" in statement:
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = code
+                raise error
+
+        def close(self) -> None:
+            closed.append(True)
+
+    closed: list[bool] = []
+    trail = AuditTrail(tmp_path)
+    with pytest.raises(sqlite3.OperationalError) if told else nullcontext(), trail:
+        real, trail._database = trail._database, Failing()  # type: ignore[assignment]
+    real.close()  # type: ignore[union-attr]
+    assert closed == [True]
+    trail = AuditTrail(tmp_path)
+    with pytest.raises(KeyError, match="first"), trail:  # what came first is told
+        real, trail._database = trail._database, Failing()  # type: ignore[assignment]
+        real.close()  # type: ignore[union-attr]
+        raise KeyError("first")
 
 
 def test_a_failed_append_leaves_nothing(tmp_path: Path) -> None:

@@ -112,7 +112,8 @@ def test_one_server_a_folder(tmp_path: Path) -> None:
 
 
 def test_files_that_a_killed_server_had_half_written_are_gone(tmp_path: Path) -> None:
-    half = [".checkpoint.safetensors.12.ab.tmp", ".models.safetensors.12.ab.tmp", ".config.json.12.ab.tmp"]
+    names = ["checkpoint.safetensors", "models.safetensors", "config.json", "truth.json", "summary.json", "report.html"]
+    half = [f".{name}.12.ab.tmp" for name in names]
     for name in [*half, ".export.csv.12.ab.tmp", "config.json"]:  # an operator's export is none of the server's
         (tmp_path / name).write_text("half")
     with sole_server(tmp_path):
@@ -121,9 +122,11 @@ def test_files_that_a_killed_server_had_half_written_are_gone(tmp_path: Path) ->
 
 def test_what_a_finished_run_left_is_tidied(tmp_path: Path) -> None:
     (tmp_path / "verdicts").mkdir()
-    for name in ("summary.json", "checkpoint.safetensors", "verdicts/part-00000000.arrow"):
-        (tmp_path / name).write_text("{}")
-    tidy(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"summary.json", ".lock"}
+    left = ("checkpoint.safetensors", "verdicts/part-00000000.arrow", ".report.html.12.ab.tmp")
+    for names in (left, left[-1:]):
+        for name in ("summary.json", *names):
+            (tmp_path / name).write_text("{}")
+        tidy(tmp_path)
+        assert {path.name for path in tmp_path.iterdir()} == {"summary.json", ".lock"}
     tidy(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
