@@ -77,3 +77,7 @@ def _sentence(error: click.ClickException) -> str:
     flags = [option for each in command.params for option in each.opts if not getattr(each, "hidden", True)]
     shown = [flag for flag in flags if flag.startswith("--") or flag == "-m"]
     return f"{context.command_path}: {said}; usage: {usage}, options: {', '.join(shown) or 'none'}."
+
+
+if __name__ == "__main__":  # python -m fedmd.cli.main
+    main()

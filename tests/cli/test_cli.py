@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from importlib.metadata import version
@@ -72,6 +73,14 @@ def test_the_shell_completes_groups_keys_and_options() -> None:
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--version") == 0
     assert capsys.readouterr().out == f"fedmd {version('fedmd')}\n"
+
+
+def test_as_a_module(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["fedmd", "--version"])
+    for module in ("fedmd", "fedmd.cli.main"):
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module(module, run_name="__main__")
+        assert ended.value.code == 0 and capsys.readouterr().out == f"fedmd {version('fedmd')}\n"
 
 
 def test_cfg_prints_what_would_run_and_runs_nothing(

@@ -1,6 +1,7 @@
 """Real processes on loopback: who is let in and who is turned away, and a run of those who are."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +16,37 @@ from fedmd.deploy.folder import Plan, init_folder
 from fedmd.deploy.processes import Processes
 from fedmd.runs.compose import compose
 
+WAIT_S = 600.0
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
     pytest.mark.skipif(not has_proxy(), reason="nginx is not installed"),
 ]
 
 
-def test_strangers_are_turned_away_and_the_others_train(tmp_path: Path) -> None:
-    """One SuperLink; a registered node beside three others, each wrong in one way; then a run, in mode=update.
+MODES = {
+    "stream": [],
+    "update": ["mode=update", "defense=md_screen", "local.samples=40"],
+}
+AHEAD_S = 60  # of the server's clock; five seconds would be let in
+
+
+@pytest.fixture(scope="module")
+def skew(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that puts the clock of a process forward."""
+    if (compiler := shutil.which("cc") or shutil.which("gcc")) is None:
+        pytest.skip("no C compiler")
+    library = tmp_path_factory.mktemp("skew") / "skew.so"
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", library, Path(__file__).with_name("skew.c"), "-ldl"], check=True
+    )
+    return library
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_strangers_are_turned_away_and_the_others_train(mode: str, skew: Path, tmp_path: Path) -> None:
+    """One SuperLink; a registered node beside five others, each wrong in one way; then a run.
 
     Nobody is left afterwards.
     """
@@ -40,51 +63,59 @@ def test_strangers_are_turned_away_and_the_others_train(tmp_path: Path) -> None:
         deployment.start_node("node-0")
         deployment.start_node("node-1")  # its key is not registered
         ours, theirs = folder / "certificates/ca.pem", other / "certificates/ca.pem"
-        command = ["flower-supernode", "--superlink", deployment.address, "--max-retries", "1"]
-        trusting_another = [
-            "--root-certificates",
-            str(theirs),
-            "--auth-supernode-private-key",
-            str(folder / "keys/node-2"),
-        ]
-        without_key = ["--root-certificates", str(ours)]
-        processes.start("wrong-authority", [*command, *trusting_another, "--port", str(free_port())])
-        processes.start("no-key", [*command, *without_key, "--port", str(free_port())])
-        turned_away = ["node-1", "wrong-authority", "no-key"]
+
+        def start(name: str, authority: Path, *more: str, **environment: str) -> None:
+            command = ["flower-supernode", "--superlink", deployment.address, "--max-retries", "1"]
+            port = ["--port", str(free_port())]
+            processes.start(name, [*command, "--root-certificates", str(authority), *port, *more], **environment)
+
+        def key(name: str) -> list[str]:
+            return ["--auth-supernode-private-key", str(folder / "keys" / name)]
+
+        start("wrong-authority", theirs, *key("node-2"))
+        start("no-key", ours)
+        start("wrong-clock", ours, *key("node-2"), LD_PRELOAD=str(skew), SKEW_S=str(AHEAD_S))
+        processes.wait_for("node-0", lambda: "online" in statuses(processes), timeout_s=WAIT_S, needs=["node-0"])
+        start("twin", ours, *key("node-0"))
+        turned_away = ["node-1", "wrong-authority", "no-key", "wrong-clock", "twin"]
         processes.wait_for(
             "all strangers to give up",
             lambda: all(processes.exit_code(name) is not None for name in turned_away),
-            timeout_s=240,
+            timeout_s=WAIT_S,
             needs=["superlink", "node-0"],
         )
         assert all(processes.exit_code(name) != 0 for name in turned_away)
         assert "CERTIFICATE_VERIFY_FAILED" in processes.tail("wrong-authority")
+        assert "401" in processes.tail("wrong-clock")
         assert statuses(processes) == ["online", "registered"]  # node-0; node-2, in whose name somebody tried
         deployment.register_nodes("node-1")
-        train_at_home(folder, deployment, processes)
+        train_at_home(mode, folder, deployment, processes)
     assert processes.left() == []
 
 
-def train_at_home(folder: Path, deployment: Deployment, processes: Processes) -> None:
-    """A screened run of mode=update in which every node learns from its own samples, and the record of it."""
+def train_at_home(mode: str, folder: Path, deployment: Deployment, processes: Processes) -> None:
+    """A screened run in which every node has its own samples, and the record of it."""
     composed = compose([
-        "experiment=smoke", "mode=update", "defense=md_screen", "attack=none", "federation.clients=3",
-        f"federation.register_file={folder}/register.json", "local.samples=40", "stream.accumulative_rounds=0",
-        "stream.recovery_rounds=0", f"hydra.run.dir={folder}/run",
+        "experiment=smoke", "attack=none", "federation.clients=3", f"federation.register_file={folder}/register.json",
+        "stream.accumulative_rounds=0", "stream.recovery_rounds=0", *MODES[mode], f"hydra.run.dir={folder}/run",
     ])  # fmt: skip
+    data = load_federated_data(composed.config)
     for client in range(3):
-        write_parquet(load_federated_data(composed.config).local.of(client), folder / f"data/node-{client}.parquet")
+        own = data.local.of(client) if mode == "update" else data.streams.sent(client, composed.config.stream.rounds)
+        write_parquet(own, folder / f"data/node-{client}.parquet")
     deployment.start_node("node-1")  # it had given up; its key is registered now
     deployment.start_node("node-2")
     run = deployment.submit(composed.overrides)
-    processes.wait_for("the run's end", lambda: deployment.status(run).startswith("finished"), timeout_s=240)
+    processes.wait_for("the run's end", lambda: deployment.status(run).startswith("finished"), timeout_s=WAIT_S)
     assert deployment.status(run) == "finished:completed", processes.tail("superlink")
     summary = json.loads((folder / "run/summary.json").read_text())
-    assert summary["rounds"] == 2 and summary["accuracy"]["final"] > summary["accuracy"]["burn_in"]
+    rounds = composed.config.stream.rounds
+    assert summary["rounds"] == rounds
+    assert summary["accuracy"]["final"] > summary["accuracy"]["burn_in"] - (0.1 if mode == "stream" else 0.0)
     assert isinstance(verify(folder / "run/audit"), Intact)
     judged = [record.entry for record in read_live(folder / "run/audit") if record.entry.kind == "verdict"]
-    assert [(entry.round, entry.client) for entry in judged] == [(r, c) for r in range(2) for c in range(3)]
-    assert all(entry.discrepancy is not None and entry.node for entry in judged)
+    assert {(entry.round, entry.client) for entry in judged} == {(r, c) for r in range(rounds) for c in range(3)}
+    assert all(entry.node for entry in judged)
 
 
 def statuses(processes: Processes) -> list[str]:

@@ -1,0 +1,220 @@
+"""One run of real processes on loopback that outlives them all: a node, a node's network, the server's app, SuperLink.
+
+In both modes, one after the other, with one SuperLink and three nodes: each test finds the run under way, and leaves it
+so. What is lost is a round's answers, never a sample's place in its stream, a record or a number.
+"""
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from fedmd.audit.reader import Intact, verify
+from fedmd.config import RunConfig
+from fedmd.data.federated import load_federated_data
+from fedmd.data.tables import write_parquet
+from fedmd.deploy.federation import Deployment, environment, free_port
+from fedmd.deploy.folder import LOOPBACK, Plan, init_folder
+from fedmd.deploy.processes import Processes
+from fedmd.report.files import read_metrics
+from fedmd.rounds.checkpoint import CHECKPOINT
+from fedmd.runs.compose import compose
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
+]
+ROUNDS, WAIT_S, CUT_S = 30, 900.0, 70.0
+MODES = {
+    "stream": [],
+    "update": ["mode=update", "defense=md_screen", "local.samples=40"],
+}
+
+
+class Link:
+    """A node's way to the server: while it is cut nothing passes, and nobody is told."""
+
+    def __init__(self, port: int) -> None:
+        self._whole = threading.Event()
+        self._whole.set()
+        self._listening = socket.create_server((LOOPBACK, 0))
+        self._port = port
+        self.address = "{}:{}".format(*self._listening.getsockname())
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._whole.clear()
+
+    def mend(self) -> None:
+        self._whole.set()
+
+    def _accept(self) -> None:
+        while True:
+            near, _ = self._listening.accept()
+            self._whole.wait()
+            try:
+                far = socket.create_connection((LOOPBACK, self._port))
+            except OSError:  # the server is away
+                near.close()
+                continue
+            for ends in ((near, far), (far, near)):
+                threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(2**16):
+                self._whole.wait()
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+class Federation:
+    """A SuperLink, three nodes as systemd keeps them, and one run."""
+
+    def __init__(self, folder: Path, mode: str, processes: Processes, plan: Plan) -> None:
+        self.folder, self.run, self.mode = folder, folder / "run", mode
+        self.processes = processes
+        self.deployment = Deployment(folder, plan, processes, proxy=False)
+        self.link = Link(plan.control_port)
+        self.config, self._id = self._prepare(plan), ""
+
+    def _prepare(self, plan: Plan) -> RunConfig:
+        composed = compose([
+            "experiment=smoke", "attack=none", "federation.clients=3", "federation.round_timeout_s=30",
+            f"federation.register_file={self.folder}/register.json", f"stream.clean_rounds={ROUNDS}",
+            "stream.accumulative_rounds=0", "stream.recovery_rounds=0", *MODES[self.mode], f"hydra.run.dir={self.run}",
+        ])  # fmt: skip
+        self.overrides = composed.overrides
+        self.data = load_federated_data(composed.config)
+        for client in range(3):
+            own = self.data.streams.sent(client, 2 * ROUNDS) if self.mode == "stream" else self.data.local.of(client)
+            write_parquet(own, self.folder / f"data/node-{client}.parquet")
+        return composed.config
+
+    def keep(self, name: str, address: str) -> None:
+        """Start a node, and again five seconds after it has ended, as its systemd unit does."""
+        start = shlex.join(["bash", str(self.folder / "supernode.sh"), name, str(free_port())])
+        self.processes.start(name, ["bash", "-c", f"while :; do {start}; sleep 5; done"], SUPERLINK=address)
+
+    def submit(self, *overrides: str) -> None:
+        self._id = self.deployment.submit(overrides)
+
+    def status(self) -> str:
+        return self.deployment.status(self._id)
+
+    def rounds(self) -> list[dict[str, Any]]:
+        return read_metrics(self.run) if (self.run / "metrics.jsonl").exists() else []
+
+    def wait(self, what: str, ready: Callable[[], bool]) -> None:
+        self.processes.wait_for(what, ready, timeout_s=WAIT_S, needs=["superlink"])
+
+    def all_answer(self) -> None:
+        """Wait for a round from now on in which nobody is refused."""
+        begun = len(self.rounds())
+        self.wait("a round of all", lambda: any(not refused(row) for row in self.rounds()[begun:]))
+
+    def process(self, *words: str) -> int | None:
+        """One whose command line has them all."""
+        for pid in self.processes.left():
+            with contextlib.suppress(OSError):  # it has ended
+                if all(word in Path(f"/proc/{pid}/cmdline").read_text() for word in words):
+                    return pid
+        return None
+
+
+def refused(row: dict[str, Any]) -> set[int]:
+    return {item["client"] for item in row["rejections"]}
+
+
+@pytest.fixture(scope="module", params=MODES)
+def federation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    folder = tmp_path_factory.mktemp(request.param) / "federation"
+    plan = Plan(port=free_port(), control_port=free_port(), nodes=3)
+    init_folder(folder, plan)
+    with Processes(folder / "logs", environment(folder)) as processes:
+        found = Federation(folder, request.param, processes, plan)
+        found.deployment.make_secrets()
+        found.deployment.start_server()
+        found.deployment.register_nodes()
+        for name, address in zip(plan.names, (found.deployment.address,) * 2 + (found.link.address,), strict=True):
+            found.keep(name, address)
+        found.submit(*found.overrides)
+        yield found
+    assert processes.left() == []
+
+
+def test_a_node_is_killed_and_comes_back(federation: Federation) -> None:
+    federation.all_answer()
+    pid = federation.process("flower-supernode", "keys/node-1")
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    federation.wait("a round without it", lambda: refused(federation.rounds()[-1]) == {1})
+    federation.all_answer()
+
+
+def test_a_nodes_network_is_cut_for_a_minute(federation: Federation) -> None:
+    federation.all_answer()
+    federation.link.cut()
+    until = time.monotonic() + CUT_S
+    federation.wait("a round without it", lambda: refused(federation.rounds()[-1]) == {2})
+    federation.wait("the minute's end", lambda: time.monotonic() > until)
+    federation.link.mend()
+    federation.all_answer()
+
+
+def test_the_servers_app_is_asked_to_end(federation: Federation) -> None:
+    """The round under way ends, SuperLink calls the run failed, and `resume=` goes on while the nodes live."""
+    federation.all_answer()
+    pid = federation.process("flwr-serverapp")
+    assert pid is not None
+    os.kill(pid, signal.SIGTERM)
+    federation.wait("the run's end", lambda: federation.status().startswith("finished"))
+    assert federation.status() != "finished:completed" and (federation.run / CHECKPOINT).exists()
+    done = federation.rounds()
+    federation.submit(f"resume={federation.run}")
+    federation.all_answer()
+    assert federation.rounds()[: len(done)] == done
+
+
+def test_superlink_is_killed_and_started_again(federation: Federation) -> None:
+    """Its database knows the keys: the nodes come back by themselves, and `resume=` completes the run."""
+    federation.all_answer()
+    federation.processes.kill("superlink")
+    federation.processes.wait_for(
+        "the end of the server's app", lambda: federation.process("flwr-serverapp") is None, timeout_s=WAIT_S
+    )
+    assert len(federation.rounds()) < federation.config.stream.rounds and (federation.run / CHECKPOINT).exists()
+    federation.deployment.start_server()
+    federation.submit(f"resume={federation.run}")
+    federation.wait("the run's end", lambda: federation.status().startswith("finished"))
+    assert federation.status() == "finished:completed", federation.processes.tail("superlink")
+    rows = federation.rounds()
+    assert [row["round"] for row in rows] == list(range(federation.config.stream.rounds)) and not refused(rows[-1])
+    assert isinstance(verify(federation.run / "audit"), Intact)
+    verdicts = pd.read_parquet(federation.run / "verdicts.parquet")
+    if federation.mode == "stream":
+        for client in range(3):
+            sent = verdicts[verdicts["client"] == client]["label"].tolist()
+            assert_in_order(sent, federation.data.streams.sent(client, 2 * ROUNDS).labels.tolist(), federation.config)
+    else:
+        assert set(verdicts["client"]) == {0, 1, 2}
+
+
+def assert_in_order(sent: list[int], stream: list[int], config: RunConfig) -> None:
+    """What was accepted are whole batches of the stream, each once and in their order: its position outlived all."""
+    size = config.stream.batch_size
+    batches = iter([stream[start : start + size] for start in range(0, len(stream), size)])
+    for start in range(0, len(sent), size):
+        assert any(batch == sent[start : start + size] for batch in batches)
