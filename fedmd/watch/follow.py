@@ -43,7 +43,12 @@ class Follower:
 
     def look(self, watcher: Watcher) -> bool:
         """Tell what is new; whether all runs are over. Raises ConfigError where there is none that can be followed."""
-        runs = [run for run in seen_runs(self._path) if run.folder not in self._strange]
+        try:
+            runs = [run for run in seen_runs(self._path) if run.folder not in self._strange]
+        except ConfigError:
+            if self._told and self._path.is_dir():  # its files are half there: a moment later they are whole
+                return False
+            raise
         self._count(runs, watcher)
         for run in runs:
             if (told := self._told.get(run.folder)) is not None:

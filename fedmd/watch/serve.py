@@ -151,7 +151,9 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError:
             called = False
         if not called or len(self.path) > _LONGEST:
-            return self._answer(HTTPStatus.FORBIDDEN, b"This is not a name of this server.\n")
+            return self._answer(
+                HTTPStatus.FORBIDDEN, b"This server is not called so here: take its address, or name it by --host.\n"
+            )
         try:
             target = urlsplit(self.path)
             if target.path == f"/{REPORT}":

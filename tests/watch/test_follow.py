@@ -101,6 +101,21 @@ def test_rounds_that_are_repeated_after_a_crash_are_told_again(writing: Writing)
     assert [told for told in watcher.new() if told[0] == "round"] == [("round", "run", 1)]
 
 
+def test_files_that_are_half_there_are_waited_for(writing: Writing) -> None:
+    watcher, follower = Noting(), Follower(writing.folder)
+    follower.look(watcher)
+    watcher.new()
+    whole = (writing.folder / "config.json").read_text()
+    (writing.folder / "config.json").write_text(whole[:50])
+    assert not follower.look(watcher) and watcher.new() == []
+    (writing.folder / "config.json").write_text(whole)
+    writing.round()
+    assert not follower.look(watcher) and watcher.new() == [("round", "run", 3)]
+    shutil.rmtree(writing.folder)
+    with pytest.raises(ConfigError, match="there is no folder"):
+        follower.look(watcher)
+
+
 def test_the_clock_says_when_a_round_was(writing: Writing) -> None:
     follower = Follower(writing.folder)
     seen: list[float] = []
