@@ -158,8 +158,9 @@ def pull(outputs: Sequence[Tensor], vectors: Sequence[Tensor], inputs: Sequence[
     pairs = [(o, v) for o, v in zip(outputs, vectors, strict=True) if o.requires_grad]
     if not pairs:
         return tuple(torch.zeros_like(i) for i in inputs)
-    heads, weights = zip(*pairs, strict=True)
-    return torch.autograd.grad(heads, tuple(inputs), weights, materialize_grads=True)
+    with torch.enable_grad():
+        total = torch.stack([torch.dot(o.flatten(), v.flatten()) for o, v in pairs]).sum()
+    return torch.autograd.grad(total, tuple(inputs), materialize_grads=True)
 
 
 @torch.no_grad()

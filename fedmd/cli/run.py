@@ -5,11 +5,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from fedmd.cli.start_up import starting_up
 from fedmd.config import ConfigError
 from fedmd.runs.cell import Watcher
-from fedmd.runs.compose import Composed, compose, compose_raw, expand, resumed_folder, without_hydra
+from fedmd.runs.compose import Composed, compose_raw, expand, resumed_folder, validated, without_hydra
 from fedmd.runs.places import require_places
 from fedmd.runs.plan import compose_study
 from fedmd.runs.progress import watching
@@ -57,11 +58,12 @@ def print_configuration(
     if asks_for_search(overrides):
         runs: list[Sequence[str]] = [compose_search(overrides).example.overrides]
     else:
-        _compose(overrides, multirun=multirun)
+        refuse_hydra(typed_keys(overrides), "sweep" if multirun else "run")
         runs = [*expand(overrides)] if multirun else [overrides]
+    raw = [compose_raw(said) for said in runs]
+    _validated(raw, runs, sweep=multirun)
     texts = []
-    for said in runs:
-        composed = compose_raw(said)
+    for composed in raw:
         parts = {"job": without_hydra(composed), "hydra": OmegaConf.masked_copy(composed, ["hydra"]), "all": composed}
         tree: Any = parts[part]
         if package is not None and (tree := OmegaConf.select(tree, package)) is None:
@@ -86,10 +88,13 @@ def run(overrides: Sequence[str], *, multirun: bool, quiet: bool) -> int:
         run_search(compose_search(overrides))
         return 0
     with _watching("run -m" if multirun else "run", overrides, quiet) as watcher:
-        refuse_hydra(typed_keys(overrides), "sweep" if multirun else "run")
-        require_places(compose_raw(expand(overrides)[0] if multirun else overrides))
-        composed = _compose(overrides, multirun=multirun)
-        from fedmd.runs.launch import launch  # Flower and torch are slow to import; somebody watches already
+        with starting_up():
+            refuse_hydra(typed_keys(overrides), "sweep" if multirun else "run")
+            runs = [*expand(overrides)] if multirun else [overrides]
+            first = compose_raw(runs[0])
+            require_places(first)
+            composed = _validated([first, *map(compose_raw, runs[1:])], runs, sweep=multirun)
+            from fedmd.runs.launch import launch  # Flower and torch are slow to import; somebody watches already
 
         return REFUSED if launch(composed, watcher, sweep=multirun) else 0
 
@@ -97,10 +102,11 @@ def run(overrides: Sequence[str], *, multirun: bool, quiet: bool) -> int:
 def compare(overrides: Sequence[str], *, quiet: bool) -> int:
     """Run a study."""
     with _watching("compare", overrides, quiet) as watcher:
-        refuse_hydra(typed_keys(overrides), "compare")
-        require_places(compose_raw(overrides))
-        study = compose_study(overrides)
-        from fedmd.runs.study import run_study
+        with starting_up():
+            refuse_hydra(typed_keys(overrides), "compare")
+            require_places(compose_raw(overrides))
+            study = compose_study(overrides)
+            from fedmd.runs.study import run_study
 
         return REFUSED if run_study(study, watcher) else 0
 
@@ -111,9 +117,8 @@ def _watching(command: str, overrides: Sequence[str], quiet: bool) -> AbstractCo
     return watching(f"fedmd {command} {' '.join(overrides)}", quiet=quiet, live=live)
 
 
-def _compose(overrides: Sequence[str], *, multirun: bool) -> list[Composed]:
-    """What would run. Raises ConfigError for what cannot, or was typed in vain."""
-    refuse_hydra(typed_keys(overrides), "sweep" if multirun else "run")
-    composed = [compose(one, sweep=multirun) for one in (expand(overrides) if multirun else [overrides])]
+def _validated(raw: Sequence[DictConfig], runs: Sequence[Sequence[str]], *, sweep: bool) -> list[Composed]:
+    """What would run, of what Hydra composed. Raises ConfigError for what cannot, or was typed in vain."""
+    composed = [validated(each, overrides, sweep=sweep) for each, overrides in zip(raw, runs, strict=True)]
     refuse_unused(composed)
     return composed

@@ -9,10 +9,10 @@ import pytest
 from fedmd.cli.main import main
 
 FORBIDDEN = (
-    "datasets", "flwr.simulation", "flwr.superlink", "mlxtend", "ray", "scipy", "sklearn", "sqlalchemy", "tensorboard",
-    "torch._dynamo", "torchvision",
+    "datasets", "flwr.simulation", "flwr.superlink", "mlxtend", "ray", "scipy", "sklearn", "sqlalchemy", "sympy",
+    "tensorboard", "torch._dynamo", "torchvision",
 )  # fmt: skip
-COMMAND = ["run", "experiment=smoke", "attack=none", "runtime.progress=false"]
+COMMAND = ["run", "experiment=smoke", "runtime.progress=false"]
 PROGRAM = f"""
 import sys
 from fedmd.cli.main import main

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from simulations.benchmarks.harness import Row
 
-MODULES = ("fedavg", "empty_rounds", "startup", "study", "population", "kernels")
+MODULES = ("fedavg", "empty_rounds", "startup", "study", "demo", "population", "kernels")
 
 
 def all_rows() -> dict[str, Row]:

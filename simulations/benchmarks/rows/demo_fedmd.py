@@ -1,0 +1,29 @@
+"""The demo's rounds by fedmd; a round's seconds, on the last line."""
+
+import tempfile
+from pathlib import Path
+
+from fedmd.config import RunConfig
+from fedmd.runs.cell import Cell
+from fedmd.runs.compose import compose
+from fedmd.runs.simulation import simulate
+from simulations.benchmarks.rows.fedavg_fedmd import Clock
+
+
+def config() -> RunConfig:
+    """One seed of the demo's arm with DSC by the discrepancy, in one thread of one process."""
+    return compose(
+        ["experiment=demo", "defense=dsc", "runtime.engine=inline", "runtime.device=cpu", "runtime.threads=1",
+         "runtime.client_cpus=1"]
+    ).config  # fmt: skip
+
+
+def main() -> None:
+    clock, run = Clock(), config()
+    with tempfile.TemporaryDirectory() as folder:
+        simulate([Cell(run, Path(folder, "run"))], clock)
+    print((clock.times[-1] - clock.times[0]) / (len(clock.times) - 1))
+
+
+if __name__ == "__main__":
+    main()
