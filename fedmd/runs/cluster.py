@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from fedmd.config import ConfigError, RuntimeConfig
 from fedmd.runs import stopping
 
+# Before Ray is imported: nothing is reported to anybody's server, and workers without a GPU of their own may see all.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
 _TOO_LATE = (
     "runtime.engine: Ray was imported in this process before the run, too late to close it to others; start the run in "
     "a process that has not imported Ray, set RAY_AUTH_MODE=token, RAY_AUTH_TOKEN and "

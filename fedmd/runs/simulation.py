@@ -19,11 +19,9 @@ from fedmd.runs.compose import make_folder
 from fedmd.runs.doubts import of_the_settings
 from fedmd.types import Json, RoundReport
 
-# Before Flower and Ray are imported: nothing is reported to anybody's server from a simulation.
+# Before Flower is imported: nothing is reported to anybody's server from a simulation (for Ray see `cluster.py`).
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 from flwr.serverapp import Grid
 
