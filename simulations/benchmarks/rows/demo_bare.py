@@ -19,6 +19,7 @@ from fedmd.attacks.coalition import members_of
 from fedmd.attacks.pixels import quantised
 from fedmd.attacks.schedule import phase_of, planned_trigger_round
 from fedmd.models import model_for
+from fedmd.rounds.loop import is_evaluated
 from fedmd.training.evaluate import accuracy
 from fedmd.training.online import make_optimizer, online_step
 from fedmd.training.setup import set_up
@@ -77,7 +78,7 @@ def main() -> None:
         online_step(net, optimizer, screened.x, screened.y, clip_norm=pipeline.defense.clip_norm)
         update_bn([x_trusted], net)
         pipeline.observe()
-        if (round + 1) % run.runtime.evaluate_every == 0 or round + 1 == run.stream.rounds:
+        if is_evaluated(run, round):
             print(f"round {round}: {accuracy(net, x_test, y_test):.3f}", file=sys.stderr)
         seconds.append(time.perf_counter() - began)
     print(sum(seconds[1:]) / (len(seconds) - 1))

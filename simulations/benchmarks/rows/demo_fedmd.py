@@ -1,5 +1,6 @@
-"""The demo's rounds by fedmd; a round's seconds, on the last line."""
+"""The demo's rounds by fedmd; a round's seconds, on the last line. What it prints before, `demo_bare` prints, too."""
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from fedmd.config import RunConfig
 from fedmd.runs.cell import Cell
 from fedmd.runs.compose import compose
 from fedmd.runs.simulation import simulate
+from fedmd.types import RoundReport
 from simulations.benchmarks.rows.fedavg_fedmd import Clock
 
 
@@ -18,8 +20,17 @@ def config() -> RunConfig:
     ).config  # fmt: skip
 
 
+class Told(Clock):
+    """With what was tested."""
+
+    def round(self, cell: Cell, report: RoundReport) -> None:
+        super().round(cell, report)
+        if report.accuracy is not None:
+            print(f"round {report.round}: {report.accuracy:.3f}", file=sys.stderr)
+
+
 def main() -> None:
-    clock, run = Clock(), config()
+    clock, run = Told(), config()
     with tempfile.TemporaryDirectory() as folder:
         simulate([Cell(run, Path(folder, "run"))], clock)
     print((clock.times[-1] - clock.times[0]) / (len(clock.times) - 1))
