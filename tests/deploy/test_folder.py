@@ -65,6 +65,8 @@ def test_every_file_is_what_it_should_be(folder: Path) -> None:
     for script in folder.rglob("*.sh"):
         subprocess.run(["bash", "-n", script], check=True)
         assert os.access(script, os.X_OK)
+    kept = (folder / "systemd/fedmd-supernode@.service").read_text()
+    assert "\nRestart=always\n" in kept  # also after exit code 0, as tests/integration/test_deployment.py has it
     services = yaml.safe_load((folder / "compose.yaml").read_text())["services"]
     assert set(services) == {"proxy", "superlink", "node-0", "node-1"}
     mounted = {name: " ".join(service["volumes"]) for name, service in services.items()}

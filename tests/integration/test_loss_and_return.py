@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
 ]
-ROUNDS, WAIT_S, CUT_S = 30, 900.0, 70.0
+ROUNDS, WAIT_S, CUT_S = 24, 900.0, 70.0
 MODES = {
     "stream": [],
     "update": ["mode=update", "defense=md_screen", "local.samples=40"],
@@ -92,7 +92,7 @@ class Federation:
 
     def _prepare(self, plan: Plan) -> RunConfig:
         composed = compose([
-            "experiment=smoke", "attack=none", "federation.clients=3", "federation.round_timeout_s=30",
+            "experiment=smoke", "attack=none", "federation.clients=3", "federation.round_timeout_s=120",
             f"federation.register_file={self.folder}/register.json", f"stream.clean_rounds={ROUNDS}",
             "stream.accumulative_rounds=0", "stream.recovery_rounds=0", *MODES[self.mode], f"hydra.run.dir={self.run}",
         ])  # fmt: skip
