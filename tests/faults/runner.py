@@ -3,8 +3,8 @@
     LD_PRELOAD=shim.so python -m tests.faults.runner FOLDER RUN CASES
 
 RUN: small, stream or update. CASES: every (each call, by each fault), kinds (the first and the last call of each kind),
-or some of them with commas, such as "kill write checkpoint.safetensors,EIO last fdatasync audit". Prints a JSON object
-a line: the run left in peace, then each case. Everything is imported once; each run is a fork.
+or some of them with commas, such as "kill write checkpoint.safetensors,EIO fdatasync trail". Prints a JSON object a
+line: the run left in peace, then each case. Everything is imported once; each run is a fork.
 """
 
 import contextlib
@@ -61,15 +61,10 @@ def chosen(cases: str, calls: list[str]) -> list[tuple[str, int]]:
         numbers = sorted({*first.values(), *last.values()})
     else:
         wanted = [case.split(" ", 1) for case in cases.split(",")]
-        return [(fault, _struck(call, kinds)) for fault, call in wanted]
+        return [
+            (fault, next(n for n, kind in enumerate(kinds, 1) if kind.startswith(start))) for fault, start in wanted
+        ]
     return [(fault, number) for number in numbers for fault in FAULTS]
-
-
-def _struck(call: str, kinds: list[str]) -> int:
-    """The number of the first call of the kind, or of the last: "last unlink metrics.jsonl"."""
-    kind = call.removeprefix("last ")
-    numbers = [number for number, each in enumerate(kinds, 1) if each.startswith(kind)]
-    return numbers[-1 if kind != call else 0]
 
 
 def forked(work: Callable[[], Any]) -> tuple[int, Any]:

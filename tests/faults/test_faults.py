@@ -63,12 +63,10 @@ def assert_as_promised(cases: list[dict[str, Any]]) -> None:
     assert not {case: problem for case, problem in wrong.items() if problem is not None}
 
 
-def test_four_of_a_runs_writes(shim: Path, tmp_path: Path) -> None:
-    """Those that were, or could be, worst: amid a checkpoint, where a round is put on record, where the trail ends."""
-    journal = "last unlink audit/trail-N.sqlite-journal"
-    worst = ["kill write safetensors' own file", "EIO fdatasync audit/trail-N.sqlite-wal", f"EIO {journal}"]
-    cases = run(shim, tmp_path, "small", ",".join([*worst, "kill rename summary.json"]))
-    assert [case["code"] for case in cases] == [-9, 2, 2, -9]
+def test_two_of_a_runs_writes(shim: Path, tmp_path: Path) -> None:
+    """The two that were, or could be, worst: amid a checkpoint, and where a round is put on record."""
+    cases = run(shim, tmp_path, "small", "kill write safetensors' own file,EIO fdatasync audit/trail-N.sqlite-wal")
+    assert [case["code"] for case in cases] == [-9, 2]
     assert_as_promised(cases)
 
 

@@ -7,13 +7,13 @@ so. What is lost is a round's answers, never a sample's place in its stream, a r
 import contextlib
 import os
 import shlex
+import shutil
 import signal
-import socket
-import threading
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import pytest
@@ -22,8 +22,8 @@ from fedmd.audit.reader import Intact, verify
 from fedmd.config import RunConfig
 from fedmd.data.federated import load_federated_data
 from fedmd.data.tables import write_parquet
-from fedmd.deploy.federation import Deployment, environment, free_port
-from fedmd.deploy.folder import LOOPBACK, Plan, init_folder
+from fedmd.deploy.federation import Deployment, environment, free_port, has_proxy
+from fedmd.deploy.folder import Plan, init_folder
 from fedmd.deploy.processes import Processes
 from fedmd.report.files import read_metrics
 from fedmd.rounds.checkpoint import CHECKPOINT
@@ -33,6 +33,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
+    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root, for a network of its own"),
+    pytest.mark.skipif(not has_proxy(), reason="nginx is not installed"),
 ]
 ROUNDS, WAIT_S, CUT_S = 24, 900.0, 70.0
 MODES = {
@@ -41,53 +43,64 @@ MODES = {
 }
 
 
-class Link:
-    """A node's way to the server: while it is cut nothing passes, and nobody is told."""
+class Cable:
+    """A network of its own, joined to this machine's by a cable; while that is cut what is sent is lost.
 
-    def __init__(self, port: int) -> None:
-        self._whole = threading.Event()
-        self._whole.set()
-        self._listening = socket.create_server((LOOPBACK, 0))
-        self._port = port
-        self.address = "{}:{}".format(*self._listening.getsockname())
-        threading.Thread(target=self._accept, daemon=True).start()
+    Needs root, and Linux.
+    """
+
+    HERE, THERE = "10.231.77.1", "10.231.77.2"
+    _NOBODY = "02:00:00:00:00:01"  # the hardware address of neither end
+
+    def __init__(self) -> None:
+        self.name = f"fedmd{os.getpid()}"
+        self._near, self._far = f"{self.name}a", f"{self.name}b"
+
+    def __enter__(self) -> Self:
+        ip("netns", "add", self.name)
+        ip("link", "add", self._near, "type", "veth", "peer", "name", self._far, "netns", self.name)
+        ip("address", "add", f"{self.HERE}/30", "dev", self._near)
+        ip("link", "set", self._near, "up")
+        ip("-n", self.name, "address", "add", f"{self.THERE}/30", "dev", self._far)
+        for each in (self._far, "lo"):
+            ip("-n", self.name, "link", "set", each, "up")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        ip("netns", "delete", self.name)
 
     def cut(self) -> None:
-        self._whole.clear()
+        ip("neighbor", "replace", self.THERE, "lladdr", self._NOBODY, "dev", self._near, "nud", "permanent")
+        ip(
+            "-n",
+            self.name,
+            "neighbor",
+            "replace",
+            self.HERE,
+            "lladdr",
+            self._NOBODY,
+            "dev",
+            self._far,
+            "nud",
+            "permanent",
+        )
 
     def mend(self) -> None:
-        self._whole.set()
+        ip("neighbor", "delete", self.THERE, "dev", self._near)
+        ip("-n", self.name, "neighbor", "delete", self.HERE, "dev", self._far)
 
-    def _accept(self) -> None:
-        while True:
-            near, _ = self._listening.accept()
-            self._whole.wait()
-            try:
-                far = socket.create_connection((LOOPBACK, self._port))
-            except OSError:  # the server is away
-                near.close()
-                continue
-            for ends in ((near, far), (far, near)):
-                threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
 
-    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(2**16):
-                self._whole.wait()
-                target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
 class Federation:
     """A SuperLink, three nodes as systemd keeps them, and one run."""
 
-    def __init__(self, folder: Path, mode: str, processes: Processes, plan: Plan) -> None:
+    def __init__(self, folder: Path, mode: str, processes: Processes, plan: Plan, cable: Cable) -> None:
         self.folder, self.run, self.mode = folder, folder / "run", mode
-        self.processes = processes
-        self.deployment = Deployment(folder, plan, processes, proxy=False)
-        self.link = Link(plan.control_port)
+        self.processes, self.cable = processes, cable
+        self.deployment = Deployment(folder, plan, processes)
         self.config, self._id = self._prepare(plan), ""
 
     def _prepare(self, plan: Plan) -> RunConfig:
@@ -103,10 +116,12 @@ class Federation:
             write_parquet(own, self.folder / f"data/node-{client}.parquet")
         return composed.config
 
-    def keep(self, name: str, address: str) -> None:
+    def keep(self, name: str, *where: str) -> None:
         """Start a node, and again five seconds after it has ended, as its systemd unit does."""
-        start = shlex.join(["bash", str(self.folder / "supernode.sh"), name, str(free_port())])
-        self.processes.start(name, ["bash", "-c", f"while :; do {start}; sleep 5; done"], SUPERLINK=address)
+        start = shlex.join([*where, "bash", str(self.folder / "supernode.sh"), name, str(free_port())])
+        self.processes.start(
+            name, ["bash", "-c", f"while :; do {start}; sleep 5; done"], SUPERLINK=self.deployment.address
+        )
 
     def submit(self, *overrides: str) -> None:
         self._id = self.deployment.submit(overrides)
@@ -141,15 +156,16 @@ def refused(row: dict[str, Any]) -> set[int]:
 @pytest.fixture(scope="module", params=MODES)
 def federation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
     folder = tmp_path_factory.mktemp(request.param) / "federation"
-    plan = Plan(port=free_port(), control_port=free_port(), nodes=3)
+    plan = Plan(host=Cable.HERE, port=free_port(), control_port=free_port(), nodes=3)
     init_folder(folder, plan)
-    with Processes(folder / "logs", environment(folder)) as processes:
-        found = Federation(folder, request.param, processes, plan)
+    with Cable() as cable, Processes(folder / "logs", environment(folder)) as processes:
+        found = Federation(folder, request.param, processes, plan, cable)
         found.deployment.make_secrets()
         found.deployment.start_server()
         found.deployment.register_nodes()
-        for name, address in zip(plan.names, (found.deployment.address,) * 2 + (found.link.address,), strict=True):
-            found.keep(name, address)
+        for name in plan.names[:2]:
+            found.keep(name)
+        found.keep(plan.names[2], "ip", "netns", "exec", cable.name)
         found.submit(*found.overrides)
         yield found
     assert processes.left() == []
@@ -166,11 +182,11 @@ def test_a_node_is_killed_and_comes_back(federation: Federation) -> None:
 
 def test_a_nodes_network_is_cut_for_a_minute(federation: Federation) -> None:
     federation.all_answer()
-    federation.link.cut()
+    federation.cable.cut()
     until = time.monotonic() + CUT_S
     federation.wait("a round without it", lambda: refused(federation.rounds()[-1]) == {2})
     federation.wait("the minute's end", lambda: time.monotonic() > until)
-    federation.link.mend()
+    federation.cable.mend()
     federation.all_answer()
 
 
