@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from fedmd.audit.signing import Signer
 
 FOLDER = "audit"
+_CACHE_KIB = (
+    200  # of pages; who only appends reads the last ones alone, and SQLite would keep up to 2,000 KiB of others
+)
 
 
 class AuditTrail:
@@ -122,6 +125,7 @@ class AuditTrail:
         self._database = sqlite3.connect(file, isolation_level=None, timeout=30)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
+        self._database.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
 
     def _finish(self) -> None:
         """Close the file as a plain one, that can be read from where nobody may write."""

@@ -49,9 +49,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def secrets(made: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be damaged."""
-    return shutil.copytree(made, tmp_path / "federation")
+def secrets(made: Path, folder: Path) -> Path:
+    """A fresh folder with copies of those, to be damaged."""
+
+    def copy(source: str, target: str) -> None:
+        if not Path(target).exists():
+            shutil.copy2(source, target)
+
+    return shutil.copytree(made, folder, copy_function=copy, dirs_exist_ok=True)
 
 
 def test_every_file_is_what_it_should_be(folder: Path) -> None:
