@@ -158,10 +158,11 @@ class RoundReport:
     `attack_success` is the share of stamped test images that the model takes for a backdoor's target, evaluated with
     the accuracy; None under other attacks. `wall_s` maps stage name to seconds; it is the only part that may differ
     between two runs of one seed. `quarantined` are the clients whose messages were kept aside; each is among the
-    rejections too. `trusted_accuracy` is that on the server's trusted set, measured with the accuracy for whoever
-    watches the server live; None elsewhere. `undone` says why the model is as it was before the round, where what was
-    learned was not usable. `audit_head` is the last record of the audit trail, and its hash. `attack` are numbers that
-    simulated colluders noted, for the report only, such as the similarity S of eq (4).
+    rejections too. `alarms` are those of them that were not in quarantine before. `trusted_accuracy` is that on the
+    server's trusted set, measured with the accuracy for whoever watches the server live; None elsewhere. `undone` says
+    why the model is as it was before the round, where what was learned was not usable. `audit_head` is the last record
+    of the audit trail, and its hash. `attack` are numbers that simulated colluders noted, for the report only, such as
+    the similarity S of eq (4).
     """
 
     round: int
@@ -177,6 +178,7 @@ class RoundReport:
     wall_s: dict[str, float] = field(default_factory=dict)
     attack_success: float | None = None
     quarantined: tuple[int, ...] = ()
+    alarms: tuple[int, ...] = ()
     trusted_accuracy: float | None = None
     undone: str | None = None
     audit_head: tuple[int, str] | None = None

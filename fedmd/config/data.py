@@ -74,7 +74,8 @@ class ShiftConfig(Section):
     """How the stream's images differ from those that burn-in saw; see `fedmd.data.shift`.
 
     `classes` (labels that burn-in never sees) is for name=classes, `angle` (degrees counter-clockwise) for
-    name=rotation, `corruption` and `severity` (1 to 5) for name=corruption.
+    name=rotation, `corruption` and `severity` (1 to 5) for name=corruption. `trusted` says whether the server's own
+    images are from after the shift, or from before it, as those of burn-in.
     """
 
     name: Literal["none", "classes", "rotation", "corruption"] = "none"
@@ -82,6 +83,7 @@ class ShiftConfig(Section):
     angle: float = 45.0
     corruption: Literal["noise", "blur", "contrast"] = "contrast"
     severity: Annotated[int, Field(ge=1, le=5)] = 5
+    trusted: Literal["after", "before"] = "after"
 
     @model_validator(mode="after")
     def _needs_classes(self) -> Self:

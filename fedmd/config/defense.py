@@ -1,11 +1,12 @@
 """Settings of the defence: what is measured, against what, what is done about it, and how updates are aggregated."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from fedmd.config.base import Count, NonNegative, Positive, Section
+from fedmd.config.base import Count, NonNegative, Positive, Section, Share
 from fedmd.config.plugin import Chosen, PluginSection
 
 _MIB = 2**20
@@ -27,6 +28,9 @@ class DefenseConfig(PluginSection):
     detector_params: Chosen = Field(default_factory=Section)
     stopping: Literal["per_sample", "per_client", "batch_mean"] = Field(
         "per_sample", description="over what it is averaged first: nothing, a client's message, the round's whole batch"
+    )
+    follow: Share = Field(
+        0.0, description="share of the trusted set that recent samples of the stream replace, where it drifts"
     )
     baselines: bool = Field(True, description="score every sample by every detector, for the report")
 
@@ -81,8 +85,8 @@ class ScreeningConfig(Section):
 class QuarantineConfig(Section):
     """Which clients are learned from no longer, and what is kept of them; see `fedmd.defense.evidence`.
 
-    name=evidence quarantines a client whose evidence passes `limit` (nats); an honest client gets there once in
-    exp(limit) rounds or less often. `shift` is how far above 1/2 the chance that a sample of the client outranks a
+    name=evidence quarantines a client whose evidence passes the `limit` that `false_alarms` sets: so many in 1,000
+    rounds of an honest client, or fewer. `shift` is how far above 1/2 the chance that a sample of the client outranks a
     trusted one must lie to be looked for; below half of it the evidence falls. A client returns after `rounds` rounds,
     or, with null, when an operator releases it. Of all quarantined clients together, batches of at most `max_rounds`
     rounds and `max_bytes` bytes are kept.
@@ -90,7 +94,12 @@ class QuarantineConfig(Section):
 
     name: Literal["none", "evidence"] = "none"
     shift: Annotated[float, Field(gt=0, le=0.5)] = 0.2
-    limit: Positive = 10.0
+    false_alarms: Annotated[float, Field(gt=0, lt=1000)] = 0.05
     rounds: Count | None = None
     max_rounds: Count = 100
     max_bytes: Count = 256 * _MIB
+
+    @property
+    def limit(self) -> float:
+        """In nats: log(1000 / `false_alarms`), as an honest client gets past h once in exp(h) rounds at most."""
+        return math.log(1000 / self.false_alarms)

@@ -62,7 +62,8 @@ def shifted(images: ImageSet, split: Split, config: ShiftConfig, seed: int) -> I
     moved = np.empty_like(images.images)
     for start in range(0, len(images), CHUNK):
         moved[start : start + CHUNK] = change(images.images[start : start + CHUNK])
-    moved[split.burn_in] = images.images[split.burn_in]
+    for part in (split.burn_in, *([split.trusted] if config.trusted == "before" else [])):
+        moved[part] = images.images[part]
     return ImageSet(moved, images.labels, images.classes)
 
 
@@ -71,7 +72,8 @@ def cached_shift(images: ImageSet, split: Split, config: ShiftConfig, seed: int,
     if config.name in ("none", "classes"):
         return images
     libraries = [version(name) for name in ("numpy", "scipy", "torch", "torchvision")]
-    identity = digest(images.images, split.burn_in, f"{seed} {config.model_dump_json()} {libraries}")
+    before = (split.burn_in, split.trusted) if config.trusted == "before" else (split.burn_in,)
+    identity = digest(images.images, *before, f"{seed} {config.model_dump_json()} {libraries}")
     stored = cached_arrays(
         cache_dir, f"shifted-{identity}", ("images",), lambda: {"images": shifted(images, split, config, seed).images}
     )

@@ -13,11 +13,11 @@ Against it stands r = 1/2 + shift. The log-likelihood ratio of the two, r taken 
 
 False alarms: exp(increment) has mean at most 1 for an honest client (the mean of uniform ranks is sub-Gaussian with
 this variance), so the mean number of rounds to a false alarm at a limit of h nats is at least exp(h) (Lorden 1971),
-whatever n is. Two things bend that. The trusted set is the same in every round, so its own luck, of standard deviation
-1 / sqrt(12 m) in r, stays; it is harmless while much smaller than shift / 2, that is for m >> 1 / (3 shift^2). And a
-client whose data simply are unlike the trusted ones (non-IID) has an r of its own: below 1/2 + shift / 2 the evidence
-still falls on average, though alarms come sooner; beyond that honesty is no defence. Ranks make no assumption on the
-scores' distribution or scale.
+whatever n is: at most 1,000 exp(-h) in 1,000 of its rounds, which is how the limit is set. Two things bend that. The
+trusted set is the same in every round, so its own luck, of standard deviation 1 / sqrt(12 m) in r, stays; it is
+harmless while much smaller than shift / 2, that is for m >> 1 / (3 shift^2). And a client whose data simply are unlike
+the trusted ones (non-IID) has an r of its own: below 1/2 + shift / 2 the evidence still falls on average, though alarms
+come sooner; beyond that honesty is no defence. Ranks make no assumption on the scores' distribution or scale.
 
 In mode=update the server has no trusted *updates* to rank a client's among, but the round's other clients'. So both
 sides of the ranks are the round's own scores: with K clients, and the client itself among those it is compared with,

@@ -122,7 +122,8 @@ def round_metrics(report: RoundReport) -> Json:
     Shares and steps are means over all samples of the round, discrepancies (nats) over the measured ones;
     None where there are none. `clients` counts the clients whose samples arrived. `threshold_drift` is {rate, promised}
     in rounds in which the threshold's promise is broken; `undone`, only there: why the model is as it was before;
-    `canary`, {value, alarm}, where the server keeps one; `attack`: what colluders noted.
+    `alarms`, where there are any: the clients put in quarantine; `canary`, {value, alarm}, where the server keeps one;
+    `attack`: what colluders noted.
     """
     verdicts = report.verdicts
     return {
@@ -142,6 +143,7 @@ def round_metrics(report: RoundReport) -> Json:
         "rejected_share": mean_or_none(verdicts.actions == Action.REJECTED),
         "mean_steps": mean_or_none(verdicts.steps),
         "rejections": [{"client": item.client, "reason": item.reason} for item in report.rejections],
+        **({"alarms": list(report.alarms)} if report.alarms else {}),
         **({} if report.undone is None else {"undone": report.undone}),
         "bytes_received": report.bytes_received,
         **({} if verdicts.canary is None else {"canary": asdict(verdicts.canary)}),

@@ -60,6 +60,7 @@ def summarise(
             "clients": n_clients,
             "malicious_clients": list(truth.malicious_clients),
             **verdict_sections(folder, truth, defense_name),
+            **quarantine_section(folder, metrics, truth, config),
             "scores": scores,
             "wall_s": stage_seconds(metrics, wall_s),
             "bytes_received": sum(row["bytes_received"] for row in metrics),
@@ -145,6 +146,38 @@ def verdict_sections(folder: Path, truth: Truth, defense_name: str) -> Json:
             "rejected_share": mean_or_none(actions == Action.REJECTED),
             "mean_steps": mean_or_none(verdicts["steps"].to_numpy(np.int64)),
         },
+    }
+
+
+def quarantine_section(folder: Path, metrics: list[Json], truth: Truth, config: Json) -> Json:
+    """{quarantine {...}}: whom the evidence (9) accused, rightly or not, where the run weighs any.
+
+    `honest_rounds` counts the judged messages of honest clients, `false_alarms` the times that one of them was put in
+    quarantine, `per_1000` the latter in 1,000 of the former, and `stated` what it was to be at most. Of `malicious`
+    clients `caught` were put there once they attacked, `rounds_to_detection` after the attack's first round (which is
+    number 1), in the mean.
+    """
+    if config.get("quarantine", {}).get("name") != "evidence":
+        return {}
+    judged = read_verdicts(folder, ["round", "client"]).drop_duplicates()["client"].to_numpy(np.int64)
+    malicious, began = set(truth.malicious_clients), min(truth.poisoned_rounds, default=None)
+    accused = [(row["round"], client) for row in metrics for client in row.get("alarms", [])]
+    honest_rounds = int(np.sum(~np.isin(judged, truth.malicious_clients)))
+    false_alarms = sum(client not in malicious for _, client in accused)
+    detected: dict[int, int] = {}
+    for round, client in accused:
+        if client in malicious and began is not None and round >= began:
+            detected.setdefault(client, round - began + 1)
+    return {
+        "quarantine": {
+            "stated": config["quarantine"]["false_alarms"],
+            "honest_rounds": honest_rounds,
+            "false_alarms": false_alarms,
+            "per_1000": 1000 * false_alarms / honest_rounds if honest_rounds else None,
+            "malicious": len(malicious),
+            "caught": len(detected),
+            "rounds_to_detection": mean_or_none(np.array([*detected.values()])),
+        }
     }
 
 

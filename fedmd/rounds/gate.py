@@ -22,11 +22,15 @@ from fedmd.types import IN_QUARANTINE, Rejection
 
 @dataclass(frozen=True)
 class Recorded(Generic[M]):
-    """A round that is on disk: what may be learned from, whose messages may not and why, and who is in quarantine."""
+    """A round that is on disk: what may be learned from, whose messages may not and why, and who is in quarantine.
+
+    `alarms` are the clients that were put there in this round.
+    """
 
     judged: Judged[M]
     rejections: tuple[Rejection, ...]
     quarantined: tuple[int, ...]
+    alarms: tuple[int, ...] = ()
 
 
 class Gate(Generic[M]):
@@ -105,6 +109,7 @@ class Gate(Generic[M]):
             server.without(judged, new) if new else judged,
             tuple(sorted(rejections, key=lambda rejection: rejection.client)),
             tuple(reasons),
+            tuple(sorted(new)),
         )
 
     def _keep(self, admitted: Admitted[M], reasons: Mapping[int, str]) -> list[StoredMessage]:

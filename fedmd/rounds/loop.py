@@ -62,6 +62,7 @@ def run_rounds(
             wall_s={**watch.seconds, **collected.wall_s, **judged.wall_s, **learned.wall_s},
             attack_success=attack_success,
             quarantined=recorded.quarantined,
+            alarms=recorded.alarms,
             trusted_accuracy=trusted_accuracy,
             undone=learned.undone,
             audit_head=None if (head := gate.head) is None else (head.seq, head.hash),

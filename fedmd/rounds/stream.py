@@ -58,7 +58,7 @@ class StreamServer:
                     module.momentum = momentum
         self._optimizer = make_optimizer(net, config.training.online)
         seed_torch(seed_for(config.seed, "start"), setup.placement.device)  # for models with dropout, as in `learn`
-        self._refit_batchnorm(net)
+        self._refit_batchnorm(net, self.model.trusted[0])
         threshold: Threshold = config.threshold.make()
         threshold.prepare(config, setup.trained)
         self.pipeline = Pipeline.from_config(
@@ -140,7 +140,7 @@ class StreamServer:
             placement=self._placement,
         )
         if loss is not None:
-            self._refit_batchnorm(self.model.net)
+            self._refit_batchnorm(self.model.net, self.pipeline.trusted[0])
             self.pipeline.observe()
         return Learned(loss, {"step": time.perf_counter() - started})
 
@@ -196,11 +196,11 @@ class StreamServer:
                 100 * drift.promised,
             )
 
-    def _refit_batchnorm(self, model: nn.Module) -> None:
+    def _refit_batchnorm(self, model: nn.Module, trusted: Tensor) -> None:
         """With batchnorm=trusted, running statistics come from the trusted set: no client has a say in them."""
         if self._config.training.online.batchnorm == "trusted":
             with self._placement.autocast():
-                update_bn([self.model.trusted[0]], model)
+                update_bn([trusted], model)
 
     def _refitted(self, snapshots: Sequence[State]) -> list[State]:
         """Burn-in's snapshots, with the batch-norm statistics that the net has in online learning."""
@@ -210,7 +210,7 @@ class StreamServer:
         for snapshot in snapshots:
             net = copy.deepcopy(self.model.net)
             net.load_state_dict(snapshot)
-            self._refit_batchnorm(net)
+            self._refit_batchnorm(net, self.model.trusted[0])
             refitted.append(net.state_dict())
         return refitted
 

@@ -31,7 +31,7 @@ ROUNDS = 10
 SETTINGS = [
     "experiment=smoke", "defense=dsc", "threshold.fpr=0.3", "training.burn_in.epochs=4", "training.online.momentum=0.9",
     "history=lag", "history.lag=2", "stream.clean_rounds=3", "stream.accumulative_rounds=4", "stream.recovery_rounds=2",
-    "attack.stop_error_rise=0.02", "quarantine=evidence", "quarantine.limit=1", "quarantine.rounds=2",
+    "attack.stop_error_rise=0.02", "quarantine=evidence", "quarantine.false_alarms=350", "quarantine.rounds=2",
     "quarantine.max_rounds=2", "runtime.device=cpu", "runtime.progress=false",
 ]  # fmt: skip
 # What is about to be called (for the n-th time) when the process ends: a place between two writes. After a #

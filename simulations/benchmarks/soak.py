@@ -31,10 +31,10 @@ SMALL = [
     "quarantine.rounds=20", "quarantine.max_rounds=20", "runtime.evaluate_every=25",
 ]  # fmt: skip
 MODES = {
-    "stream": [*SMALL, "quarantine.limit=3"],
+    "stream": [*SMALL, "quarantine.false_alarms=50"],
     "update": [
         *SMALL, "mode=update", "local.batch_size=10", "local.samples=20", "local.lr=0.01",
-        "defense=discrepancy_screening", "attack=sign_flip", "quarantine.limit=0.2",
+        "defense=discrepancy_screening", "attack=sign_flip", "quarantine.false_alarms=800",
     ],
 }  # fmt: skip
 

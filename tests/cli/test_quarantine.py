@@ -39,7 +39,7 @@ def folder(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
             "stream.batch_size": BATCH,
             **{f"stream.{phase}_rounds": 0 for phase in ("accumulative", "trigger", "recovery")},
             "stream.clean_rounds": ROUNDS,
-            "quarantine": {"name": "evidence", "limit": 5.0},
+            "quarantine": {"name": "evidence", "false_alarms": 6.7379},
             "defense.name": "drop",
         }
     )

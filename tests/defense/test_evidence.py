@@ -14,7 +14,7 @@ from fedmd.config import QuarantineConfig
 from fedmd.defense.evidence import Evidence, increment, outranking
 from fedmd.defense.quarantine import Quarantine
 
-CONFIG = QuarantineConfig(name="evidence", shift=0.2, limit=5.0)
+CONFIG = QuarantineConfig(name="evidence", shift=0.2, false_alarms=6.7379)  # a limit of 5 nats
 scores = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=12).map(np.array)
 
 
@@ -115,6 +115,53 @@ def test_a_tolerated_shift_never_adds_up() -> None:
     """r = 0.55, half of what is tolerated: an unlike but honest client, whose evidence falls on average."""
     lengths = run_lengths(False, limit=25.0, runs=6, n=10, m=2000, above=1 - math.sqrt(2 * 0.45))
     assert (lengths == 3000).all()
+
+
+def honest_increments(clients: int, rounds: int, n: int = 10, m: int = 200) -> np.ndarray:
+    """[rounds, clients] increments of honest clients, by the definitions alone; every client has a trusted set."""
+    rng = np.random.default_rng(3)
+    trusted = rng.random((clients, 1, m))
+    variance, shift = (n + m + 1) / (12 * n * m), 0.2
+    r = np.stack([(rng.random((clients, n, 1)) > trusted).mean(axis=(1, 2)) for _ in range(rounds)])
+    return shift * (r - 0.5 - shift / 2) / variance
+
+
+INCREMENTS = honest_increments(clients=400, rounds=100)  # 40,000 client-rounds
+
+
+@pytest.mark.parametrize("stated", [300.0, 50.0, 10.0, 1.0])
+def test_false_alarms_are_at_most_as_many_as_stated(stated: float) -> None:
+    """Accused and begun anew, by a naive loop; how many in 1,000 client-rounds."""
+    limit = QuarantineConfig(name="evidence", false_alarms=stated).limit
+    assert limit == pytest.approx(math.log(1000 / stated))
+    alarms, against = 0, np.zeros(INCREMENTS.shape[1])
+    for added in INCREMENTS:
+        against = np.maximum(0, against + added)
+        alarms += int((against > limit).sum())
+        against[against > limit] = 0
+    per_1000 = 1000 * alarms / INCREMENTS.size
+    assert per_1000 <= stated
+    assert per_1000 > 0 or stated <= 1  # the test can alarm
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.05])
+def test_villes_inequality(alpha: float) -> None:
+    """The product of honest likelihood ratios is a supermartingale: it ever passes 1 / alpha with a chance of alpha."""
+    passed = (INCREMENTS.cumsum(axis=0) >= math.log(1 / alpha)).any(axis=0).mean()
+    assert 0 < passed <= alpha
+
+
+def test_evidence_is_the_naive_sum() -> None:
+    rng = np.random.default_rng(4)
+    trusted, evidence, against = rng.random(30), Evidence(), {1: 0.0, 2: 0.0}
+    for _ in range(40):
+        sent = {client: rng.random(5) + client / 8 for client in against}
+        evidence = evidence.after(np.repeat([1, 2], 5), np.concatenate([*sent.values()]), trusted, 0.2)
+        for client, scores in sent.items():
+            r = sum(s > t for s in scores for t in trusted) / (5 * 30)
+            against[client] = max(0.0, against[client] + 0.2 * (r - 0.5 - 0.1) / (36 / (12 * 5 * 30)))
+    assert {client: evidence.of(client) for client in against} == pytest.approx(against)
+    assert against[2] > against[1]
 
 
 def test_evidence_is_kept_per_client() -> None:

@@ -177,7 +177,7 @@ REMEMBERING: dict[str, dict[str, Any]] = {
     "quarantined": {
         **SCREENED,
         "screening": {"threshold": "fixed", "upper": 0.001, "loss": "ignored"},
-        "quarantine": {"name": "evidence", "shift": 0.5, "limit": 0.2},
+        "quarantine": {"name": "evidence", "shift": 0.5, "false_alarms": 818.7},
     },
     "averaged history": {"defense": {"name": "md_screen"}, "history": {"name": "ema", "decay": 0.5}},
 }

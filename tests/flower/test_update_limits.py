@@ -23,7 +23,9 @@ BAD = 1
 ROUNDS = 3
 FIXED = {"threshold": "fixed", "upper": 5.0, "loss": "ignored"}
 SCREENED = {"defense": {"name": "md_screen"}, "history": {"name": "lag_and_start", "lag": 1}, "screening": FIXED}
-EVIDENCE = {"quarantine": {"name": "evidence", "shift": 0.5, "limit": 0.5}}  # one round outside the limits is enough
+EVIDENCE = {
+    "quarantine": {"name": "evidence", "shift": 0.5, "false_alarms": 606.5}
+}  # one round outside the limits is enough
 Spoil = Callable[[RecordDict], None]
 
 

@@ -40,7 +40,7 @@ RUNS: dict[str, list[str]] = {
     "stream-clip-trigger": [*_PLAIN, "defense=clip", "attack=trigger_only", "attack.fraction=0.4"],
     "stream-frozen": [*_PLAIN, "defense=frozen", "attack=none"],
     "stream-quarantine": [
-        *_SNAPSHOT, *_PER_SAMPLE, "quarantine=evidence", "quarantine.limit=1",
+        *_SNAPSHOT, *_PER_SAMPLE, "quarantine=evidence", "quarantine.false_alarms=367.87",
         "quarantine.rounds=2", "federation.clients_per_round=4", "threshold.fpr=0.2", "federation.nodes=3",
     ],
     "stream-two-batches-a-reply": [*_SNAPSHOT, "defense=drop", "threshold=fixed", "threshold.value=2",
@@ -57,8 +57,8 @@ RUNS: dict[str, list[str]] = {
     ],
     "update-correct-quarantine": [
         *_UPDATE, "defense=md_screen", "screening.action=correct", "screening.k=1", "history=ema", "history.decay=0.9",
-        "attack=sign_flip", "attack.scale=3", "attack.fraction=0.4", "quarantine=evidence", "quarantine.limit=0.2",
-        "federation.nodes=2",
+        "attack=sign_flip", "attack.scale=3", "attack.fraction=0.4", "quarantine=evidence",
+        "quarantine.false_alarms=818.73", "federation.nodes=2",
     ],
     "update-weight-fedprox-minmax": [
         *_UPDATE, "defense=md_screen", "screening.action=weight", "screening.k=1", "history=lag", "history.lag=1",

@@ -81,7 +81,7 @@ def test_a_few_records_too_many_are_read_with_the_others() -> None:
 
 
 def test_the_third_time_puts_a_client_in_quarantine() -> None:
-    config, quarantine = QuarantineConfig(name="evidence", limit=10.0), Quarantine()
+    config, quarantine = QuarantineConfig(name="evidence", false_alarms=0.05), Quarantine()
     for round in range(3):
         assert quarantine.since == {}
         quarantine = quarantine.after_excess(round, frozenset({4}), config)
@@ -90,7 +90,7 @@ def test_the_third_time_puts_a_client_in_quarantine() -> None:
 
 
 def test_honest_rounds_in_between_speak_for_a_client() -> None:
-    config = QuarantineConfig(name="evidence", limit=10.0)
+    config = QuarantineConfig(name="evidence", false_alarms=0.05)
     quarantine = Quarantine().after_excess(0, frozenset({4}), config)
     low, trusted = np.zeros(50), np.ones(200)
     quarantine = quarantine.after(1, np.full(50, 4), low, trusted, config)

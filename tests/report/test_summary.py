@@ -1,6 +1,7 @@
 """summary.json of hand-written rounds with known answers."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -189,3 +190,22 @@ def test_the_summary_marks_a_finished_run(attacked):
     write_summary(attacked, summary)
     assert read_summary(attacked) == summary == json.loads((attacked / "summary.json").read_text())
     assert not list(attacked.glob("*.tmp"))
+
+
+def test_whom_the_evidence_accused(tmp_path, round_report, record):
+    """Clients 0 to 2, of whom 1 and 2 attack from round 1 on; 1 is accused twice, 0 wrongly, 2 before it attacks."""
+    rounds = [round_report(number, before=[0.1] * 6) for number in range(4)]
+    alarms = [(2,), (), (0, 1), (1,)]
+    folder = record(tmp_path, *(replace(report, alarms=each) for report, each in zip(rounds, alarms, strict=True)))
+    config = {"quarantine": {"name": "evidence", "false_alarms": 50}}
+    summary = summary_of(folder, Truth((1, 2), (1, 2, 3)), config=config)
+    assert summary["quarantine"] == {
+        "stated": 50,
+        "honest_rounds": 4,
+        "false_alarms": 1,
+        "per_1000": 250.0,
+        "malicious": 2,
+        "caught": 1,
+        "rounds_to_detection": 2.0,
+    }
+    assert "quarantine" not in summary_of(folder)

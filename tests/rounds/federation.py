@@ -32,7 +32,7 @@ MODES: dict[str, dict[str, Any]] = {
     "stream": {
         "data.splits": {"burn_in": 200, "trusted": 100, "attacker": 20, "test": 30},
         "stream.batch_size": 8,
-        "quarantine": {"name": "evidence", "shift": 0.2, "limit": 5.0},
+        "quarantine": {"name": "evidence", "shift": 0.2, "false_alarms": 6.7379},
     },
     "update": {
         "mode": "update",
@@ -40,7 +40,11 @@ MODES: dict[str, dict[str, Any]] = {
         "defense": {"name": "md_screen"},
         "history": {"name": "lag_and_start", "lag": 1},
         "screening": {"threshold": "fixed", "upper": 5.0, "loss": "ignored"},
-        "quarantine": {"name": "evidence", "shift": 0.5, "limit": 0.5},  # one round outside the limits is enough
+        "quarantine": {
+            "name": "evidence",
+            "shift": 0.5,
+            "false_alarms": 606.5,
+        },  # one round outside the limits is enough
     },
 }
 

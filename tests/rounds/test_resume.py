@@ -24,7 +24,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "stream": {
         "defense": {"name": "dsc", "rivals": False},
         "history": {"name": "lag", "lag": 2},
-        "quarantine": {"name": "evidence", "limit": 5.0, "rounds": 2, "max_rounds": 1},
+        "quarantine": {"name": "evidence", "false_alarms": 6.7379, "rounds": 2, "max_rounds": 1},
     },
     "update": {
         "history": {"name": "lag", "lag": 2},
@@ -156,7 +156,7 @@ def test_each_part_of_the_state_matters(process: Start, mode: str, part: str) ->
 
 # -- release requests, and a trail that is not there ----------------------------------------------------------------
 
-FOR_GOOD: dict[str, Any] = {"quarantine": {**CHANGES["stream"]["quarantine"], "rounds": None, "limit": 12.0}}
+FOR_GOOD: dict[str, Any] = {"quarantine": {**CHANGES["stream"]["quarantine"], "rounds": None, "false_alarms": 0.00614}}
 
 
 def quarantined_in(entries: Sequence[Entry]) -> int:

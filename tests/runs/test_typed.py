@@ -60,7 +60,7 @@ REST = [
     (["stream.shift.angle=10"], "stream.shift.angle", "name=rotation"),
     (["stream.shift.name=rotation", "stream.shift.severity=2"], "stream.shift.severity", "name=corruption"),
     (["training.online.batchnorm_momentum=0.5"], "training.online.batchnorm_momentum", "batchnorm=train"),
-    (["+quarantine.limit=3"], "quarantine.limit", "quarantine=evidence"),
+    (["+quarantine.false_alarms=3"], "quarantine.false_alarms", "quarantine=evidence"),
     (["observability.host=0.0.0.0"], "observability.host", "prometheus_port"),
     (["runtime.engine=inline", "runtime.workers=2"], "runtime.workers", "engine=ray"),
     (["compare.seeds=[1]"], "compare.seeds", "fedmd compare"),

@@ -24,6 +24,7 @@ from fedmd.defense.history import History, State
 from fedmd.defense.samples.detectors.base import Detector, Score
 from fedmd.defense.samples.detectors.model_scores import DISCREPANCY, Discrepancy
 from fedmd.defense.samples.drift import DriftMonitor
+from fedmd.defense.samples.following import Following
 from fedmd.defense.samples.outputs import TrustedSet, compute_outputs
 from fedmd.defense.samples.pooling import Stopping, count_alarms, pooled, pooled_trusted
 from fedmd.defense.samples.thresholds import Threshold, ThresholdFunction
@@ -47,6 +48,7 @@ class Pipeline:
         detector, stopping: what is held against the threshold, and over what it is averaged first.
         baselines: detectors whose scores go with the verdicts and change nothing.
         monitor: watches a calibrated threshold's promise.
+        follow: the share of `trusted` that recent samples of the stream replace.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Pipeline:
         stopping: Stopping = "per_sample",
         baselines: Mapping[str, Score] | None = None,
         monitor: DriftMonitor | None = None,
+        follow: float = 0.0,
     ) -> None:
         self.current = current
         self.historical = copy.deepcopy(current).requires_grad_(False).eval()
@@ -68,6 +71,7 @@ class Pipeline:
         self.threshold = threshold
         self.defense = defense
         self.trusted = trusted
+        self.following = Following(trusted, follow) if follow else None
         self.detector = detector
         self.stopping = stopping
         self.baselines = baselines or {}
@@ -139,6 +143,7 @@ class Pipeline:
             stopping=defense.stopping,
             baselines={each.name: each(each.Params()) for each in baselines if each.is_baseline},
             monitor=monitor,
+            follow=defense.follow,
         )
 
     def screen(self, x: Tensor, y: Tensor, clients: Tensor | None = None) -> Screened:
@@ -181,6 +186,9 @@ class Pipeline:
         )
         keep = decision.actions != Action.REJECTED
         kept = (decision.x, y) if bool(keep.all()) else (decision.x[keep], y[keep])
+        if self.following is not None:
+            self.following.observe(x, y, before, clients)
+            self.trusted = self.following.trusted
         self.wall_s = {"screening": screened - started, "correction": time.perf_counter() - compared}
         if self.baselines:
             self.wall_s["baselines"] = compared - screened
@@ -200,7 +208,8 @@ class Pipeline:
     def state(self) -> Saved:
         """What `restore` needs to go on from here; the current model is its owner's. Thresholds remember nothing."""
         monitor = None if self.monitor is None else self.monitor.state()
-        return {"history": self.history.save(), "steps": self.steps, "monitor": monitor}
+        state: Saved = {"history": self.history.save(), "steps": self.steps, "monitor": monitor}
+        return state if self.following is None else {**state, "following": self.following.state()}
 
     def restore(self, saved: Saved) -> None:
         """Put back what `state` of an equal pipeline returned."""
@@ -208,6 +217,9 @@ class Pipeline:
         self._screened_with = None
         self._load_history()
         self.steps = saved["steps"]
+        if self.following is not None:
+            self.following.restore(saved["following"])
+            self.trusted = self.following.trusted
         if self.monitor is not None:
             self.monitor.restore(saved["monitor"])
 
