@@ -1,7 +1,7 @@
 """Record the golden runs: python -m tests.golden.record [FILE]
 
-The file holds, for each run, its metrics (times aside), a fingerprint of its final model, and its audit records, both
-as SHA-256 (equal on the machine that made it) and as numbers.
+The file holds, for each run, its metrics (times aside, and what is newer than the file), a fingerprint of its final
+model, and its audit records, both as SHA-256 (equal on the machine that made it) and as numbers.
 """
 
 import hashlib
@@ -48,12 +48,12 @@ def record(work: Path, name: str, overrides: list[str], stop_after: int | None) 
     """One run, in the folder of its name below `work`."""
     model = federate(overrides, work / name, work / "cache", stop_after=stop_after)
     metrics = [json.loads(line) for line in (work / name / "metrics.jsonl").read_text().splitlines()]
-    metrics = [{key: value for key, value in row.items() if key != "wall_s"} for row in metrics]
+    metrics = [{key: value for key, value in row.items() if key not in ("wall_s", "alarms")} for row in metrics]
     summary = json.loads((work / name / "summary.json").read_text())
     summary = {
         key: summary[key]
         for key in summary
-        if key not in ("wall_s", "versions", "config", "schema", "audit_head", "scores", "warnings")
+        if key not in ("wall_s", "versions", "config", "schema", "audit_head", "scores", "warnings", "quarantine")
     }
     summary["detection"]["rivals"] = summary["detection"].pop("baselines")  # as they were called in the fixture
     if summary["defense"]["name"] == "discrepancy_screening":
