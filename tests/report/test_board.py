@@ -54,6 +54,7 @@ def test_a_run_fits_any_width(one: Board, width: int) -> None:
     lines = drawn(one, width)
     assert all(len(line) <= width for line in lines)
     assert lines[0].startswith("fedmd run") and lines[0].endswith("0:35")
+    assert [line.split()[0] for line in lines[1:4]] == ["round", "accuracy", "samples"]
     assert any("accumulative 10/24" in line for line in lines)
     assert any("▁" in line and "80.0 %" in line for line in lines)
     if width >= 80:

@@ -99,9 +99,10 @@ class Board:
         if report.accuracy is not None:
             track.accuracy.append(report.accuracy)
         track.corrected, track.rejected = (report.verdicts.share(a) for a in (Action.CORRECTED, Action.REJECTED))
-        track.refused += len(report.rejections)
-        if report.rejections:
-            track.refusal = f"client {report.rejections[-1].client}: {report.rejections[-1].reason}"
+        refused = [item for item in report.rejections if item.quarantined_since is None]
+        track.refused += len(refused)
+        if refused:
+            track.refusal = f"client {refused[-1].client}: {refused[-1].reason}"
 
         track.sent.update(report.clients.tolist())
         track.flagged.update(report.clients[report.verdicts.actions != Action.ACCEPTED].tolist())
@@ -136,7 +137,7 @@ class Board:
         if left:
             pace += f", {duration(left)} to go"
         lines = Table.grid(padding=(0, 2))
-        lines.add_column(style="dim", no_wrap=True)
+        lines.add_column(style="dim", no_wrap=True, min_width=len("accuracy"))
         lines.add_column(no_wrap=True, overflow="ellipsis")
         bar = Table.grid(padding=(0, 2))
         for width_of_it in (None, 18, None):
