@@ -78,6 +78,11 @@ class Plugin:
         """Raise ValueError where `params` and the rest of the RunConfig `run` do not fit together."""
 
     @classmethod
+    def unused(cls, params: Any) -> Mapping[str, str]:
+        """Those of its own settings that change nothing beside the others in `params`, each with the reason."""
+        return {}
+
+    @classmethod
     def shared_settings(cls, of_the_kind: Sequence[str]) -> Sequence[str]:
         """Which of the settings that all of its kind share concern it: those that its YAML has. All unless told."""
         return of_the_kind

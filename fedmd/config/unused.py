@@ -39,6 +39,9 @@ def unused(run: RunConfig) -> dict[str, str]:
             for part in (section, section.params):
                 marked = [name for name, field in type(part).model_fields.items() if OnlyIn(other) in field.metadata]
                 nothing_from(f"is for mode={other}", *(f"{key}.{name}" for name in marked))
+            if not isinstance(section.params, Unresolved):
+                for name, reason in section.plugin.unused(section.params).items():
+                    nothing_from(reason, f"{key}.{name}")
     if run.mode == "stream":
         nothing_from("is for mode=update", "strategy", "screening", "local")
     else:
@@ -49,25 +52,9 @@ def unused(run: RunConfig) -> dict[str, str]:
         nothing_from(f"attack={run.attack.name} attacks nobody", "attack.fraction")
     if run.defense.detector != "custom":
         nothing_from("is for defense.detector=custom", "defense.detector_factory")
-    _of_the_attack(run, nothing_from)
     _of_the_defense(run, nothing_from)
     _of_choices(run, nothing_from)
     return found
-
-
-def _of_the_attack(run: RunConfig, nothing_from: NothingFrom) -> None:
-    """What the accumulative attack on updates does not look at."""
-    attack = run.attack
-    if run.mode != "update" or attack.name != "accumulative" or isinstance(attack.params, Unresolved):
-        return
-    if getattr(attack.params, "trigger", None) != "clean":
-        clean = ("momentum", "boost", "max_loss_rise", "defense_knowledge", "discrepancy_penalty", "max_discrepancy")
-        nothing_from("is for attack.trigger=clean", *(f"attack.{key}" for key in clean))
-        return
-    known = getattr(attack.params, "defense_knowledge", "none")
-    for key, knowledge in (("discrepancy_penalty", "model"), ("max_discrepancy", "model_and_threshold")):
-        if known != knowledge:
-            nothing_from(f"is for attack.defense_knowledge={knowledge}", f"attack.{key}")
 
 
 def _of_the_defense(run: RunConfig, nothing_from: NothingFrom) -> None:

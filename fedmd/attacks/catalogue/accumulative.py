@@ -81,21 +81,38 @@ class Accumulative(Attack):
         allowed = ("fixed", "online") if run.mode == "stream" else ("clean", "reversed")
         if params.trigger not in (None, *allowed):
             raise ValueError(f"attack.trigger: must be {' or '.join(allowed)} in mode={run.mode}, not {params.trigger}")
-        if params.trigger != "clean":
-            for key in ("momentum", "boost", "max_loss_rise", "defense_knowledge"):
-                if getattr(params, key) != cls.Params.model_fields[key].default:
-                    raise ValueError(f"attack.{key}: is for attack.trigger=clean")
-        elif not 1 <= trigger_size(params.trigger_samples, run.data.splits.attacker) < run.data.splits.attacker:
+        for key, reason in cls.unused(params).items():
+            if getattr(params, key) != cls.Params.model_fields[key].default:
+                raise ValueError(f"attack.{key}: {reason}")
+        own = run.data.splits.attacker
+        if params.trigger == "clean" and not 1 <= trigger_size(params.trigger_samples, own) < own:
             raise ValueError(
                 "attack.trigger_samples: must leave the attackers some of their own data to validate on, "
-                f"data.splits.attacker={run.data.splits.attacker}"
+                f"data.splits.attacker={own}"
             )
-        for key, knowledge in (("discrepancy_penalty", "model"), ("max_discrepancy", "model_and_threshold")):
-            given = getattr(params, key) != cls.Params.model_fields[key].default
-            if given and params.defense_knowledge != knowledge:
-                raise ValueError(f"attack.{key}: is for attack.defense_knowledge={knowledge}")
         if params.defense_knowledge == "model_and_threshold" and params.max_discrepancy is None:
             raise ValueError("attack.max_discrepancy: must be given with attack.defense_knowledge=model_and_threshold")
+
+    @classmethod
+    def unused(cls, params: Params) -> dict[str, str]:
+        """What a clean trigger has to itself, and of that what the attackers do not know."""
+        if params.trigger != "clean":
+            clean = (
+                "momentum",
+                "boost",
+                "max_loss_rise",
+                "defense_knowledge",
+                "discrepancy_penalty",
+                "max_discrepancy",
+            )
+            return dict.fromkeys(clean, "is for attack.trigger=clean")
+        needs: dict[str, DefenseKnowledge]
+        needs = {"discrepancy_penalty": "model", "max_discrepancy": "model_and_threshold"}
+        return {
+            key: f"is for attack.defense_knowledge={knowledge}"
+            for key, knowledge in needs.items()
+            if params.defense_knowledge != knowledge
+        }
 
     def poison(self, team: Team, batch: StreamBatch, phase: Phase, model: nn.Module) -> StreamBatch:
         """The member's slice of the trigger batch; before, its own batch moved within the ball, eqs (2) and (3)."""
