@@ -26,6 +26,7 @@ from fedmd.report.statistics.tables import (
 from fedmd.report.table import latex, markdown, terminal
 from fedmd.rounds.checkpoint import note_config, sole_server
 from fedmd.runs.cell import Cell, CellsFailed, Watcher
+from fedmd.runs.compose import make_folder
 from fedmd.runs.launch import is_finished, refused_altogether
 from fedmd.runs.plan import Plan, StudyRuns
 from fedmd.runs.simulation import simulate
@@ -54,6 +55,7 @@ def run_study(study: StudyRuns, watcher: Watcher) -> list[Cell]:
     before = len(cells) - len(pending)
     watcher.say(f"{len(cells)} cells, {before} finished before; folder: {study.folder}")
     for cell in pending:
+        make_folder(cell.folder)
         with sole_server(cell.folder):  # said before anything is computed; and whoever watches knows what is to come
             note_config(cell.folder, cell.config)
     watcher.begin(pending, before)

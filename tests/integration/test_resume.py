@@ -49,7 +49,7 @@ def test_update_mode_from_the_command_line(
 ) -> None:
     """Killed when round 2's metrics are written and its checkpoint is not; resumed from another folder; then again."""
     folder = tmp_path / "run"
-    update = ["mode=update", "defense=md_screen", "local.samples=40", "runtime.engine=inline"]
+    update = ["mode=update", "defense=md_screen", "local.samples=40", "runtime.engine=inline", "runtime.figures=true"]
     base = [override for override in small if not override.startswith(("defense=", "threshold.", "training.online."))]
     settings = [*base, *update, "runtime.progress=false", f"runtime.cache_dir={cache}", f"hydra.run.dir={folder}"]
     kill = [sys.executable, str(SCRIPT), "--child", "fedmd.rounds.checkpoint:Checkpoints.save", "4", *settings]
