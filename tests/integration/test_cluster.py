@@ -17,10 +17,8 @@ Metrics = Callable[[Path], list[dict[str, Any]]]
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Two nodes of one core each."""
-    for name in [name for name in os.environ if name.startswith("RAY_")]:  # another test's simulation has set some
-        monkeypatch.delenv(name)
+def cluster() -> Iterator[Any]:
+    """Two nodes of one core each, closed to strangers as the simulations of other tests in this process are."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})

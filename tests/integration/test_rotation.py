@@ -16,6 +16,7 @@ from tests.integration.test_deployment import statuses
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
     pytest.mark.skipif(not has_proxy(), reason="nginx is not installed"),
 ]
