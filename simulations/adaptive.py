@@ -1,6 +1,6 @@
 """The rows and the figure of `fedmd compare experiment=adaptive`: what accuracy a nat of discrepancy buys.
 
-python simulations/adaptive.py comparisons/adaptive --out simulations/results/adaptive
+python -m simulations.adaptive comparisons/adaptive --out simulations/results/adaptive
 
 `spent.csv`, a row a run: the largest discrepancy of honest rounds, of pushes and of triggers (nats, to the model of
 three rounds ago, on the server's trusted images; rejected ones included), what the attack's phases cost in points, and
@@ -8,15 +8,12 @@ how many updates were rejected. `spent.png`: points lost against the largest dis
 where the server accepts all; the line is the least that n points cost where answers are certain, n / 100 · log 2.
 """
 
-import argparse
 import csv
 import math
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-import fedmd
-from fedmd.report.results import Study
+from simulations.study_arguments import study_and_folder
 
 PHASES = ("clean", "accumulative", "trigger")
 ACCEPTS_ALL = "measured_"
@@ -24,13 +21,7 @@ ACCEPTS_ALL = "measured_"
 
 def main() -> None:
     """Read a study, write two files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    study = fedmd.load(arguments.study)
-    assert isinstance(study, Study)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    study, out = study_and_folder(__doc__)
     rows = []
     for arm, runs in study.arms.items():
         for seed, run in sorted(runs.items()):
@@ -44,7 +35,7 @@ def main() -> None:
             short = [f"{largest[phase]:.4g}" for phase in PHASES]
             lost = [f"{100 * (a - b):.1f}" for a, b in ((before, then), (then, final))]
             rows.append([arm, seed, *short, *lost, rejected])
-    with (arguments.out / "spent.csv").open("w", newline="") as file:
+    with (out / "spent.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         phases = [f"{phase}_discrepancy" for phase in PHASES]
         writer.writerow(["arm", "seed", *phases, "accumulation_points", "trigger_points", "rejected_updates"])
@@ -59,7 +50,7 @@ def main() -> None:
     axes.set_xlabel("Largest discrepancy of an attacker's update (nats)")
     axes.set_ylabel("Accuracy lost (points)")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(arguments.out / "spent.png", dpi=150)
+    figure.savefig(out / "spent.png", dpi=150)
 
 
 def _points(row: list[object]) -> float:

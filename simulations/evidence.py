@@ -1,6 +1,6 @@
 """Who would be accused at which stated rate: the rows of `fedmd compare experiment=evidence`.
 
-python simulations/evidence.py comparisons/evidence --out simulations/results/evidence
+python -m simulations.evidence comparisons/evidence --out simulations/results/evidence
 
 The audit trail has the evidence (9) against every client after each of its messages, and nobody was put in quarantine.
 At any limit h the CUSUM that begins anew after an alarm follows from it: while the recorded one is above 0 its change
@@ -12,7 +12,6 @@ the attack's rounds until they are, the first being 1; `auroc`: of a client's la
 `roc.png`: the ROC over clients, all seeds together.
 """
 
-import argparse
 import csv
 import math
 from collections.abc import Sequence
@@ -20,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-import fedmd
 from fedmd.audit.reader import read_live
 from fedmd.audit.trail import FOLDER
 from fedmd.report.figures.style import legend_text, styles_of
 from fedmd.report.results import Run, Study
 from fedmd.report.statistics.detection import Alarms, sample_detection
+from simulations.study_arguments import study_and_folder
 
 STATED = (100.0, 10.0, 1.0, 0.05)
 
@@ -87,25 +86,19 @@ def _largest(run: Run) -> tuple[np.ndarray, np.ndarray]:
 
 def main() -> None:
     """Read a study, write two files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    study = fedmd.load(arguments.study)
-    assert isinstance(study, Study)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    study, out = study_and_folder(__doc__)
     rows = [
         {"arm": arm, "seed": seed, **row_of(run)}
         for arm, runs in study.arms.items()
         for seed, run in sorted(runs.items())
     ]
-    with (arguments.out / "results.csv").open("w", newline="") as file:
+    with (out / "results.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
         writer.writeheader()
         writer.writerows(
             {key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()} for row in rows
         )
-    draw(study, arguments.out / "roc.png")
+    draw(study, out / "roc.png")
 
 
 def draw(study: Study, path: Path) -> None:

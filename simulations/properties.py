@@ -1,13 +1,12 @@
 """The discrepancy's AUROC by round, of `fedmd compare experiment=properties`.
 
-python simulations/properties.py comparisons/properties --out simulations/results/properties
+python -m simulations.properties comparisons/properties --out simulations/results/properties
 
 `rounds.csv`, a row a setting, history, seed and round: `auroc` of D, poisoned samples against clean ones, below 0.5
 where poisons have the smaller discrepancy; `either_tail`: of |log D - median log D over the round|, which is what a
 detector sees that does not know the tail. `properties.png`: the first, in the mean over seeds.
 """
 
-import argparse
 import csv
 from collections import defaultdict
 from pathlib import Path
@@ -15,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import fedmd
 from fedmd.report.figures.style import legend_text, styles_of
-from fedmd.report.results import Run, Study
+from fedmd.report.results import Run
 from fedmd.report.statistics.detection import sample_detection
 from fedmd.storage import read_json
+from simulations.study_arguments import study_and_folder
 
 Curve = dict[int, list[float]]  # a round's AUROC, seed by seed
 _LEAST = 1e-12  # nats: below, D is rounding
@@ -50,16 +49,10 @@ def _auroc(scores: NDArray[np.float64], poisoned: NDArray[np.bool_]) -> float:
 
 def main() -> None:
     """Read a study, write two files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    study = fedmd.load(arguments.study)
-    assert isinstance(study, Study)
-    table = read_json(arguments.study / "comparison.json")["table"]
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    study, out = study_and_folder(__doc__)
+    table = read_json(study.folder / "comparison.json")["table"]
     curves: dict[str, dict[str, Curve]] = {}
-    with (arguments.out / "rounds.csv").open("w", newline="") as file:
+    with (out / "rounds.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["setting", "history", "seed", "round", "auroc", "either_tail"])
         for setting, cells in table["cells"].items():
@@ -70,7 +63,7 @@ def main() -> None:
                         writer.writerow([setting, history, seed, round, f"{upper:.4f}", f"{either:.4f}"])
                         curve[round].append(upper)
                 curves.setdefault(table["rows"][setting], {})[table["columns"][history]] = curve
-    draw(curves, arguments.out / "properties.png")
+    draw(curves, out / "properties.png")
 
 
 def draw(curves: dict[str, dict[str, Curve]], path: Path) -> None:

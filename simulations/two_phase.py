@@ -1,20 +1,17 @@
 """The figure and the rows by round of `fedmd compare experiment=two_phase`.
 
-python simulations/two_phase.py comparisons/two_phase --out simulations/results/two_phase
+python -m simulations.two_phase comparisons/two_phase --out simulations/results/two_phase
 
 `rounds.csv`: accuracy, S, D (mean over the round's updates), the canary and its alarm, of the arms that differ.
 `two_phase.png`: accuracy and S, a line a seed. `canary.json`: in which round the alarm came, and whether it did in the
 same rounds without an attack.
 """
 
-import argparse
 import csv
 import json
-from pathlib import Path
 
-import fedmd
 from fedmd.report.figures.steering import steering_figure
-from fedmd.report.results import Study
+from simulations.study_arguments import study_and_folder
 
 ROWS = ("no_attack", "none", "screening", "screening_no_attack")
 DRAWN = ("none", "screening")
@@ -22,14 +19,8 @@ DRAWN = ("none", "screening")
 
 def main() -> None:
     """Read a study, write three files."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    study = fedmd.load(arguments.study)
-    assert isinstance(study, Study)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    with (arguments.out / "rounds.csv").open("w", newline="") as file:
+    study, out = study_and_folder(__doc__)
+    with (out / "rounds.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["arm", "seed", "round", "phase", "accuracy", "similarity", "discrepancy", "canary", "alarm"])
         for arm in ROWS:
@@ -49,7 +40,7 @@ def main() -> None:
         for arm in DRAWN
         if arm in study.arms
     }
-    steering_figure(drawn).savefig(arguments.out / "two_phase.png")
+    steering_figure(drawn).savefig(out / "two_phase.png")
     alarms = {
         arm: {
             seed: next((row["round"] for row in run.metrics if row.get("canary", {}).get("alarm")), None)
@@ -58,7 +49,7 @@ def main() -> None:
         for arm in ("screening", "screening_no_attack")
         if arm in study.arms
     }
-    (arguments.out / "canary.json").write_text(json.dumps({"first_alarm": alarms}, indent=1) + "\n")
+    (out / "canary.json").write_text(json.dumps({"first_alarm": alarms}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

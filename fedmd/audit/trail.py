@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from fedmd.audit.signing import Signer
 
 FOLDER = "audit"
-_CACHE_KIB = (
-    200  # of pages; who only appends reads the last ones alone, and SQLite would keep up to 2,000 KiB of others
-)
+_CACHE_KIB = 200  # of pages; SQLite would keep 2,000, of which who only appends reads the last ones alone
 
 
 class AuditTrail:

@@ -81,9 +81,8 @@ class Run:
         try:
             return read_verdicts(self.folder)
         except FileNotFoundError:
-            pass
-        empty = pd.DataFrame({name: pd.Series(dtype="float64") for name in SCHEMA.names})
-        return empty.assign(phase=pd.Categorical([], PHASES), action=pd.Categorical([], ACTIONS))
+            empty = pd.DataFrame({name: pd.Series(dtype="float64") for name in SCHEMA.names})
+            return empty.assign(phase=pd.Categorical([], PHASES), action=pd.Categorical([], ACTIONS))
 
     @cached_property
     def truth(self) -> Truth:

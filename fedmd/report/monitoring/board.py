@@ -103,7 +103,6 @@ class Board:
         track.refused += len(refused)
         if refused:
             track.refusal = f"client {refused[-1].client}: {refused[-1].reason}"
-
         track.sent.update(report.clients.tolist())
         track.flagged.update(report.clients[report.verdicts.actions != Action.ACCEPTED].tolist())
         track.quarantined = report.quarantined
