@@ -68,6 +68,9 @@ def compose_study(overrides: Sequence[str]) -> StudyRuns:
     seeds = wanted.seeds if isinstance(wanted.seeds, ListConfig) else []
     if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise ConfigError("compare.seeds: must be a list of integers >= 0, for example compare.seeds=[0,1,2].")
+    for role, usual in (("baseline", "no_attack"), ("frozen", "frozen")):  # a study can be without, not with another's
+        if (arm_id := str(wanted[role])) not in {*plan.arms, usual}:
+            raise ConfigError(f"compare.{role}: {arm_id} is no arm of this study; its arms are {', '.join(plan.arms)}.")
     mine = {override.partition("=")[0] for override in overrides}
     for arm_id, arm in plan.arms.items():
         if taken := mine & {"seed", *(override.partition("=")[0] for override in arm.overrides)}:

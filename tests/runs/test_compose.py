@@ -293,6 +293,8 @@ def test_study(tmp_path: Path) -> None:
         (["experiment=smoke", "compare.seeds=[]"], ["compare.seeds"]),
         (["experiment=smoke", "compare.seeds=[0,-1]"], ["compare.seeds"]),
         (["experiment=smoke", "hydra.sweep.dir=${oops}"], ["hydra.sweep.dir"]),
+        (["experiment=smoke", "compare.baseline=dcs"], ["compare.baseline", "dcs is no arm", "frozen, no_attack"]),
+        (["experiment=smoke", "compare.frozen=dcs"], ["compare.frozen", "dcs is no arm"]),
     ],
 )
 def test_studies_that_cannot_be(overrides: list[str], words: list[str]) -> None:
@@ -300,6 +302,12 @@ def test_studies_that_cannot_be(overrides: list[str], words: list[str]) -> None:
         compose_study(overrides)
     assert "\n" not in str(caught.value)
     assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("name", ["demo_two_phase", "evidence"])
+def test_studies_without_some_of_the_usual_arms(name: str) -> None:
+    more = ["data.path=some"] if name == "evidence" else []
+    assert len(compose_study([f"experiment={name}", *more]).runs) > 1
 
 
 def test_an_override_that_an_arm_would_undo_is_refused() -> None:
