@@ -310,6 +310,12 @@ def test_studies_without_some_of_the_usual_arms(name: str) -> None:
     assert len(compose_study([f"experiment={name}", *more]).runs) > 1
 
 
+@pytest.mark.parametrize("file", sorted((config_dir() / "experiment").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_experiment_composes(file: Path) -> None:
+    own = ["data.path=some"] if "override /data: parquet" in file.read_text() else []
+    assert compose([f"experiment={file.stem}", *own])
+
+
 def test_an_override_that_an_arm_would_undo_is_refused() -> None:
     for overrides, sentence in (
         (["defense=none"], "defense: the arm 'frozen' sets it in this study; change it there."),
