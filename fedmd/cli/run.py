@@ -1,5 +1,6 @@
 """`fedmd run` and `fedmd compare`: Hydra's overrides and flags, composed and handed on."""
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -13,6 +14,7 @@ from fedmd.runs.cell import Watcher
 from fedmd.runs.compose import Composed, compose_raw, expand, resumed_folder, validated, without_hydra
 from fedmd.runs.places import require_places
 from fedmd.runs.plan import compose_study
+from fedmd.runs.processes import start_early
 from fedmd.runs.progress import watching
 from fedmd.runs.tuning import asks_for_search, compose_search, run_search
 from fedmd.runs.typed import refuse_hydra, refuse_unused, typed_keys
@@ -93,6 +95,7 @@ def run(overrides: Sequence[str], *, multirun: bool, quiet: bool) -> int:
             runs = [*expand(overrides)] if multirun else [overrides]
             first = compose_raw(runs[0])
             require_places(first)
+            _start_early(first, len(runs))
             composed = _validated([first, *map(compose_raw, runs[1:])], runs, sweep=multirun)
             from fedmd.runs.launch import launch  # Flower and torch are slow to import; somebody watches already
 
@@ -104,7 +107,8 @@ def compare(overrides: Sequence[str], *, quiet: bool) -> int:
     with _watching("compare", overrides, quiet) as watcher:
         with starting_up():
             refuse_hydra(typed_keys(overrides), "compare")
-            require_places(compose_raw(overrides))
+            require_places(raw := compose_raw(overrides))
+            _start_early(raw)
             study = compose_study(overrides)
             from fedmd.runs.study import run_study
 
@@ -115,6 +119,14 @@ def _watching(command: str, overrides: Sequence[str], quiet: bool) -> AbstractCo
     """From the first moment on: even composing the settings of a study takes seconds."""
     live = not any(override.lower() == "runtime.progress=false" for override in overrides)
     return watching(f"fedmd {command} {' '.join(overrides)}", quiet=quiet, live=live)
+
+
+def _start_early(composed: DictConfig, runs: int = 2) -> None:
+    """Where several runs are likely to be computed side by side on this machine."""
+    runtime = composed.runtime
+    alone = runtime.engine != "auto" or runtime.spread == "clients" or runtime.ray_address is not None
+    if runs > 1 and not alone and (os.cpu_count() or 1) > 1:
+        start_early()
 
 
 def _validated(raw: Sequence[DictConfig], runs: Sequence[Sequence[str]], *, sweep: bool) -> list[Composed]:

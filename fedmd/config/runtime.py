@@ -59,9 +59,10 @@ class RuntimeConfig(Section):
     Settings outside of `NO_EFFECT_ON_RESULTS` may change results, in the last digits; evaluate_every decides which
     rounds have an accuracy.
 
-    `spread` is what Ray computes side by side: whole runs (cells), or a round's clients, cell after cell; auto: runs
-    where there are several. `ray_address` is a cluster that is there already (auto, or HOST:PORT); null starts one on
-    this machine.
+    `spread` is what is computed side by side: whole runs (cells), or a round's clients, cell after cell; auto: runs
+    where there are several. Runs are spread over processes of this machine, or over Ray's where `engine` is ray, on a
+    cluster and on GPUs; clients always over Ray's. `ray_address` is a cluster that is there already (auto, or
+    HOST:PORT); null starts one on this machine.
 
     `checkpoint_every` rounds are what a killed run loses at most; where one reply has several rounds' batches, that is
     rounded up to whole replies. 0: none is made. A checkpoint holds the model, its momentum and all history keeps.

@@ -1,30 +1,25 @@
-"""Whole federations side by side: each cell is a Ray task and inline in its process, on any machine of the cluster.
+"""Whole federations side by side: each cell is computed inline in a process of its own, here or on another machine.
 
-A cell computes what it would compute alone, bit for bit: it has a process, and a number of threads, of its own.
+A cell computes what it would compute alone, bit for bit: it has a process, and a number of threads, of its own. Where
+those processes are is for `processes.py` (this machine) and `ray_cells.py` (a cluster).
 """
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
-
-import ray
-from ray.exceptions import RayError
+from typing import Protocol
 
 from fedmd.config import RunConfig, RuntimeConfig
 from fedmd.flower.client.app import app as client_app
-from fedmd.report.files import read_summary
 from fedmd.runs import stopping
 from fedmd.runs.cell import Cell, Watcher
-from fedmd.runs.cluster import first_line, places, require_place
 from fedmd.runs.federation import serve
 from fedmd.runs.inline import InlineGrid, server_identity
 from fedmd.runs.ledger import Broken, Ledger, broken
-from fedmd.training.device import resolve_device
 from fedmd.types import Json, RoundReport, Stage
 
 _LOOK_S = 5.0  # how often the cluster's size is looked at while nothing happens
@@ -73,62 +68,53 @@ def computed(cell: Cell) -> Iterator[Event]:
         logging.getLogger("fedmd").removeHandler(handler)
 
 
-class Running:
-    """A cell's Ray task. `burn_in` names the burn-in it may be training at present, that no other need train too."""
+class Places(Protocol):
+    """Where cells are computed."""
 
-    def __init__(self, cell: Cell, events: Any) -> None:
-        self.cell = cell
-        self.events = events
-        self.burn_in: str | None = burn_in_of(cell.config)
+    def room(self) -> int:
+        """How many cells there is room for at once, at present."""
 
-    def next(self) -> Event:
-        """What has happened; the cell's end where its process is gone."""
-        try:
-            event: Event = ray.get(next(self.events))
-        except StopIteration:
-            return Broken("its process ended without a word")
-        except RayError as error:
-            return Broken(first_line(error))
-        if isinstance(event, RoundReport):
-            self.burn_in = None
-        if isinstance(event, Finished) and read_summary(self.cell.folder) is None:
-            told = f"runtime.ray_address: {self.cell.folder} must be the same folder on all machines of the cluster"
-            return Broken(told, final=True)
-        return event
+    def start(self, cell: Cell) -> Hashable:
+        """Have a process compute the cell; what comes back stands for it."""
+
+    def wait(self, started: Collection[Hashable], seconds: float) -> list[tuple[Hashable, Event]]:
+        """What has happened to those started, an event each; the first is waited for, so many seconds at most.
+
+        Of a process that is gone, the event is Broken.
+        """
 
 
-def side_by_side(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher) -> None:
-    """Run the cells as tasks of the Ray that this process is connected to, as many at once as it has room for.
+@dataclass
+class _Running:
+    """A cell that is being computed. `burn_in` is the one it may be training at present, that no other need train."""
 
-    A cell starts first whose burn-in no other is training at that moment. Raises ConfigError where no machine has room
-    for one.
+    cell: Cell
+    burn_in: str | None
+
+
+def side_by_side(cells: Sequence[Cell], places: Places, ledger: Ledger, watcher: Watcher) -> None:
+    """Compute the cells, as many at once as there is room for.
+
+    A cell starts first whose burn-in no other is training at that moment.
     """
-    runtime = cells[0].config.runtime
-    wanted = needs(runtime)
-    require_place(wanted, "runtime.threads, client_cpus, client_gpus", "a run")
-    task = ray.remote(computed).options(
-        num_returns="streaming", max_retries=0, num_cpus=wanted["CPU"], num_gpus=wanted.get("GPU", 0)
-    )
     pending = deque(cells)
-    running: dict[Any, Running] = {}
+    running: dict[Hashable, _Running] = {}
     while pending or running:
         stopping.end_if_asked()
-        while pending and len(running) < room(runtime):
+        while pending and len(running) < places.room():
             training = {one.burn_in for one in running.values()}
             cell = next((one for one in pending if burn_in_of(one.config) not in training), pending[0])
             pending.remove(cell)
-            events = task.remote(cell)
-            running[events] = Running(cell, events)
-        ready, _ = ray.wait(list(running), timeout=_LOOK_S, fetch_local=False)
-        for events in ready:
-            one = running[events]
-            event = one.next()
+            running[places.start(cell)] = _Running(cell, burn_in_of(cell.config))
+        for started, event in places.wait(running, _LOOK_S):
+            one = running[started]
             if isinstance(event, Finished | Broken):
-                del running[events]
+                del running[started]
             match event:
                 case Stage():
                     watcher.stage(one.cell, event)
                 case RoundReport():
+                    one.burn_in = None
                     watcher.round(one.cell, event)
                 case Finished(summary):
                     ledger.finished(one.cell, summary)
@@ -140,18 +126,9 @@ def side_by_side(cells: Sequence[Cell], ledger: Ledger, watcher: Watcher) -> Non
                     logging.getLogger(event.name).handle(event)
 
 
-def needs(runtime: RuntimeConfig) -> dict[str, float]:
-    """What Ray sets aside for one cell: cores for its server or its clients, who take turns, and a GPU's share."""
-    resources: dict[str, float] = {"CPU": max(runtime.threads, runtime.client_cpus)}
-    if runtime.client_gpus > 0 or resolve_device(runtime.device).type == "cuda":
-        resources["GPU"] = runtime.client_gpus or 1
-    return resources
-
-
-def room(runtime: RuntimeConfig) -> int:
-    """How many cells the cluster can compute at once, at present; runtime.workers bounds it."""
-    fit = max(1, places(needs(runtime)))
-    return fit if runtime.workers is None else min(fit, runtime.workers)
+def cores_each(runtime: RuntimeConfig) -> float:
+    """The cores of one cell: its server's or its clients', who take turns."""
+    return max(runtime.threads, runtime.client_cpus)
 
 
 def burn_in_of(config: RunConfig) -> str:

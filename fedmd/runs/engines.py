@@ -1,25 +1,28 @@
-"""Where runs are computed: in this process, or on Ray, as whole cells or as the clients of one federation.
+"""Where runs are computed: in this process, as whole cells in others, or on Ray as cells or one federation's clients.
 
 It never changes a number. What is chosen, and why, is logged.
 """
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 
-from fedmd.config import ConfigError, PluginSection, RunConfig
+from fedmd.config import ConfigError, PluginSection, RunConfig, RuntimeConfig
 from fedmd.data.federated import federated_data_of
 from fedmd.models import model_for
 from fedmd.registry import REGISTRIES
+from fedmd.runs.cells import cores_each
 from fedmd.runs.cluster import can_be_isolated
+from fedmd.runs.processes import can_fork
+from fedmd.training.device import resolve_device
 
-Where = Literal["here", "clients on Ray", "cells on Ray"]
+Where = Literal["here", "cells in processes", "clients on Ray", "cells on Ray"]
 
-_RAY_START_S = 10.0  # Ray, and fedmd in its workers
+_START_S: Mapping[Where, float] = {"cells in processes": 2.0, "clients on Ray": 10.0, "cells on Ray": 10.0}
 _PROBE = 16  # samples
 
 
@@ -32,25 +35,30 @@ def choose(configs: Sequence[RunConfig]) -> tuple[Where, str]:
     if runtime.spread == "cells" and alone is not None:
         raise ConfigError(f"runtime.spread: cells is not for these runs, for {alone}.")
     cells = runtime.spread == "cells" or (runtime.spread == "auto" and len(configs) > 1 and alone is None)
-    on_ray: Where = "cells on Ray" if cells else "clients on Ray"
-    if asked := [key for key, value in _asks_for_ray(configs[0]).items() if value]:
-        return on_ray, f"as {' and '.join(asked)} asks for it"
+    where: Where = "clients on Ray" if not cells else "cells on Ray" if _needs_ray(runtime) else "cells in processes"
+    if asked := [key for key, value in _asks_for_others(runtime).items() if value]:
+        return where, f"as {' and '.join(asked)} asks for it"
     if (foreign := next(filter(None, map(_only_here, configs)), None)) is not None:
         return "here", f"{foreign} is registered in this process alone"
     if (cores := available_cores()) < 2:
         return "here", "this machine has one core"
-    if not can_be_isolated():
+    if where != "cells in processes" and not can_be_isolated():
         return "here", "Ray was imported before this run, too late to close it to others"
     sampled = max(config.federation.sampled_clients for config in configs)
-    among = min(len(configs), cores) if cells else min(sampled, int(cores / runtime.client_cpus))
+    among = min(len(configs), room(runtime)) if cells else min(sampled, int(cores / runtime.client_cpus))
     if among < 2:
         return "here", "there is room for one worker, or work for one"
     seconds = estimated_seconds(configs, _forward_passes if cells else _client_passes)
     whose = "" if cells else "the clients' "
     computing = f"about {seconds:.0f} s of {whose}computing"
-    if seconds * (1 - 1 / among) < _RAY_START_S:
-        return "here", f"{computing} are done before Ray would have started"
-    return on_ray, f"{computing} on one core are worth sharing out"
+    if seconds * (1 - 1 / among) < _START_S[where]:
+        return "here", f"{computing} are done before {'others' if cells else 'Ray'} would have started"
+    return where, f"{computing} on one core are worth sharing out"
+
+
+def room(runtime: RuntimeConfig) -> int:
+    """How many cells this machine can compute at once; as many as runtime.workers says, whatever it has."""
+    return runtime.workers or max(1, int(available_cores() / cores_each(runtime)))
 
 
 def available_cores() -> int:
@@ -58,8 +66,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _asks_for_ray(config: RunConfig) -> dict[str, bool]:
-    runtime = config.runtime
+def _asks_for_others(runtime: RuntimeConfig) -> dict[str, bool]:
+    """What asks for more processes than this one."""
     return {
         "runtime.engine": runtime.engine == "ray",
         "runtime.spread": runtime.spread != "auto",
@@ -67,6 +75,12 @@ def _asks_for_ray(config: RunConfig) -> dict[str, bool]:
         "runtime.workers": runtime.workers is not None,
         "runtime.client_gpus": runtime.client_gpus > 0,
     }
+
+
+def _needs_ray(runtime: RuntimeConfig) -> bool:
+    """Whether cells have to do with other machines, or with GPUs, which are Ray's to share out."""
+    asked = runtime.engine == "ray" or runtime.ray_address is not None or runtime.client_gpus > 0
+    return asked or resolve_device(runtime.device).type == "cuda" or not can_fork()
 
 
 def _why_alone(config: RunConfig) -> str | None:

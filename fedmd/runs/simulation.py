@@ -1,7 +1,8 @@
 """Simulated federations, computed in one of three ways that give the same numbers.
 
-In this process, one after another, every message answered at once (`inline.py`); on Ray as whole federations, side by
-side (`cells.py`); or on Ray one after another, a round's clients spread over processes and machines (`ray_grid.py`).
+In this process, one after another, every message answered at once (`inline.py`); whole federations side by side, in
+processes of this machine or on Ray (`cells.py`); or on Ray one after another, a round's clients spread over processes
+and machines (`ray_grid.py`).
 """
 
 import os
@@ -13,7 +14,7 @@ from logging import getLogger
 
 from fedmd.attacks.base import attack_of
 from fedmd.config import ConfigError, RunConfig, RuntimeConfig
-from fedmd.runs import stopping
+from fedmd.runs import processes, stopping
 from fedmd.runs.cell import Cell, Failure, Watcher
 from fedmd.runs.compose import make_folder
 from fedmd.runs.doubts import of_the_settings
@@ -30,8 +31,9 @@ from fedmd.flower.client.app import app as client_app
 from fedmd.models import check_model
 from fedmd.report.monitoring.tensorboard import tensorboard_is_installed
 from fedmd.report.monitoring.trackers import missing
+from fedmd.runs.cells import cores_each, side_by_side
 from fedmd.runs.cluster import connected, isolate_ray
-from fedmd.runs.engines import available_cores, choose
+from fedmd.runs.engines import available_cores, choose, room
 from fedmd.runs.federation import serve
 from fedmd.runs.inline import InlineGrid, server_identity
 from fedmd.runs.ledger import Ledger, OnFinished, broken
@@ -58,6 +60,7 @@ def simulate(
     whatever a cell raises that is the only one.
     """
     if not cells:
+        processes.not_needed()
         return []
     watcher = watcher or Watcher()
     started = time.perf_counter()
@@ -86,19 +89,24 @@ def simulate(
     where, why = choose([cell.config for cell in cells])
     log.info("computed: %s, %s", where, why)
     watcher.doing(f"computed {where}: {why}")
+    runtime = cells[0].config.runtime
+    if where != "cells in processes":
+        processes.not_needed()
+    if where in ("clients on Ray", "cells on Ray"):
+        isolate_ray(runtime)
     if where == "here":
         with server_identity():
             _one_by_one(cells, ledger, watcher, lambda c: InlineGrid(client_app, c.federation.simulated_nodes), started)
-        return ledger.failures
-    isolate_ray(cells[0].config.runtime)
-    if where == "clients on Ray":
-        _on_ray(cells, ledger, watcher, started)
-    else:
-        from fedmd.runs.cells import needs, side_by_side  # Ray is slow to import
+    elif where == "cells in processes":
+        with processes.in_processes(room(runtime)) as places, stopping.rounds():
+            side_by_side(cells, places, ledger, watcher)
+    elif where == "cells on Ray":
+        from fedmd.runs.ray_cells import OnRay  # Ray is slow to import
 
-        runtime = cells[0].config.runtime
-        with connected(runtime, needs(runtime)["CPU"]), stopping.rounds():
-            side_by_side(cells, ledger, watcher)
+        with connected(runtime, cores_each(runtime)), stopping.rounds():
+            side_by_side(cells, OnRay(runtime), ledger, watcher)
+    else:
+        _on_ray(cells, ledger, watcher, started)
     return ledger.failures
 
 

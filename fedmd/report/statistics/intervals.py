@@ -22,12 +22,12 @@ def mean_interval(values: Sequence[float | None]) -> Json:
     None and non-finite values are dropped from the statistics, but stay in `values` as None, in place, so
     that they line up with the seeds; `n` counts the others. mean is None for n = 0 and ci95 for n < 2.
     """
-    from scipy.stats import t  # slow to import, and a single run has no intervals
+    from scipy.special import stdtrit  # slow to import, if less so than scipy.stats; a single run has no intervals
 
     kept = [None if value is None or not math.isfinite(value) else float(value) for value in values]
     numbers = np.array([value for value in kept if value is not None], np.float64)
     n = len(numbers)
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * numbers.std(ddof=1) / math.sqrt(n)) if n > 1 else None
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2) * numbers.std(ddof=1) / math.sqrt(n)) if n > 1 else None
     return {"mean": float(numbers.mean()) if n else None, "ci95": half, "n": n, "values": kept}
 
 

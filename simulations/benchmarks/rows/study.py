@@ -8,7 +8,7 @@ from pathlib import Path
 
 from simulations.benchmarks.harness import ROOT, Pair, Row, interleaved, timed, with_checkout
 
-# Some 15 s each on one core, burn-in included: long enough for a start of Ray to be a small part of eight of them.
+# Some 9 s each on one core, burn-in included: long enough for start-up and report to be a small part of eight of them.
 CELLS = [
     "seed=0,1,2,3,4,5,6,7",
     "attack.fraction=0.3",
@@ -32,14 +32,14 @@ def _sweep(*engine: str) -> None:
 
 
 def _pairs(count: int) -> Iterator[Pair]:
-    side_by_side = timed(lambda: _sweep("runtime.engine=ray", "runtime.workers=2"))
+    side_by_side = timed(lambda: _sweep("runtime.workers=2"))
     yield from interleaved(side_by_side, timed(lambda: _sweep("runtime.engine=inline")), count)
 
 
 ROWS = (
     Row(
         "study_speedup",
-        "whole command `fedmd run -m` of 8 cells of some 15 s, two at once on Ray, over the same one after another",
+        "whole command `fedmd run -m` of 8 cells of some 9 s, two at once, over the same one after another",
         "at least",
         to_reach=1.8,
         stretch=1.95,

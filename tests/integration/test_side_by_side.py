@@ -1,4 +1,4 @@
-"""A study whose runs are Ray tasks: processes are killed, and the numbers are those of the runs one after another."""
+"""A study side by side: processes are killed, and the numbers are those of the runs one after another."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from tests.command import of_session, session, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("cells on Ray")]
 STUDY = ["compare", "experiment=smoke", "compare.seeds=[0,1]", "runtime.device=cpu", "stream.clean_rounds=40"]
+WAYS = pytest.mark.parametrize("way", ["auto", "ray"])  # processes of this machine, or Ray's
 Metrics = Callable[[Path], list[dict[str, Any]]]
 
 
@@ -44,12 +45,16 @@ def same_numbers(folder: Path, in_peace: Path, metrics: Metrics) -> bool:
     return all(metrics(folder / cell) == metrics(in_peace / cell) for cell in cells)
 
 
-def test_a_killed_worker_costs_no_number(in_peace: Path, cache: Path, tmp_path: Path, metrics: Metrics) -> None:
-    with compare(tmp_path, cache, "runtime.engine=ray", "runtime.workers=2") as process:
+@WAYS
+def test_a_killed_worker_costs_no_number(
+    way: str, in_peace: Path, cache: Path, tmp_path: Path, metrics: Metrics
+) -> None:
+    with compare(tmp_path, cache, f"runtime.engine={way}", "runtime.workers=2") as process:
         wait_for(lambda: under_way(tmp_path), 200)
-        workers = [pid for pid, command in of_session(process.pid).items() if "ray::computed" in command]
+        others = sorted(of_session(process.pid).items())[1:]
+        workers = [pid for pid, command in others if "ray::computed" in command or "serve_forks" in command]
         assert workers
-        os.kill(workers[0], signal.SIGKILL)
+        os.kill(workers[-1], signal.SIGKILL)  # not the first, who forks
         out, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
     assert err.count("it is tried once more, from its checkpoint") == 1 and "Traceback" not in err
@@ -57,11 +62,12 @@ def test_a_killed_worker_costs_no_number(in_peace: Path, cache: Path, tmp_path: 
     assert same_numbers(tmp_path, in_peace, metrics)
 
 
+@WAYS
 @pytest.mark.parametrize(("how", "code"), [("SIGKILL", -9), ("SIGINT", 130), ("SIGTERM", 143)])
 def test_a_study_that_is_ended_goes_on(
-    how: str, code: int, in_peace: Path, cache: Path, tmp_path: Path, metrics: Metrics
+    how: str, code: int, way: str, in_peace: Path, cache: Path, tmp_path: Path, metrics: Metrics
 ) -> None:
-    with compare(tmp_path, cache, "runtime.engine=ray", "runtime.workers=2") as process:
+    with compare(tmp_path, cache, f"runtime.engine={way}", "runtime.workers=2") as process:
         wait_for(lambda: under_way(tmp_path), 200)
         if how == "SIGINT":
             os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does, to the workers too
@@ -81,12 +87,13 @@ def test_a_study_that_is_ended_goes_on(
     assert same_numbers(tmp_path, in_peace, metrics)
 
 
-def test_a_cell_that_always_fails_is_named_and_the_others_finish(cache: Path, tmp_path: Path) -> None:
+@WAYS
+def test_a_cell_that_always_fails_is_named_and_the_others_finish(way: str, cache: Path, tmp_path: Path) -> None:
     """A file stands where its audit trail must be."""
     broken = tmp_path / "cells" / "dsc" / "seed-0"
     broken.mkdir(parents=True)
     (broken / "audit").write_text("no folder")
-    with compare(tmp_path, cache, "runtime.engine=ray", "runtime.workers=2", "stream.clean_rounds=1") as process:
+    with compare(tmp_path, cache, f"runtime.engine={way}", "runtime.workers=2", "stream.clean_rounds=1") as process:
         out, err = process.communicate(timeout=600)
         assert process.returncode == 1, err
     *_, last = err.rstrip().splitlines()
