@@ -8,6 +8,19 @@ import typer
 from fedmd.cli.overrides import RunCommand, complete
 from fedmd.config import ConfigError
 
+# \b: Click leaves the lines of the paragraph as they are, so they must fit a narrow terminal.
+_HELP = """Federated streaming learning under accumulative poisoning, defended by Memorization Discrepancy.
+
+\b
+Settings are Hydra overrides; fedmd run --help explains each:
+  fedmd run attack.fraction=0.2 defense=recommended hydra.run.dir=/tmp/run
+  fedmd run resume=/tmp/run         goes on with a run that was killed
+  fedmd run --cfg job defense=at    prints the configuration and stops
+  fedmd run -m attack.fraction=0,0.2 defense=none,dsc seed=0,1,2
+  fedmd compare experiment=demo hydra.sweep.dir=/tmp/study
+  fedmd report /tmp/study --output study.html
+"""
+
 app = typer.Typer(
     name="fedmd",
     no_args_is_help=False,
@@ -30,23 +43,12 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing but what is wr
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="the folder of a run")]
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, help=_HELP)
 def main(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> int:
-    r"""Federated streaming learning under accumulative poisoning, defended by Memorization Discrepancy.
-
-    \b
-    Settings are Hydra overrides; fedmd run --help explains each:
-      fedmd run attack.fraction=0.2 defense=dsc
-      fedmd run attack.fraction=0.2 defense=drop threshold.fpr=0.1 hydra.run.dir=/tmp/run
-      fedmd run -m attack.fraction=0,0.1,0.2 defense=none,dsc seed=0,1,2    finished runs are skipped
-      fedmd run resume=/tmp/run                  go on with a run that was killed, from its last checkpoint
-      fedmd run --cfg job defense=at             print the composed configuration and stop
-      fedmd compare experiment=demo 'compare.seeds=[0,1,2,3,4]' hydra.sweep.dir=/tmp/study
-      fedmd report /tmp/study --output study.html
-    """
+    """What `fedmd` does without a command, or with --version."""
     if version:
         from fedmd.runs.federation import versions
 
@@ -75,7 +77,7 @@ def run(
     info: Annotated[str | None, typer.Option("--info", hidden=True)] = None,
     hydra_help: Annotated[bool, typer.Option("--hydra-help", hidden=True)] = False,
 ) -> int:
-    """One federation, from burn-in to its report; with -m one for every combination of values."""
+    """One federation, from burn-in to its report. With -m one for every combination of values."""
     from fedmd.cli import run as command
 
     command.refuse_flags(config_name=config_name, config_path=config_path, info=info, hydra_help=hydra_help)
@@ -89,7 +91,7 @@ def run(
 
 @app.command(cls=RunCommand)
 def compare(overrides: Overrides = None, config_dir: ConfigDir = None, quiet: Quiet = False) -> int:
-    """A study, experiment=NAME: its arms at every seed, paired differences, a table; finished cells are skipped."""
+    """A study, experiment=NAME: its arms at every seed. Differences are paired by seed, finished cells are skipped."""
     from fedmd.cli import run as command
 
     return command.compare(command.with_config_dirs(overrides or [], config_dir or []), quiet=quiet)
@@ -102,7 +104,7 @@ def report(
         Path | None, typer.Option(metavar="FILE", help="Where to write it; else into the folder.")
     ] = None,
 ) -> int:
-    """report.html of a run, a sweep or a comparison: one file that needs no network."""
+    """The report of a run, a sweep or a comparison. It is one file, report.html, and needs no network."""
     from fedmd.report.html.write import write_report
     from fedmd.report.results import ReportError
 
@@ -128,7 +130,7 @@ def audit(
         Path | None, typer.Option(metavar="FILE", help="With --verify: the Ed25519 key that must have signed it.")
     ] = None,
 ) -> int:
-    """The audit trail of a run: who sent what, and what became of it."""
+    """Who sent what in a run, and what became of it. Its audit trail."""
     from fedmd.cli import audit as command
 
     return command.audit(run, client=client, export=export, verified=verify, head=head, public_key=public_key)
@@ -136,7 +138,7 @@ def audit(
 
 @app.command()
 def status(run: RunDir) -> int:
-    """How far a run is, its latest accuracy, what was flagged, who is in quarantine, whether its server is alive."""
+    """A run in one look. How far it is, its accuracy, what was flagged, who is in quarantine, whether its server lives."""
     from fedmd.cli.status import status as command
 
     return command(run)
@@ -153,7 +155,7 @@ def watch(
         str, typer.Option(help="With --serve: where it listens. Anyone who reaches it can read it.")
     ] = "127.0.0.1",
 ) -> int:
-    """Runs while they go on, here or as a page: accuracy, scores, clients, who is suspected, seconds a round."""
+    """Runs while they go on, here or as a page. Accuracy, scores, clients, who is suspected, seconds a round."""
     from fedmd.cli.watch import watch as command
 
     return command(path, serve, host)
@@ -168,7 +170,7 @@ def quarantine(
         bool, typer.Option("--learn", help="With replay: the saved model learns what is accepted.")
     ] = False,
 ) -> int:
-    """Who is in quarantine; what is kept of a client, letting it go, judging it again."""
+    """Who is in quarantine. What is kept of a client, letting it go, judging it again."""
     from fedmd.cli.quarantine import quarantine as command
 
     return command(run, action, client, learn=learn)
@@ -181,7 +183,7 @@ def calibrate(
     confidence: Annotated[float, typer.Option(help="that no more than threshold.fpr of clean traffic exceeds")] = 0.95,
     window: Annotated[int | None, typer.Option(metavar="ROUNDS", help="one threshold for every so many rounds")] = None,
 ) -> int:
-    """Thresholds from a clean run on your own data, for threshold=calibrated."""
+    """Thresholds from a clean run, for threshold=calibrated."""
     from fedmd.cli.calibrate import calibrate as command
 
     return command(file, overrides or [], confidence=confidence, window=window)
@@ -193,7 +195,7 @@ def list_(
         list[str] | None, typer.Argument(metavar="[KIND]...", help="attacks, defences, models, ...")
     ] = None,
 ) -> int:
-    """The attacks, defences, detectors, ... there are, those of installed packages included, with one line on each."""
+    """The attacks, defences, models and other plug-ins. A line on each, those of installed packages included."""
     from fedmd.cli.list import list_plugins
 
     return list_plugins(kinds or [])
@@ -201,14 +203,16 @@ def list_(
 
 @app.command()
 def doctor() -> int:
-    """What this machine has for fedmd, what is missing for which feature, and the command that mends it."""
+    """What this machine has for fedmd, and what is missing. For which feature, and the command that mends it."""
     from fedmd.cli.doctor import doctor as command
 
     return command()
 
 
-app.add_typer(deployments, name="deploy", help="A real federation: its folder, or one on this machine to look at.")
-app.add_typer(skeletons, name="new", help="A working skeleton of your own, with its test, in the current folder.")
+app.add_typer(deployments, name="deploy", help="A real federation's folder, or one here to look at.")
+app.add_typer(
+    skeletons, name="new", help="A working skeleton of your own, with its test. It goes into the current folder."
+)
 
 
 @deployments.command()
@@ -244,9 +248,10 @@ def new_attack(name: Name) -> int:
     return new("attack", name)
 
 
+@skeletons.command("defense", hidden=True)  # as the setting is spelled
 @skeletons.command("defence")
 def new_defence(name: Name) -> int:
-    """A defence of mode=stream: NAME.py with a class, and test_NAME.py."""
+    """A defence: NAME.py with a class, and test_NAME.py. It is of mode=stream."""
     from fedmd.cli.new import new
 
     return new("defence", name)
@@ -262,7 +267,7 @@ def new_detector(name: Name) -> int:
 
 @skeletons.command("study")
 def new_study(name: Name) -> int:
-    """A study: conf/experiment/NAME.yaml with its arms, for fedmd compare --config-dir conf, and test_NAME.py."""
+    """A study: conf/experiment/NAME.yaml, and test_NAME.py. Run it with fedmd compare --config-dir conf."""
     from fedmd.cli.new import new
 
     return new("study", name)

@@ -1,6 +1,7 @@
 """What `fedmd run --help` says of settings, and what the shell offers for them: read from conf/ as text."""
 
 import re
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,8 @@ from fedmd.runs.conf import config_dir
 
 _DEFAULT = re.compile(r"^  - (?P<group>\w+): (?P<option>\w+)", re.M)
 _SETTING = re.compile(r"^(?P<indent> *)(?P<key>\w+): *(?P<value>\{.*?\}|\[.*?\]|[^#]*?)? *(?:# (?P<meaning>.*))?$")
-_COLUMN = 46
+_COLUMN = 46  # where meanings begin
+_NARROW = 100  # columns; below, a meaning stands under its key
 _OPTIONAL_VALUE = {"--cfg": "job", "--info": "all"}  # of an option without one
 
 
@@ -39,31 +41,37 @@ class RunCommand(typer.core.TyperCommand):
 
     def format_epilog(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """Groups and their options, and the keys of the default options with their meaning."""
-        formatter.write(f"\n{explained()}\n")
+        formatter.write(f"\n{explained(formatter.width)}\n")
 
 
-def explained() -> str:
-    """Every group with its options, the default one first, and every setting of that."""
+def explained(width: int) -> str:
+    """Every group with its options, the default one first, and every setting of that, in lines of `width` columns."""
     lines = ["Settings: GROUP=OPTION takes a file of conf/, GROUP.key=value sets one key.", ""]
     for group, default in default_options().items():
         others = [option for option in options(group) if option != default]
         head = f"{group}={default}" if default else f"{group}=..."
-        lines.append(f"  {head}" + (f"    or {', '.join(others)}" if others else ""))
+        lines += _beside(f"  {head}", f"or {', '.join(others)}" if others else "", width)
         for setting in settings(group, default) if default else ():
-            shown = f"    {setting.key}={setting.default}"
-            if len(shown) >= _COLUMN and setting.meaning:
-                lines.append(shown)
-                shown = ""
-            lines.append(f"{shown:<{_COLUMN}}{setting.meaning}".rstrip())
+            lines += _beside(f"    {setting.key}={setting.default}", setting.meaning, width)
         lines.append("")
-    lines += [
-        "  seed=0                                      of everything that is random",
-        "  resume=RUN_DIR                              go on with a run that was killed; takes nothing beside it",
-        "  hydra.run.dir=DIR, hydra.sweep.dir=DIR      the folder of a run, of a sweep or a study",
-        "",
-        "The keys of another option: fedmd run --cfg job GROUP=OPTION. fedmd list has a line on each option.",
-    ]
-    return "\n".join(lines)
+    for key, meaning in {
+        "seed=0": "of everything that is random",
+        "tracking=[]": "csv, tensorboard, mlflow, wandb: trackers that are told, too",
+        "resume=RUN_DIR": "go on with a run that was killed; takes nothing beside it",
+        "hydra.run.dir=DIR, hydra.sweep.dir=DIR": "the folder of a run, of a sweep or a study",
+    }.items():
+        lines += _beside(f"  {key}", meaning, width)
+    last = "The keys of another option: fedmd run --cfg job GROUP=OPTION. fedmd list has a line on each option."
+    return "\n".join([*lines, "", *textwrap.wrap(last, width)])
+
+
+def _beside(shown: str, meaning: str, width: int) -> list[str]:
+    """A setting and, from a column on or below it, what it means."""
+    column = 8 if width < _NARROW else _COLUMN
+    words = textwrap.wrap(meaning, width - column, break_on_hyphens=False)
+    if words and len(shown) < column:
+        shown = f"{shown:<{column}}{words.pop(0)}"
+    return [shown, *(" " * column + line for line in words)]
 
 
 def complete(incomplete: str) -> list[str]:
@@ -92,19 +100,19 @@ def options(group: str) -> list[str]:
 
 
 def settings(group: str, option: str) -> Iterator[Setting]:
-    """The settings in an option's file; a comment above a line is about it where it has none of its own."""
+    """The settings in an option's file. Comments above a setting are about it, but those at the top, and sentences."""
     path: list[str] = []
-    above = ""
+    above: list[str] = []
+    head = True
     for line in (config_dir() / group / f"{option}.yaml").read_text(encoding="utf-8").splitlines():
         if line.lstrip().startswith("#"):
-            above = line.lstrip("# ")
+            above += [] if head else [line.lstrip("# ")]
             continue
+        told, above, head = " ".join(above), [], False
         found = _SETTING.match(line)
         if not found or (found["key"] == "name" and not found["indent"]):
-            above = ""
             continue
         path = [*path[: len(found["indent"]) // 2], found["key"]]
-        if found["value"]:
-            meaning = found["meaning"] or (above if above and not above.endswith(".") else "")
+        if found["value"] and found["key"] != group:  # mode=stream says all that its file does
+            meaning = found["meaning"] or ("" if told.endswith(".") else told)
             yield Setting(".".join([group, *path]), found["value"], meaning)
-        above = ""

@@ -24,8 +24,8 @@ class DefenseConfig(PluginSection):
     old_names: ClassVar[Mapping[str, str]] = {"rivals": "baselines"}
 
     detector: str = Field("discrepancy", description="what is held against the threshold")
-    detector_factory: str | None = None
-    detector_params: Chosen = Field(default_factory=Section)
+    detector_factory: str | None = Field(None, description="detector=custom: package.module:Class")
+    detector_params: Chosen = Field(default_factory=Section, description="detector=custom: the class's own")
     stopping: Literal["per_sample", "per_client", "batch_mean"] = Field(
         "per_sample", description="over what it is averaged first: nothing, a client's message, the round's whole batch"
     )

@@ -191,7 +191,7 @@ class EmaHistory(HistoryPlugin):
     class Params(Section):
         """How slowly it moves."""
 
-        decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
+        decay: Annotated[float, Field(gt=0, lt=1)] = Field(0.95, description="share of the old average in the new one")
 
     params: Params
 

@@ -54,7 +54,7 @@ def demo(folder: Path, say: Callable[[str], None] = print) -> Path:
             deployment.start_node(name)
         tell(f"four keys are registered, four nodes started; the owner of {malicious} attacks")
         run_id = deployment.submit(composed.overrides)
-        tell(f"run {run_id} is on its way")
+        tell(f"run {run_id} is on its way; burn-in comes before its first round, about half a minute")
         victim = next(name for name in reversed(plan.names) if name != malicious)
         _follow(deployment, composed, run_id, victim, processes, tell)
     tell("every process has ended")
@@ -99,7 +99,7 @@ def _follow(
         told = len(rounds)
         if told >= _KILL_AFTER_ROUNDS and not killed:
             processes.kill(victim)
-            tell(f"{victim} is killed")
+            tell(f"{victim} is killed; the round waits until its heartbeat is missed, up to a minute")
             killed = True
         if time.monotonic() > deadline:
             raise ProcessError(f"the run has not ended after {RUN_S:g} s:\n{processes.tail('superlink')}")
@@ -126,9 +126,9 @@ def _rounds(folder: Path) -> list[Json]:
 def _line(metrics: Json) -> str:
     accuracy = "  --  " if metrics["accuracy"] is None else f"{100 * metrics['accuracy']:4.1f} %"
     refused = [f"client {entry['client']} refused: {short(entry['reason'], 57)}" for entry in metrics["rejections"]]
-    corrected = 100 * (metrics["corrected_share"] or 0)
-    head = f"round {metrics['round']:>2} {metrics['phase']:<12} accuracy {accuracy}  corrected {corrected:3.0f} %"
-    return "  ".join([head, *refused])
+    flagged = [f"{what} {100 * (metrics[f'{what}_share'] or 0):3.0f} %" for what in ("corrected", "rejected")]
+    head = f"round {metrics['round']:>2} {metrics['phase']:<12} accuracy {accuracy}"
+    return "  ".join([head, *flagged, *refused])
 
 
 def _print_outcome(folder: Path, malicious: int, say: Callable[[str], None]) -> None:

@@ -40,6 +40,14 @@ def test_help(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) ->
         assert word in out
 
 
+def test_help_fits_a_narrow_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert call() == 0 and call("run", "--help") == 0
+    out = capsys.readouterr().out
+    assert "\\b" not in out and "..." not in out.split("Commands:")[1].split("Usage:")[0]
+    assert [line for line in out.splitlines() if len(line) > 80 and not line.startswith("    data.")] == []
+
+
 COMMANDS = ["run", "compare", "report", "audit", "status", "quarantine", "calibrate", "list", "doctor"]
 
 
@@ -53,14 +61,16 @@ def test_every_command_has_a_help_of_its_own(command: str, capsys: pytest.Captur
 def test_the_help_of_run_explains_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
     """Every group with its options, and every key of a default option, with what its file says of it."""
     assert call("run", "-h") == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     others = ", ".join(option for option in choices("defense") if option != "dsc")
-    assert f"defense=dsc    or {others}\n" in out
+    assert f"defense=dsc or {others} " in out
+    assert "attack.trigger=null fixed: crafted once, at the attack's start; online: crafted anew every round;" in out
+    assert "mode=stream or update" in out and "mode.mode" not in out
     assert re.search(r"attack\.fraction=0\.2 +share of clients that are malicious for the whole run", out)
     assert re.search(r"stream\.shift\.angle=45 +name=rotation: degrees counter-clockwise", out)
     assert "md_screen" not in out  # an old name
     for group in groups():
-        assert f"  {group}=" in out
+        assert f" {group}=" in out
 
 
 def test_the_shell_completes_groups_keys_and_options() -> None:

@@ -22,7 +22,7 @@ class Descent(Section):
 
     step_size: Positive = Field(0.02, description="of pixels in [0, 1]")
     radius: Share = Field(0.2, description="how far a pixel may move in all")
-    max_steps: Count = 10
+    max_steps: Count = Field(10, description="after which a sample is left, or rejected, as it is")
 
 
 @register_defense("dsc")
