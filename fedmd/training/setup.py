@@ -11,6 +11,7 @@ from fedmd.config import RunConfig
 from fedmd.data.cache import default_cache_dir
 from fedmd.data.federated import FederatedData, federated_data_of, load_federated_data
 from fedmd.models import model_for
+from fedmd.training.allocator import keep_freed_memory
 from fedmd.training.burn_in import BurnIn, burn_in
 from fedmd.training.device import Placement
 from fedmd.types import Stage
@@ -31,6 +32,7 @@ def set_up(config: RunConfig, on_stage: Callable[[Stage], None] = lambda stage: 
     Raises ConfigError for data or a model that cannot be had.
     """
     torch.set_num_threads(config.runtime.threads)
+    keep_freed_memory()
     epochs = config.training.burn_in.epochs
     on_stage(Stage("data"))
     data, placement = load_federated_data(config), Placement.of(config.runtime)
@@ -54,4 +56,5 @@ def client_model(run: str) -> nn.Module:
 
 def fix_threads(run: str) -> None:
     """As many threads as the worker has cores, whatever OMP_NUM_THREADS says: a run repeats."""
+    keep_freed_memory()
     torch.set_num_threads(max(1, int(federated_data_of(run).config.runtime.client_cpus)))
