@@ -78,8 +78,8 @@ class Plugin:
         """Raise ValueError where `params` and the rest of the RunConfig `run` do not fit together."""
 
     @classmethod
-    def unused(cls, params: Any) -> Mapping[str, str]:
-        """Those of its own settings that change nothing beside the others in `params`, each with the reason."""
+    def unused(cls, params: Any, mode: Mode) -> Mapping[str, str]:
+        """Those of its own settings that change nothing in `mode`, beside the others in `params`, with the reason."""
         return {}
 
     @classmethod

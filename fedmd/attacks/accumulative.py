@@ -14,6 +14,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from fedmd.attacks.adaptive_samples import Restraint
 from fedmd.attacks.gradients import (
     LiveGradient,
     Tensors,
@@ -51,6 +52,7 @@ def craft_accumulative(
     steps: int,
     gamma: float = 1.0,
     variant: Variant = "reg",
+    restraint: Restraint | None = None,
 ) -> Tensor:
     """Eq (3) by signed PGD at θ_t = ``model``: the accumulative samples [N, C, H, W].
 
@@ -62,6 +64,7 @@ def craft_accumulative(
         steps: K >= 1 PGD steps, each of size 2ε/K.
         gamma: γ, weight of staying close to the clean gradient.
         variant: "reg" both terms, "normal" the γ term only, "second" ĥ only.
+        restraint: what the attackers know of the defence, eq (11).
 
     With "normal" the clean batch already maximises (3): the gradient there is zero but for rounding, so the
     first step is noise and differs between machines. It is a control, not an attack.
@@ -77,10 +80,14 @@ def craft_accumulative(
         )
     clean = LiveGradient(model, x, y, wrt="samples")
     target = accumulative_target(clean.value, direction, gamma=gamma, variant=variant)
+
+    def held_back(slope: Tensor, moved: Tensor) -> Tensor:
+        return slope if restraint is None else restraint.uphill(slope, moved)
+
     return sign_pgd(
         x,
-        lambda moved: accumulative_gradient(model, moved, y, target),
-        at_start=lambda: clean.pull(folded(clean.value, target))[0],
+        lambda moved: held_back(accumulative_gradient(model, moved, y, target), moved),
+        at_start=lambda: held_back(clean.pull(folded(clean.value, target))[0], x),
         goal="ascend",
         radius=radius,
         steps=steps,

@@ -125,6 +125,14 @@ class Attack(Plugin):
         """
         raise NotImplementedError(f"{type(self).__name__} has no poison for mode=stream")
 
+    @property
+    def watches(self) -> bool:
+        """Whether members look at the models that they are sent in rounds in which they are honest, see `watch`."""
+        return False
+
+    def watch(self, team: Team, round: int, model: nn.Module) -> None:
+        """Take note of the server's `model` in an honest round of mode=stream. It must not be changed."""
+
     def poisoned_samples(self, samples: int) -> int:
         """How many of a poisoned batch's `samples` are poisoned."""
         return samples

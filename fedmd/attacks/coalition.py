@@ -73,6 +73,11 @@ class Coalition:
         return self._attack.needs_model or self._config.attack.stop_error_rise is not None
 
     @property
+    def watches(self) -> bool:
+        """Whether members look at the server's model in honest rounds, too."""
+        return bool(self.members) and self._attack.watches
+
+    @property
     def poisoned_samples(self) -> int | None:
         """How many samples of a member's batch are poisoned in an active round; they come first.
 
@@ -85,7 +90,11 @@ class Coalition:
     def poison(self, batch: StreamBatch, model: nn.Module) -> StreamBatch:
         """What a member sends instead of its honest `batch`, knowing the server's current `model`."""
         phase = self._decide_phase(batch.round, model)
-        return self._attack.poison(self._team, batch, phase, model) if phase in self._attack.phases else batch
+        if phase in self._attack.phases:
+            return self._attack.poison(self._team, batch, phase, model)
+        if self.watches:
+            self._attack.watch(self._team, batch.round, model)
+        return batch
 
     def update(self, client: int, situation: Situation) -> dict[str, Tensor]:
         """The floating-point tensors of the model that member `client` sends. Buffers are as training left them."""

@@ -47,19 +47,19 @@ class SharedCache:
                 tensors = compute()
                 for stale in self.folder.glob(f"{kind}-*.safetensors"):
                     stale.unlink()
-                storage.save(path, tensors, {})
+                storage.save_tree(path, tensors)
                 return tensors
-            return storage.load(path)[0]  # within the lock: a newer version would remove the file
+            return storage.load_tree(path)  # within the lock: a newer version would remove the file
 
-    def keep(self, kind: str, tensors: dict[str, torch.Tensor]) -> None:
-        """Remember `tensors` for later rounds, in place of what was kept of this kind; not one that `once` computes."""
+    def keep(self, kind: str, saved: Saved) -> None:
+        """Remember `saved` for later rounds, in place of what was kept of this kind; not one that `once` computes."""
         with self._locked(kind):
-            storage.save(self.folder / f"{kind}-{LASTING}.safetensors", tensors, {})
+            storage.save_tree(self.folder / f"{kind}-{LASTING}.safetensors", saved)
 
-    def kept(self, kind: str) -> dict[str, torch.Tensor] | None:
+    def kept(self, kind: str) -> Saved | None:
         """What was kept last, or None so far."""
         path = self.folder / f"{kind}-{LASTING}.safetensors"
-        return storage.load(path)[0] if path.exists() else None
+        return storage.load_tree(path) if path.exists() else None
 
     def announce(self, name: str, value: float) -> None:
         """Fix a number for all colluders. The first announcement stands."""
@@ -108,15 +108,15 @@ class SharedCache:
         lasting = sorted(self.folder.glob(f"*-{LASTING}.safetensors"))
         return {
             "numbers": numbers,
-            "lasting": {path.stem.removesuffix(f"-{LASTING}"): storage.load(path)[0] for path in lasting},
+            "lasting": {path.stem.removesuffix(f"-{LASTING}"): storage.load_tree(path) for path in lasting},
         }
 
     def restore(self, saved: Saved) -> None:
         """Put back, into an empty folder, what `state` returned."""
         for name, number in saved["numbers"].items():
             self.announce(name, number)
-        for kind, tensors in saved["lasting"].items():
-            storage.save(self.folder / f"{kind}-{LASTING}.safetensors", tensors, {})
+        for kind, lasting in saved["lasting"].items():
+            storage.save_tree(self.folder / f"{kind}-{LASTING}.safetensors", lasting)
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:

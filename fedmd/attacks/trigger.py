@@ -12,11 +12,20 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from fedmd.attacks.adaptive_samples import Restraint
 from fedmd.attacks.gradients import alignment_gradient, gradient, normalised, sign_pgd
 
 
 def craft_trigger(
-    model: nn.Module, x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor, *, radius: float, steps: int
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    x_val: Tensor,
+    y_val: Tensor,
+    *,
+    radius: float,
+    steps: int,
+    restraint: Restraint | None = None,
 ) -> Tensor:
     """Eq (1) by signed PGD at θ_t = ``model``: the trigger samples [N, C, H, W].
 
@@ -28,14 +37,20 @@ def craft_trigger(
             once.
         radius: ε, l∞, in pixel units of [0, 1].
         steps: K >= 1 PGD steps, each of size 2ε/K.
+        restraint: what the attackers know of the defence, eq (11).
 
     Raises:
         ValueError: radius or steps out of range, or x not in [0, 1].
     """
     validation = normalised(gradient(model, x_val, y_val))
+
+    def slope(moved: Tensor) -> Tensor:
+        rise = trigger_gradient(model, moved, y, validation)
+        return rise if restraint is None else -restraint.uphill(-rise, moved)
+
     return sign_pgd(
         x,
-        lambda moved: trigger_gradient(model, moved, y, validation),
+        slope,
         goal="descend",
         radius=radius,
         steps=steps,

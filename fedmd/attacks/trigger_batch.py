@@ -12,8 +12,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from fedmd.attacks.adaptive_samples import Restraint, sent
 from fedmd.attacks.base import Team
-from fedmd.attacks.pixels import quantised
 from fedmd.attacks.schedule import planned_trigger_round
 from fedmd.attacks.shared_cache import LASTING
 from fedmd.attacks.trigger import craft_trigger
@@ -42,29 +42,33 @@ class TriggerParams(Section):
     )
 
 
-def send_trigger(team: Team, params: TriggerParams, batch: StreamBatch, model: nn.Module) -> StreamBatch:
+def send_trigger(
+    team: Team, params: TriggerParams, batch: StreamBatch, model: nn.Module, restraint: Restraint | None = None
+) -> StreamBatch:
     """The member's slice of the common trigger batch, eq (1).
 
     It goes by the member's place among those asked in the round, and begins again where there are more of them than
-    the batch is long.
+    the batch is long. With a ``restraint``, eq (11), it is held below the limit of the round in which it is sent.
     """
-    crafted = _crafted(team, params, batch.round, model)
+    crafted = _crafted(team, params, batch.round, model, restraint)
     size = team.config.stream.batch_size
     start = team.asked(batch.round).index(batch.client) * size
     mine = torch.arange(start, start + size) % len(crafted["y"])
-    images = quantised(crafted["x"][mine], crafted["clean"][mine].numpy(), params.radius)
+    images = sent(crafted["x"][mine], crafted["clean"][mine].numpy(), params.radius, restraint)
     return replace(batch, images=images, labels=crafted["y"][mine].numpy())
 
 
 def crafted_trigger(
-    team: Team, params: TriggerParams, round: int, model: nn.Module
+    team: Team, params: TriggerParams, round: int, model: nn.Module, restraint: Restraint | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The crafted trigger batch [T, C, H, W] and its labels; always inside the ball round the clean one."""
-    crafted, device = _crafted(team, params, round, model), next(model.parameters()).device
+    crafted, device = _crafted(team, params, round, model, restraint), next(model.parameters()).device
     return crafted["x"].to(device), crafted["y"].to(device)
 
 
-def _crafted(team: Team, params: TriggerParams, round: int, model: nn.Module) -> dict[str, torch.Tensor]:
+def _crafted(
+    team: Team, params: TriggerParams, round: int, model: nn.Module, restraint: Restraint | None
+) -> dict[str, torch.Tensor]:
     """The batch as the colluders share it: `x`, its labels `y`, and the `clean` bytes that it was crafted from."""
 
     def craft() -> dict[str, torch.Tensor]:
@@ -75,6 +79,7 @@ def _crafted(team: Team, params: TriggerParams, round: int, model: nn.Module) ->
             *team.own_data.tensors(device),
             radius=params.radius,
             steps=params.steps,
+            restraint=restraint,
         )
         return {"x": x.cpu(), "y": torch.from_numpy(clean.labels), "clean": torch.from_numpy(clean.images)}
 

@@ -40,7 +40,7 @@ def unused(run: RunConfig) -> dict[str, str]:
                 marked = [name for name, field in type(part).model_fields.items() if OnlyIn(other) in field.metadata]
                 nothing_from(f"is for mode={other}", *(f"{key}.{name}" for name in marked))
             if not isinstance(section.params, Unresolved):
-                for name, reason in section.plugin.unused(section.params).items():
+                for name, reason in section.plugin.unused(section.params, run.mode).items():
                     nothing_from(reason, f"{key}.{name}")
     if run.mode == "stream":
         nothing_from("is for mode=update", "strategy", "screening", "local")

@@ -1,12 +1,14 @@
 """The accumulative attack of [AP21]: batches (or updates) that steer the model, then a trigger that bites.
 
 mode=stream: eqs (1) to (3), see `fedmd.attacks.accumulative` and `fedmd.attacks.trigger`; mode=update: eq (4), see
-`fedmd.attacks.accumulative_update`. One trigger batch, one validation set, one steering direction (or push) per model
+`fedmd.attacks.accumulative_update`; who knows the defence: eq (11), see `fedmd.attacks.adaptive_samples` and
+`fedmd.attacks.adaptive`. One trigger batch, one validation set, one steering direction (or push) per model
 version: each is computed once for the whole team.
 
 [AP21] Pang et al., Accumulative Poisoning Attacks on Real-time Data, NeurIPS 2021.
 """
 
+import copy
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -18,11 +20,11 @@ from torch import Tensor, nn
 from fedmd.attacks.accumulative import Variant, craft_accumulative, steering_direction
 from fedmd.attacks.accumulative_update import accumulative_push, add_push, trigger_push
 from fedmd.attacks.adaptive import DefenseKnowledge
+from fedmd.attacks.adaptive_samples import Restraint, historical_state, sent
 from fedmd.attacks.base import Attack, Knowledge, SeesUpdates, State, Team
 from fedmd.attacks.clean_trigger import clean_push, clean_trigger, statistics_at, trigger_size
-from fedmd.attacks.pixels import quantised
 from fedmd.attacks.trigger_batch import TriggerParams, crafted_trigger, send_trigger, trigger_members
-from fedmd.config import STREAM_ONLY, UPDATE_ONLY, NonNegative, Positive, Share
+from fedmd.config import STREAM_ONLY, UPDATE_ONLY, Mode, NonNegative, Positive, Share
 from fedmd.registry import register_attack
 from fedmd.types import ImageSet, Phase, StreamBatch
 
@@ -57,19 +59,20 @@ class Accumulative(Attack):
             description="trigger=clean: pushes are halved until the attackers' validation loss is no more than this "
             "above the one at the attack's start (nats); null: never",
         )
-        defense_knowledge: Annotated[DefenseKnowledge, UPDATE_ONLY] = Field(
+        defense_knowledge: DefenseKnowledge = Field(
             "none",
-            description="trigger=clean: what the attackers go by beside their data, eq (11): none; model: the "
-            "historical model; model_and_threshold: the limit, too",
+            description="what the attackers go by beside their data, eq (11): none; model: the historical model; "
+            "model_and_threshold: the limit, too. mode=update: with trigger=clean",
         )
-        discrepancy_penalty: Annotated[NonNegative, UPDATE_ONLY] = Field(
+        discrepancy_penalty: NonNegative = Field(
             0.1,
-            description="defense_knowledge=model: mu of eq (11), the price of a nat in rates and in shares of errors",
+            description="defense_knowledge=model: mu of eq (11), the price of a nat. mode=stream: in units of (1) and "
+            "(3); mode=update: in rates and in shares of errors",
         )
-        max_discrepancy: Annotated[Positive | None, UPDATE_ONLY] = Field(
+        max_discrepancy: Positive | None = Field(
             None,
-            description="defense_knowledge=model_and_threshold: what is sent is halved until its discrepancy on the "
-            "attackers' own data is no more (nats)",
+            description="defense_knowledge=model_and_threshold: what is sent is halved until its discrepancy is no "
+            "more (nats). mode=stream: of each sample; mode=update: on the attackers' own data",
         )
 
     params: Params
@@ -81,7 +84,7 @@ class Accumulative(Attack):
         allowed = ("fixed", "online") if run.mode == "stream" else ("clean", "reversed")
         if params.trigger not in (None, *allowed):
             raise ValueError(f"attack.trigger: must be {' or '.join(allowed)} in mode={run.mode}, not {params.trigger}")
-        for key, reason in cls.unused(params).items():
+        for key, reason in cls.unused(params, run.mode).items():
             if getattr(params, key) != cls.Params.model_fields[key].default:
                 raise ValueError(f"attack.{key}: {reason}")
         own = run.data.splits.attacker
@@ -94,9 +97,9 @@ class Accumulative(Attack):
             raise ValueError("attack.max_discrepancy: must be given with attack.defense_knowledge=model_and_threshold")
 
     @classmethod
-    def unused(cls, params: Params) -> dict[str, str]:
-        """What a clean trigger has to itself, and of that what the attackers do not know."""
-        if params.trigger != "clean":
+    def unused(cls, params: Params, mode: Mode) -> dict[str, str]:
+        """What a clean trigger has to itself in mode=update, and what the attackers do not know."""
+        if mode == "update" and params.trigger != "clean":
             clean = (
                 "momentum",
                 "boost",
@@ -116,20 +119,31 @@ class Accumulative(Attack):
 
     def poison(self, team: Team, batch: StreamBatch, phase: Phase, model: nn.Module) -> StreamBatch:
         """The member's slice of the trigger batch; before, its own batch moved within the ball, eqs (2) and (3)."""
+        restraint = self._restraint(team, batch.round, model)
         if phase == "trigger":
-            return send_trigger(team, self.params, batch, model)
+            return send_trigger(team, self.params, batch, model, restraint)
         x, y = ImageSet(batch.images, batch.labels, team.own_data.classes).tensors(_device(model))
         poisoned = craft_accumulative(
             model,
             x,
             y,
-            self._direction(team, batch.round, model),
+            self._direction(team, batch.round, model, restraint),
             radius=self.params.radius,
             steps=self.params.steps,
             gamma=self.params.gamma,
             variant=self.params.variant,
+            restraint=restraint,
         )
-        return replace(batch, images=quantised(poisoned, batch.images, self.params.radius))
+        return replace(batch, images=sent(poisoned, batch.images, self.params.radius, restraint))
+
+    @property
+    def watches(self) -> bool:
+        """Who knows the defence follows the models from the first round on, as the historical one is made of them."""
+        return self.params.defense_knowledge != "none"
+
+    def watch(self, team: Team, round: int, model: nn.Module) -> None:
+        """Let it become part of the historical model."""
+        historical_state(team, round, model)
 
     def update(self, team: Team, known: Knowledge) -> Tensor:
         """Eq (4), shortened to `norm_bound` median honest norms."""
@@ -144,8 +158,16 @@ class Accumulative(Attack):
         """trigger=clean: those of the server's model after one look at the attackers' own data."""
         return statistics_at(team, self.params, known.situation) if self.params.trigger == "clean" else None
 
-    def _direction(self, team: Team, round: int, model: nn.Module) -> tuple[Tensor, ...]:
-        x_tri, y_tri = crafted_trigger(team, self.params, round, model)
+    def _restraint(self, team: Team, round: int, model: nn.Module) -> Restraint | None:
+        """What the team knows of the defence in `round`; None: nothing."""
+        if self.params.defense_knowledge == "none":
+            return None
+        historical = copy.deepcopy(model)
+        historical.load_state_dict(historical_state(team, round, model))
+        return Restraint(historical, model, self.params.discrepancy_penalty, self.params.max_discrepancy)
+
+    def _direction(self, team: Team, round: int, model: nn.Module, restraint: Restraint | None) -> tuple[Tensor, ...]:
+        x_tri, y_tri = crafted_trigger(team, self.params, round, model, restraint)
 
         def steer() -> dict[str, Tensor]:
             h = steering_direction(model, x_tri, y_tri, *team.own_data.tensors(_device(model)))

@@ -30,7 +30,7 @@ B = TypeVar("B", StreamBatch, StreamBatch | None)
 def attacked_batches(
     honest: Callable[[int, int], B], request: Request, coalition: Coalition
 ) -> Callable[[int, int], B]:
-    """`honest(client, round)`, but for the coalition's members while it is active."""
+    """`honest(client, round)`, but for the coalition's members while it is active; before, some watch the model."""
 
     @cache  # one model for all of the request's members
     def net() -> nn.Module:
@@ -38,7 +38,7 @@ def attacked_batches(
 
     def batch(client: int, round: int) -> B:
         own = honest(client, round)
-        if own is None or not coalition.includes(client) or not coalition.is_active(round):
+        if own is None or not coalition.includes(client) or not (coalition.is_active(round) or coalition.watches):
             return own
         started = time.perf_counter()
         with Placement.of_client(federated_data_of(request.run).config.runtime).autocast():

@@ -1,0 +1,138 @@
+"""Eq (11) for streamed samples: attackers who know the historical model, or the limit as well, and how they hold back.
+
+    model:                 (3) maximises its sum − μ · mean D(x'),   (1) minimises S(x') + μ · mean D(x')
+    model and threshold:   a sample with D(x') ≤ T is moved by (1) or (3) alone, one above descends D alone; of what is
+                           sent, whatever is still above is halved towards the clean sample until  D ≤ T
+
+    D(x') = KL(p_{θ_h}(x') ‖ p_{θ_t}(x')), eq (5), of the sample that is being crafted
+
+An extension: [MD23] has no attacker who knows. The detector's score as a penalty of the attack's objective is from
+[CW17]; the second form is the selective descent of [B22], which is the first with max(0, D − T) in the place of D and
+μ beyond all bounds, and the halving that of eq (11) for updates.
+
+θ_h is what the run's `history` makes of the models that the server sent the attackers, the honest rounds before the
+attack included. A moving average or a lag is then the server's own, as far as some attacker was asked in every round.
+Burn-in's snapshots are sent to nobody: the first model that they were sent stands for each of them. T is what they
+believe the limit to be; the server's trusted set and the limit itself are unknown to them.
+
+[MD23] Zhu et al., Exploring Model Dynamics for Accumulative Poisoning Discovery, ICML 2023.
+[CW17] Carlini, Wagner, Adversarial Examples Are Not Easily Detected: Bypassing Ten Detection Methods, AISec 2017.
+[B22] Bryniarski et al., Evading Adversarial Example Detection Defenses with Orthogonal Projected Gradient Descent,
+    ICLR 2022.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import kl_div
+
+from fedmd.attacks.base import Team
+from fedmd.attacks.gradients import PART
+from fedmd.attacks.pixels import quantised
+from fedmd.training.evaluate import evaluating
+
+_KIND = "history"
+
+
+@dataclass(frozen=True)
+class Restraint:
+    """What attackers who know the defence go by when they craft samples.
+
+    historical, current: θ_h and θ_t; neither is changed.
+    penalty: μ of eq (11), the price of a nat in units of (1) or (3); of no meaning beside a `limit`.
+    limit: T in nats; None: they do not know it.
+    """
+
+    historical: nn.Module
+    current: nn.Module
+    penalty: float
+    limit: float | None = None
+
+    def uphill(self, slope: Tensor, x: Tensor) -> Tensor:
+        """What is followed at ``x`` [N, ...] in place of ``slope``, the gradient there of what is to be maximised."""
+        values, rise = discrepancy_rise(self.historical, self.current, x)
+        if self.limit is None:
+            return slope - self.penalty * rise
+        return torch.where(_each(values > self.limit, slope), -rise, slope)
+
+    def below_limit(self, sent: NDArray[np.uint8], clean: NDArray[np.uint8], *, halvings: int = 6) -> NDArray[np.uint8]:
+        """Of bytes [N, ...], those with D above the limit halved towards the ``clean`` ones until it is not.
+
+        After so many ``halvings`` what is still above is the clean sample. As it came where there is no limit.
+        """
+        if self.limit is None:
+            return sent
+        device = next(self.current.parameters()).device
+        kept = sent.copy()
+        for halved in range(halvings + 1):
+            x = torch.from_numpy(kept).to(device).float().div_(255)
+            above = ~(discrepancy(self.historical, self.current, x) <= self.limit).cpu().numpy()  # nor where it is none
+            if not above.any():
+                break
+            start, moved = clean[above].astype(np.int64), kept[above].astype(np.int64) - clean[above]
+            kept[above] = start + (moved / 2).astype(np.int64) * (halved < halvings)
+        return kept
+
+
+def sent(x: Tensor, clean: NDArray[np.uint8], radius: float, restraint: Restraint | None) -> NDArray[np.uint8]:
+    """Crafted ``x`` [N, C, H, W] as the bytes that travel: within ``radius`` of the ``clean`` ones, below the limit."""
+    images = quantised(x, clean, radius)
+    return images if restraint is None else restraint.below_limit(images, clean)
+
+
+def discrepancy(historical: nn.Module, current: nn.Module, x: Tensor) -> Tensor:
+    """D of eq (5) [N] in nats at ``x`` [N, ...], both models in eval mode, in parts of PART samples; detached."""
+    with torch.no_grad():
+        return torch.cat([_discrepancy(historical, current, part) for part in torch.split(x, PART)])
+
+
+def discrepancy_rise(historical: nn.Module, current: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """D of eq (5) [N] in nats at ``x`` [N, ...], and ∇_x of its mean, of x's shape; both detached."""
+    values, slopes = [], []
+    for part in torch.split(x.detach(), PART):
+        with torch.enable_grad():
+            each = _discrepancy(historical, current, part.requires_grad_())
+            slopes.append(torch.autograd.grad(each.sum() / max(1, len(x)), part)[0])
+        values.append(each.detach())
+    return torch.cat(values), torch.cat(slopes)
+
+
+def historical_state(team: Team, round: int, model: nn.Module) -> dict[str, Tensor]:
+    """θ_h of ``round`` as the team knows it, by name; ``model`` is what the server sent in it.
+
+    To be asked in every round in which somebody of the team is sent a model: see the module for what comes of it.
+    """
+
+    def look() -> dict[str, Tensor]:
+        current = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+        before = team.cache.kept(_KIND)
+        first = current if before is None else before["first"]
+        (history,) = team.config.history.make().build([first] * team.config.training.burn_in.epochs)
+        if before is not None:
+            history.restore(before["history"])
+        if before is None or before["round"] < round:
+            history.observe(current)
+            team.cache.keep(_KIND, {"round": round, "first": first, "history": history.save()})
+        return dict(history.state)
+
+    return team.cache.once("historical", round, look)
+
+
+def _discrepancy(historical: nn.Module, current: nn.Module, x: Tensor) -> Tensor:
+    log_h, log_t = (_log_probabilities(model, x) for model in (historical, current))
+    return kl_div(log_t, log_h, log_target=True, reduction="none").sum(dim=1)
+
+
+def _log_probabilities(model: nn.Module, x: Tensor) -> Tensor:
+    """log p [N, K], in 32 bits at least: under autocast logits come in 16."""
+    with evaluating(model):
+        logits: Tensor = model(x)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)
+
+
+def _each(chosen: Tensor, like: Tensor) -> Tensor:
+    """`chosen` [N] in as many dimensions as `like` [N, ...]."""
+    return chosen.view(-1, *[1] * (like.dim() - 1))
