@@ -35,6 +35,7 @@ from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet
 
 RATE = 0.02
+PENALTY = 0.1
 
 
 class CleanTriggerParams(Protocol):
@@ -47,7 +48,7 @@ class CleanTriggerParams(Protocol):
     trigger_samples: int | None
     max_loss_rise: float | None
     defense_knowledge: DefenseKnowledge
-    discrepancy_penalty: float
+    discrepancy_penalty: float | None
     max_discrepancy: float | None
 
 
@@ -67,7 +68,7 @@ def clean_push(team: Team, params: CleanTriggerParams, known: Knowledge) -> Tens
         screened = None if params.defense_knowledge == "none" else _Screened(team, params, known.situation, x)
         if screened is not None and params.defense_knowledge == "model":
             uphill = discrepancy_gradient(_server_model(known.situation), screened.historical, x)
-            step = step - lr * params.discrepancy_penalty * bounded(uphill, GRADIENT_CLIP)
+            step = step - lr * screened.penalty * bounded(uphill, GRADIENT_CLIP)
         before = team.cache.kept("velocity")
         moving = step if before is None else step + params.momentum * before["v"].to(step)
         if params.max_loss_rise is not None:
@@ -113,7 +114,7 @@ def clean_trigger(team: Team, params: CleanTriggerParams, known: Knowledge) -> T
             if params.max_discrepancy is not None:
                 sent = unnoticed(sent, screened.discrepancy, params.max_discrepancy)
             else:
-                sent = most_worthwhile(sent, lambda update: screened.worth(update, y, params.discrepancy_penalty))
+                sent = most_worthwhile(sent, lambda update: screened.worth(update, y))
         return {"push": sent.cpu()}
 
     return team.cache.once("push", known.situation.round, learn)["push"]
@@ -151,6 +152,7 @@ class _Screened:
         seen = seen_models(team.cache, situation.round, situation.start, lag)
         answers = [_answers(situation.model, replace(situation, start=state), state, x, nothing) for state in seen]
         self.historical = torch.stack(answers)
+        self.penalty = PENALTY if params.discrepancy_penalty is None else params.discrepancy_penalty
         sent = {**situation.start, **statistics_at(team, params, situation)}
         self._answers = partial(_answers, situation.model, situation, sent, x)
 
@@ -158,10 +160,10 @@ class _Screened:
         """D(θ_t + Δ) in nats; not a number where the answers are none."""
         return largest_discrepancy(self.historical, self._answers(update)).item()
 
-    def worth(self, update: Tensor, y: Tensor, penalty: float) -> float:
+    def worth(self, update: Tensor, y: Tensor) -> float:
         """E − μ D: the share of `y` [N] that is not answered, less the price; −inf where the answers are no numbers."""
         logits = self._answers(update)
-        value = (logits.argmax(dim=1) != y).float().mean() - penalty * largest_discrepancy(self.historical, logits)
+        value = (logits.argmax(dim=1) != y).float().mean() - self.penalty * largest_discrepancy(self.historical, logits)
         return value.item() if bool(value.isfinite()) else -math.inf
 
 

@@ -64,10 +64,10 @@ class Accumulative(Attack):
             description="what the attackers go by beside their data, eq (11): none; model: the historical model; "
             "model_and_threshold: the limit, too. mode=update: with trigger=clean",
         )
-        discrepancy_penalty: NonNegative = Field(
-            0.1,
-            description="defense_knowledge=model: mu of eq (11), the price of a nat. mode=stream: in units of (1) and "
-            "(3); mode=update: in rates and in shares of errors",
+        discrepancy_penalty: NonNegative | None = Field(
+            None,
+            description="defense_knowledge=model: mu of eq (11), the price of a nat in units of (1) and (3); null: "
+            "10. mode=update: in rates and in shares of errors; null: 0.1",
         )
         max_discrepancy: Positive | None = Field(
             None,
@@ -164,7 +164,8 @@ class Accumulative(Attack):
             return None
         historical = copy.deepcopy(model)
         historical.load_state_dict(historical_state(team, round, model))
-        return Restraint(historical, model, self.params.discrepancy_penalty, self.params.max_discrepancy)
+        penalty = 10.0 if self.params.discrepancy_penalty is None else self.params.discrepancy_penalty
+        return Restraint(historical, model, penalty, self.params.max_discrepancy)
 
     def _direction(self, team: Team, round: int, model: nn.Module, restraint: Restraint | None) -> tuple[Tensor, ...]:
         x_tri, y_tri = crafted_trigger(team, self.params, round, model, restraint)
