@@ -11,7 +11,7 @@ An extension: [MD23] has no attacker who knows. The detector's score as a penalt
 μ beyond all bounds, and the halving that of eq (11) for updates.
 
 θ_h is what the run's `history` makes of the models that the server sent the attackers, the honest rounds before the
-attack included. A moving average or a lag is then the server's own, as far as some attacker was asked in every round.
+attack included. A moving average or a lag is then the server's own, as far as one of them is sent a model every round.
 Burn-in's snapshots are sent to nobody: the first model that they were sent stands for each of them. T is what they
 believe the limit to be; the server's trusted set and the limit itself are unknown to them.
 
@@ -103,8 +103,10 @@ def discrepancy_rise(historical: nn.Module, current: nn.Module, x: Tensor) -> tu
 def historical_state(team: Team, round: int, model: nn.Module) -> dict[str, Tensor]:
     """θ_h of ``round`` as the team knows it, by name; ``model`` is what the server sent in it.
 
-    To be asked in every round in which somebody of the team is sent a model: see the module for what comes of it.
+    To be asked in every round in which somebody of the team is sent a model: see the module for what comes of it. One
+    that is for several rounds, `federation.batches_per_reply`, counts once.
     """
+    sent_in = round - round % team.config.federation.batches_per_reply
 
     def look() -> dict[str, Tensor]:
         current = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
@@ -113,12 +115,12 @@ def historical_state(team: Team, round: int, model: nn.Module) -> dict[str, Tens
         (history,) = team.config.history.make().build([first] * team.config.training.burn_in.epochs)
         if before is not None:
             history.restore(before["history"])
-        if before is None or before["round"] < round:
+        if before is None or before["round"] < sent_in:
             history.observe(current)
-            team.cache.keep(_KIND, {"round": round, "first": first, "history": history.save()})
+            team.cache.keep(_KIND, {"round": sent_in, "first": first, "history": history.save()})
         return dict(history.state)
 
-    return team.cache.once("historical", round, look)
+    return team.cache.once("historical", sent_in, look)
 
 
 def _discrepancy(historical: nn.Module, current: nn.Module, x: Tensor) -> Tensor:

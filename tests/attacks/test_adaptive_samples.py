@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -97,6 +97,7 @@ def test_who_knows_the_limit_turns_those_above_it_and_no_others() -> None:
     torch.testing.assert_close(Restraint(historical, current, 3.0).uphill(slope, x), slope - 3 * rise)
 
 
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), prices=st.lists(st.floats(0, 1e4), min_size=2, max_size=4))
 def test_the_higher_the_price_the_less_a_step_raises_the_discrepancy(seed: int, prices: list[float]) -> None:
     """b · sign(a − μ b) falls with μ in every coordinate; so does D after one short step, to first order."""
@@ -285,6 +286,20 @@ def test_the_historical_model_is_the_servers_own(
             setting.coalition.poison(setting.data.streams.batch(client, round), model)
         found = historical_state(setting.team, round, model)
         assert found.keys() == server.state.keys()
+        assert all(torch.equal(tensor, server.state[name]) for name, tensor in found.items())
+
+
+def test_a_model_that_is_for_two_rounds_counts_once(make_config: Make, tmp_path: Path) -> None:
+    """Whichever of the rounds a worker comes to first."""
+    changes = {"history": {"name": "ema", "decay": 0.7}, "federation": {"clients": 5, "batches_per_reply": 2}}
+    orders = ((0, 1, 2, 3, 4, 5), (1, 0, 3, 2, 3, 5, 4, 5))
+    settings = [Setting(make_config, tmp_path / str(order[0]), changes, defense_knowledge="model") for order in orders]
+    server = Ema(0.7)
+    for version in (0, 2, 4):
+        server.observe(settings[0].model(version).state_dict())
+    for setting, order in zip(settings, orders, strict=True):
+        for round in order:
+            found = historical_state(setting.team, round, setting.model(round - round % 2))
         assert all(torch.equal(tensor, server.state[name]) for name, tensor in found.items())
 
 

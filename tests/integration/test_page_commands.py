@@ -18,7 +18,17 @@ from tests.test_docs import PAGES, commands, name, write_modules
 ROOT = Path(__file__).resolve().parents[2]
 FEDMD = Path(sys.executable).parent / "fedmd"
 LONG = (  # minutes to hours, and the same code as a smaller study's
-    *("adaptive", "attack_shape", "cifar10", "cifar10_shape", "demo", "drift", "paper_cifar10", "two_phase"),
+    *(
+        "adaptive",
+        "adaptive_stream",
+        "attack_shape",
+        "cifar10",
+        "cifar10_shape",
+        "demo",
+        "drift",
+        "paper_cifar10",
+        "two_phase",
+    ),
     *("two_phase_shares", "update_mode", "update_mode_cifar10", "update_mode_non_iid"),
 )
 REFUSED = re.compile(r"quarantine \S+ release")  # "is for a run that goes on": of a finished one it is refused

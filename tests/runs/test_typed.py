@@ -51,6 +51,7 @@ REST = [
         "attack.discrepancy_penalty",
         "attack.defense_knowledge=model",
     ),
+    (["attack.discrepancy_penalty=5"], "attack.discrepancy_penalty", "attack.defense_knowledge=model"),
     (["defense=at", "defense.stopping=per_client"], "defense.stopping", "defense=at"),
     (["defense=frozen", "training.online.lr=1"], "training.online.lr", "defense=frozen"),
     (["defense=frozen", "history=lag", "history.lag=2"], "history.lag", "defense=frozen"),
