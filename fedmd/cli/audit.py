@@ -9,7 +9,7 @@ from fedmd.audit.tables import by_client, in_words, matching, of_client, write_c
 from fedmd.audit.trail import FOLDER
 from fedmd.config import ConfigError
 from fedmd.report.files import METRICS, read_summary
-from fedmd.report.table import terminal
+from fedmd.report.table import terminal, terminal_columns
 
 
 def audit(
@@ -32,7 +32,7 @@ def audit(
     if not rows:
         print("the trail has no messages" if client is None else f"no messages of client {client}")
         return 0
-    print(terminal(rows), end="")
+    print(terminal(rows, columns=terminal_columns()), end="")
     return 0
 
 

@@ -138,7 +138,7 @@ def audit(
 
 @app.command()
 def status(run: RunDir) -> int:
-    """A run in one look. How far it is, its accuracy, what was flagged, who is in quarantine, whether its server lives."""
+    """A run in one look. How far it is, its accuracy, what was flagged, who is in quarantine, if its server lives."""
     from fedmd.cli.status import status as command
 
     return command(run)

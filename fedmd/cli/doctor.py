@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ _OPTIONAL = {
     "mlflow": ("tracking=[mlflow]", "pip install mlflow"),
     "wandb": ("tracking=[wandb]", "pip install wandb"),
     "prometheus_client": ("observability.prometheus_port", "pip install prometheus-client"),
-    "nbclient": ("running simulations/notebooks/tour.ipynb without a browser", "pip install nbclient ipykernel"),
+    "nbclient": ("the notebook without a browser", "pip install nbclient ipykernel"),
 }
 _PORTS = {9092: "fedmd deploy: nodes", 9093: "fedmd deploy: SuperLink", 39091: "flwr run: a local SuperLink"}
 _LITTLE_MEMORY = 4 * 2**30  # bytes
@@ -64,14 +65,11 @@ def examine() -> Iterator[Finding]:
         yield _port(port, use)
     for name, (use, mend) in _OPTIONAL.items():
         yield Finding(use, name if find_spec(name) else f"{name} is not installed", "" if find_spec(name) else mend)
-    for program, use, mend in (
-        ("nginx", "fedmd deploy: the open port", "apt-get install nginx-light"),
-        ("docker", "fedmd deploy: compose.yaml", "see docs.docker.com/engine/install; systemd does the same"),
-    ):
-        place = shutil.which(
-            program, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
-        )
-        yield Finding(use, place or f"{program} is not installed", "" if place else mend)
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
+    nginx = shutil.which("nginx", path=path)
+    mend = "" if nginx else "apt-get install nginx-light"
+    yield Finding("fedmd deploy: the open port", nginx or "nginx is not installed", mend)
+    yield _compose()
 
 
 def _machine() -> Iterator[Finding]:
@@ -113,6 +111,18 @@ def _cache() -> Finding:
     except (ConfigError, OSError) as error:
         return Finding("cache", str(error), "set FEDMD_CACHE to a folder that can be written", needed=True)
     return Finding("cache", str(folder))
+
+
+def _compose() -> Finding:
+    asked = ["docker", "compose", "version", "--short"]
+    try:
+        told = subprocess.run(asked, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        told = None
+    use = "fedmd deploy: compose.yaml"
+    if told is not None and told.returncode == 0:
+        return Finding(use, f"docker compose {told.stdout.strip()}")
+    return Finding(use, "no docker compose", "see docs.docker.com/compose/install; systemd does the same")
 
 
 def _port(port: int, use: str) -> Finding:

@@ -9,7 +9,7 @@ from fedmd.audit.tables import of_client
 from fedmd.cli.audit import trail_of
 from fedmd.config import ConfigError
 from fedmd.report.files import read_summary
-from fedmd.report.table import Row, terminal
+from fedmd.report.table import Row, terminal, terminal_columns
 
 ACTIONS = ("list", "show", "release", "replay")
 
@@ -33,7 +33,7 @@ def quarantine(run: Path, action: str, client: int | None, *, learn: bool) -> in
     else:
         from fedmd.cli.replay import replay  # torch is slow to import
 
-        print(terminal(replay(run, client, learn=learn)), end="")
+        print(terminal(replay(run, client, learn=learn), columns=terminal_columns()), end="")
     return 0
 
 
@@ -66,14 +66,14 @@ def _list(run: Path) -> None:
                 "release": "asked for" if client in asked else "",
             }
         )
-    print(terminal(rows) if rows else "nobody is in quarantine\n", end="")
+    print(terminal(rows, columns=terminal_columns()) if rows else "nobody is in quarantine\n", end="")
 
 
 def _show(run: Path, client: int) -> None:
     rows = of_client(read_live(trail_of(run)), client)
     if not rows:
         raise ConfigError(f"{run}: the trail does not know client {client}.")
-    print(terminal(rows))
+    print(terminal(rows, columns=terminal_columns()))
     for batch in (batch for batch in shelf.contents(run / shelf.FOLDER) if batch.client == client):
         print(f"kept: round {batch.round}, {batch.bytes} bytes, {batch.path}")
 

@@ -12,7 +12,7 @@ def status(run: Path) -> int:
     """0 where the run is over or its server is alive, 1 where it was killed. Raises ConfigError for no run's folder."""
     from fedmd.cli.quarantine import inmates
 
-    config = noted_config(run)
+    config = noted_config(run, "fedmd status")
     summary = read_summary(run)
     metrics = read_metrics(run) if (run / METRICS).exists() else []
     alive = is_served(run)

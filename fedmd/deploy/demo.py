@@ -16,7 +16,7 @@ from fedmd.deploy.federation import Deployment, environment, free_port, has_prox
 from fedmd.deploy.folder import LOOPBACK, Plan, init_folder
 from fedmd.deploy.processes import ProcessError, Processes
 from fedmd.report.files import METRICS, read_summary
-from fedmd.report.table import terminal
+from fedmd.report.table import terminal, terminal_columns
 from fedmd.runs.compose import Composed, compose
 from fedmd.types import Json
 
@@ -138,7 +138,7 @@ def _print_outcome(folder: Path, malicious: int, say: Callable[[str], None]) -> 
     events = [record.entry for record in records if record.entry.kind == "quarantine"]
     out = [f"client {e.client} in quarantine since round {e.round}" for e in events if e.action == "quarantined"]
     say(f"client {malicious} attacked; {', '.join(out) or 'nobody was put in quarantine'}")
-    say(f"\n$ fedmd audit {folder}\n{terminal(by_client(records))}")
+    say(f"\n$ fedmd audit {folder}\n{terminal(by_client(records), columns=terminal_columns())}")
     found = verify(trail)
     say(f"$ fedmd audit {folder} --verify\n{in_words(found)}\n")
     say(f"run folder: {folder}")

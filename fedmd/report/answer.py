@@ -11,13 +11,14 @@ ONE_SEED = "One seed proves nothing: compare arms over several, with fedmd compa
 def study_answer(comparison: Json) -> str:
     """What the attack that hurts most costs, what the best defence against it gives back, flags, and costs.
 
-    "" where nobody attacks an undefended arm, or no baseline is there to compare with.
+    Where nobody attacks an undefended arm, or no baseline is there to compare with: between what the arms lie.
     """
     entries, baseline = comparison["arms"], comparison["baseline"]
     losses = comparison.get("paired", {}).get(baseline, {})
     plain = sorted({*comparison.get("undefended", {}).values()} & {*losses})
     if not plain:
-        return ""
+        values = {arm: entry["accuracy"]["final"]["values"] for arm, entry in entries.items()}
+        return sweep_answer({arm_label(comparison, arm): _known(finals) for arm, finals in values.items()})
     worst = max(plain, key=lambda arm: losses[arm]["final"]["mean"])
     loss = losses[worst]["final"]
     attack = "the attack"
@@ -90,6 +91,10 @@ def sweep_answer(finals: Mapping[str, Sequence[float]]) -> str:
     told = f" {ONE_SEED}" if seeds < 2 else f" Each is a mean over {seeds} seeds or more."
     low, high = f"{100 * means[worst]:.1f} % ({worst})", f"{100 * means[best]:.1f} % ({best})"
     return f"Final accuracy lies between {low} and {high}.{told}"
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def points(fraction: float) -> str:

@@ -1,5 +1,8 @@
 """Tables for the terminal, for Markdown and for LaTeX, from one set of formatted cells."""
 
+import shutil
+import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -107,17 +110,40 @@ def layout(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[bool]]
     return names, texts, numeric
 
 
-def terminal(rows: Sequence[Row], caption: str = "") -> str:
-    """Aligned text: words to the left, numbers to the right, the caption below."""
+def terminal(rows: Sequence[Row], caption: str = "", columns: int | None = None) -> str:
+    """Aligned text: words to the left, numbers to the right, the caption below.
+
+    What does not fit into `columns` of the terminal comes below, each line with its first cell once more.
+    """
     names, texts, numeric = layout(rows)
     widths = [max(len(line[i]) for line in [names, *texts]) for i in range(len(names))]
 
-    def aligned(line: list[str]) -> str:
-        cells = zip(line, widths, numeric, strict=True)
-        return "  ".join(t.rjust(width) if right else t.ljust(width) for t, width, right in cells).rstrip()
+    def aligned(line: list[str], part: list[int]) -> str:
+        cells = (line[i].rjust(widths[i]) if numeric[i] else line[i].ljust(widths[i]) for i in part)
+        return "  ".join(cells).rstrip()
 
-    lines = [aligned(names), "  ".join("─" * width for width in widths), *map(aligned, texts)]
-    return "\n".join([*lines, caption] if caption else lines) + "\n"
+    parts = [
+        "\n".join([aligned(names, part), "  ".join("─" * widths[i] for i in part), *(aligned(t, part) for t in texts)])
+        for part in _parts(widths, columns)
+    ]
+    told = [caption if columns is None else textwrap.fill(caption, columns)] if caption else []
+    return "\n".join(["\n\n".join(parts), *told]) + "\n"
+
+
+def _parts(widths: Sequence[int], columns: int | None) -> list[list[int]]:
+    """The columns of a table by number, in parts that are as wide as `columns` at most; each begins with the first."""
+    parts = [list(range(min(1, len(widths))))]
+    for i in range(1, len(widths)):
+        wide = sum(widths[j] + 2 for j in parts[-1]) + widths[i]
+        if columns is not None and wide > columns and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(i)
+    return parts
+
+
+def terminal_columns() -> int | None:
+    """How wide the terminal is that shows standard output; None where none does."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def markdown(rows: Sequence[Row], caption: str = "") -> str:

@@ -91,16 +91,22 @@ def note_config(folder: Path, config: RunConfig) -> None:
         temporary.write_text(config.to_json() + "\n")
 
 
-def noted_config(folder: Path) -> RunConfig:
-    """What `note_config` wrote. Raises ConfigError where there is none, or of another version of fedmd."""
+def noted_config(folder: Path, asked_by: str = "resume") -> RunConfig:
+    """What `note_config` wrote.
+
+    Raises ConfigError where there is none, or of another version of fedmd, which begins with the setting or the command
+    that it was `asked_by`.
+    """
     try:
         text = (folder / CONFIG).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"resume: {folder} is no folder of a run, it has no readable {CONFIG}.") from error
+        raise ConfigError(f"{asked_by}: {folder} is no folder of a run, it has no readable {CONFIG}.") from error
     try:
         return RunConfig.parse(text)
     except ConfigError as error:
-        raise ConfigError(f"resume: {folder / CONFIG} is of another version of fedmd ({str(error)[:-1]}).") from error
+        raise ConfigError(
+            f"{asked_by}: {folder / CONFIG} is of another version of fedmd ({str(error)[:-1]})."
+        ) from error
 
 
 def has_finished(folder: Path) -> bool:

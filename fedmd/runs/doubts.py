@@ -57,9 +57,10 @@ def of_the_results(summary: Json, test_labels: NDArray[np.int64], thresholds: li
         )
     auroc = summary["detection"]["detector"]["sample"]["auroc"]
     if auroc is not None and auroc < 0.5 and summary["scores"]["judges"]:
+        flagged = summary["detection"]["flagged"]
         found.append(
-            f"the defence's score ranks poison below clean samples (AUROC {auroc:.2f}), so what it flags is clean "
-            "more often than poisoned"
+            f"the defence's score ranks most poison below what is clean (AUROC {auroc:.2f}); it flags "
+            f"{100 * flagged['tpr']:.0f} % of the poison and {100 * flagged['fpr']:.0f} % of the rest"
         )
     return found
 

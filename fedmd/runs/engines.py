@@ -21,6 +21,12 @@ from fedmd.runs.processes import can_fork
 from fedmd.training.device import resolve_device
 
 Where = Literal["here", "cells in processes", "clients on Ray", "cells on Ray"]
+IN_WORDS: Mapping[Where, str] = {
+    "here": "in this process",
+    "cells in processes": "in other processes, runs side by side",
+    "clients on Ray": "on Ray, a round's clients side by side",
+    "cells on Ray": "on Ray, runs side by side",
+}
 
 _START_S: Mapping[Where, float] = {"cells in processes": 2.0, "clients on Ray": 10.0, "cells on Ray": 10.0}
 _PROBE = 16  # samples

@@ -74,7 +74,7 @@ class Lines(Watcher):
     def round(self, cell: Cell, report: RoundReport) -> None:
         """The same."""
         rounds = cell.config.stream.rounds
-        short = f"round {report.round + 1}/{rounds} {report.phase}"
+        short = f"{report.phase} {report.round + 1}/{rounds}"
         self._did(cell, round_line(report, rounds) if self._alone else short)
 
     def finished(self, cell: Cell, summary: Json) -> None:

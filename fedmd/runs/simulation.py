@@ -33,7 +33,7 @@ from fedmd.report.monitoring.tensorboard import tensorboard_is_installed
 from fedmd.report.monitoring.trackers import missing
 from fedmd.runs.cells import cores_each, side_by_side
 from fedmd.runs.cluster import connected, isolate_ray
-from fedmd.runs.engines import available_cores, choose, room
+from fedmd.runs.engines import IN_WORDS, available_cores, choose, room
 from fedmd.runs.federation import serve
 from fedmd.runs.inline import InlineGrid, server_identity
 from fedmd.runs.ledger import Ledger, OnFinished, broken
@@ -88,7 +88,7 @@ def simulate(
         make_folder(cell.folder)
     where, why = choose([cell.config for cell in cells])
     log.info("computed: %s, %s", where, why)
-    watcher.doing(f"computed {where}: {why}")
+    watcher.doing(f"computed {IN_WORDS[where]}: {why}")
     runtime = cells[0].config.runtime
     if where != "cells in processes":
         processes.not_needed()

@@ -23,7 +23,7 @@ from fedmd.report.statistics.tables import (
     crosstabs,
     differences_table,
 )
-from fedmd.report.table import latex, markdown, terminal
+from fedmd.report.table import latex, markdown, terminal, terminal_columns
 from fedmd.rounds.checkpoint import note_config, sole_server
 from fedmd.runs.cell import Cell, CellsFailed, Watcher
 from fedmd.runs.compose import make_folder
@@ -75,7 +75,8 @@ def run_study(study: StudyRuns, watcher: Watcher) -> list[Cell]:
     detectors = [(rows, DETECTORS_CAPTION)] if (rows := comparison_detectors_table(comparison)) else []
     write_text(study.folder / "table.md", "\n".join(markdown(*table) for table in tables + detectors))
     write_text(study.folder / "table.tex", "\n".join(latex(*table) for table in tables + detectors))
-    watcher.say("\n" + "\n".join([*(terminal(*table) for table in tables), study_answer(comparison)]))
+    shown = [terminal(*table, terminal_columns()) for table in tables]
+    watcher.say("\n" + "\n".join([*shown, study_answer(comparison)]))
     watcher.say(f"folder: {study.folder}")
     watcher.say(f"report: {write_report(study.folder)}")
     if failures:

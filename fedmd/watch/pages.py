@@ -56,7 +56,7 @@ def run_page(seen: Seen, title: str, up: str = "") -> Page:
 
 def _run_cards(seen: Seen, run: Run) -> list[Card]:
     metrics = seen.metrics
-    at = f"round {len(metrics)} of {seen.rounds}" + (f", {metrics[-1]['phase']}" if metrics else "")
+    at = f"{len(metrics)} of {seen.rounds} rounds" + (f", {metrics[-1]['phase']}" if metrics else "")
     cards = [Card("State", seen.state.value, at)]
     known = [row for row in metrics if row["accuracy"] is not None]
     if known:

@@ -33,7 +33,7 @@ def test_run_and_sweep(small: list[str], cache: Path, runs: Any, metrics: Metric
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     printed = done.stdout.splitlines()
     folder = tmp_path / "sweep" / "seed-0"
-    assert sum(line.startswith("round") for line in printed) == 4
+    assert sum("] round " in line for line in printed) == 4
     assert any(str(folder) in line for line in printed)
     assert (folder / ".hydra" / "config.yaml").exists()
     assert metrics(folder) == metrics(runs.folders["base"])
@@ -42,7 +42,7 @@ def test_run_and_sweep(small: list[str], cache: Path, runs: Any, metrics: Metric
     sweep = ["run", "-m", *common, "hydra.sweep.dir=sweep", "hydra.sweep.subdir=seed-${seed}"]
     printed = fedmd(*sweep, "seed=0", cwd=tmp_path)
     assert "1 of 1 runs are finished and skipped" in printed
-    assert not any(line.startswith("round") for line in printed)
+    assert not any("] round " in line for line in printed)
     assert times(tmp_path) == before
 
 

@@ -51,8 +51,11 @@ def test_it_is_honest() -> None:
     assert study(seeds=1).endswith(ONE_SEED) and "95 %" not in study(seeds=1)
     assert "which is not told from nothing; DSC ends 6." in study(loss=0.0)
     assert "DSC ends 4.8 points" in study(gain=-0.05) and "lower still" in study(gain=-0.05)
-    assert study_answer(compare({"no_attack": {0: summary(0.9)}}, ARMS)) == ""  # nobody attacks
-    assert study(baseline="missing") == ""
+    assert study_answer(compare({"no_attack": {0: summary(0.9)}}, ARMS)) == ONE_SEED  # nobody attacks
+    alike = compare({arm: {0: summary(final)} for arm, final in (("undefended", 0.2), ("dsc", 0.9))}, ARMS)
+    lies = "Final accuracy lies between 20.0 % (undefended) and 90.0 % (DSC)."  # nothing to say what the attack costs
+    assert study_answer(alike) == f"{lies} {ONE_SEED}"
+    assert study(baseline="missing").startswith("Final accuracy lies between")
 
 
 def test_of_a_run() -> None:

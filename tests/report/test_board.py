@@ -54,7 +54,7 @@ def test_a_run_fits_any_width(one: Board, width: int) -> None:
     lines = drawn(one, width)
     assert all(len(line) <= width for line in lines)
     assert lines[0].startswith("fedmd run") and lines[0].endswith("0:35")
-    assert [line.split()[0] for line in lines[1:4]] == ["round", "accuracy", "samples"]
+    assert [line.split()[0] for line in lines[1:4]] == ["rounds", "accuracy", "samples"]
     assert any("accumulative 10/24" in line for line in lines)
     assert any("▁" in line and "80.0 %" in line for line in lines)
     if width >= 80:
@@ -152,7 +152,7 @@ def test_lines_where_there_is_no_terminal(cells, clock, round_report, capsys) ->
     assert capsys.readouterr().out == ""
     clock.now += 6
     lines.round(cells[1], round_report(0, "clean", accuracy=0.5))
-    assert capsys.readouterr().out == "running: one [1]: burn-in 1/2; two: round 1/6 clean\n"
+    assert capsys.readouterr().out == "running: one [1]: burn-in 1/2; two: clean 1/6\n"
     lines.finished(cells[0], SUMMARY)
     lines.failed(Failure(cells[1], "it broke"), again=False)
     told = capsys.readouterr()
@@ -177,4 +177,4 @@ def test_a_run_alone_says_a_line_a_round(cells, clock, round_report, capsys) -> 
     lines.stage(cells[0], Stage("burn-in", 1, 2))
     lines.round(cells[0], round_report(0))
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "burn-in 1/2" and second.startswith("round    1/6")
+    assert first == "burn-in 1/2" and second.startswith("[  1/6] round   0  clean")

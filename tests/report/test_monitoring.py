@@ -185,7 +185,7 @@ def test_a_missing_package_is_one_sentence_before_anything_starts(tmp_path, make
 def test_a_round_in_a_line(round_report):
     report = round_report(3, "accumulative", accuracy=0.913, before=[0.1, 0.3], threshold=0.4)
     assert round_line(report, 24) == (
-        "round    4/24  accumulative  accuracy  91.3 %  discrepancy 0.200 (threshold 0.400)  "
+        "[  4/24] round   3  accumulative  accuracy  91.3 %  discrepancy 0.200 (threshold 0.400)  "
         "corrected   0 %  rejected   0 %  1 client(s) refused: labels out of range"
     )
 

@@ -173,6 +173,12 @@ def test_a_false_positive_rate_of_exactly_five_percent_counts():
     assert sample_detection(scores, flags)["tpr_at_fpr_05"] == 1.0  # threshold 0.5: one clean of 20
 
 
+def test_what_differs_by_rounding_is_a_tie():
+    """An update that is alone in its round always has the same score, up to the last digit."""
+    scores = np.array([0.839457, 0.839457 * (1 + 1e-15), 0.839457 * (1 - 1e-15), 1e300])
+    assert sample_detection(scores, np.array([False, True, True, True]))["auroc"] == pytest.approx((0.5 + 0.5 + 1) / 3)
+
+
 def test_known_answers_and_unmeasured_samples():
     scores = np.array([0.1, 0.4, NAN, 0.3, 0.9, NAN])
     flags = np.array([False, False, False, True, True, True])

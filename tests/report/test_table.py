@@ -54,6 +54,26 @@ def test_terminal():
     )
 
 
+def test_a_narrow_terminal_has_the_columns_below_each_other():
+    assert terminal(ROWS, "in % of all", columns=24) == (
+        "arm               final\n"
+        "──────────  ───────────\n"
+        "DSC & more   87.3 ± 1.2\n"
+        "none               50.0\n"
+        "AT          -5.1 ± 10.0\n"
+        "\n"
+        "arm         AUROC\n"
+        "──────────  ─────\n"
+        "DSC & more  0.973\n"
+        "none            –\n"
+        "AT              –\n"
+        "in % of all\n"
+    )
+    assert terminal(ROWS, columns=30) == terminal(ROWS)
+    assert "\n\n" in terminal(ROWS, columns=29)
+    assert terminal(ROWS, columns=1).count("DSC & more") == 2  # no part without a column of its own
+
+
 def test_markdown():
     assert markdown([{"a|b": "x", "n": Estimate(1.0, None, 1, 0)}]) == "| a\\|b | n |\n|:---|---:|\n| x | 1 |\n"
     assert markdown(ROWS, "in %").endswith("| AT | -5.1 ± 10.0 | – |\n\nin %\n")

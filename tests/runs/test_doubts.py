@@ -44,7 +44,7 @@ def test_of_the_settings() -> None:
 def summary(burn_in: float = 0.9, auroc: float | None = 0.8, judges: bool = True) -> Json:
     return {
         "accuracy": {"burn_in": burn_in},
-        "detection": {"detector": {"sample": {"auroc": auroc}}},
+        "detection": {"detector": {"sample": {"auroc": auroc}}, "flagged": {"tpr": 0.02, "fpr": 0.1}},
         "scores": {"judges": judges},
     }
 
@@ -55,7 +55,10 @@ def test_of_the_results() -> None:
     assert of_the_results(summary(), labels, [0.3, None]) == []
     assert "no better than chance (16.0 %)" in of_the_results(summary(burn_in=0.12), labels, None)[0]
     assert "threshold is none in every round" in of_the_results(summary(), labels, [None, None])[0]
-    assert "AUROC 0.41" in of_the_results(summary(auroc=0.41), labels, None)[0]
+    assert of_the_results(summary(auroc=0.41), labels, None) == [
+        "the defence's score ranks most poison below what is clean (AUROC 0.41); it flags 2 % of the poison and 10 % "
+        "of the rest"
+    ]
     assert of_the_results(summary(auroc=0.41, judges=False), labels, None) == []  # nobody goes by it
 
 

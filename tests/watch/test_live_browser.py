@@ -45,7 +45,7 @@ def test_the_page_follows_a_federation_by_itself(tmp_path: Path) -> None:
             (url,) = re.findall(r"http://127\.0\.0\.1:\d+/", watching.stdout.readline())
             browser.open(url, 1280)
             browser.evaluate("window.untouched = true")
-            done = "Number(document.querySelector('.cards').textContent.match(/round (\\d+) of 322/)?.[1] ?? 0)"
+            done = "Number(document.querySelector('.cards').textContent.match(/(\\d+) of 322 rounds/)?.[1] ?? 0)"
             seen = browser.wait_for(done)
             seen = browser.wait_for(f"{done} > {seen} && {done}")
             assert federation.poll() is None and seen < 322  # it trains while we look

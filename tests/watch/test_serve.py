@@ -53,7 +53,7 @@ def test_a_run_that_is_being_written(writing: Writing) -> None:
     with writing.alive(), served(writing.folder, clock) as server:
         status, headers, page = ask(server)
         assert status == 200 and headers["ETag"]
-        for word in ("round 3 of 4, trigger", "60.0 %", "since round 1", "0.75 s a round", "The run goes on"):
+        for word in ("3 of 4 rounds, trigger", "60.0 %", "since round 1", "0.75 s a round", "The run goes on"):
             assert word in page, word
         assert HOSTILE not in page and "&lt;script&gt;document.title" in page  # the reason of a refusal
         assert page.count('<svg class="plot"') == 5  # accuracy, scores, clients, phases, seconds
@@ -61,7 +61,7 @@ def test_a_run_that_is_being_written(writing: Writing) -> None:
         assert ask(server, If_None_Match=headers["ETag"])[0] == 304
         writing.round()
         clock.now += 1000
-        assert "round 4 of 4, recovery" in ask(server, If_None_Match=headers["ETag"])[2]
+        assert "4 of 4 rounds, recovery" in ask(server, If_None_Match=headers["ETag"])[2]
 
 
 def test_before_the_first_round_and_while_files_are_half_there(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_sweep_leads_to_its_runs(tmp_path: Path) -> None:
         assert "1 running, 1 waiting." in page and "<img src=x>" not in page
         (address,) = re.findall(r'href="(/run/attack[^"]*)"', page)
         status, _, shown = ask(server, address)
-        assert status == 200 and "round 1 of 4, clean" in shown and '<a href="/">all runs' in shown
+        assert status == 200 and "1 of 4 rounds, clean" in shown and '<a href="/">all runs' in shown
 
 
 def test_only_pages_and_reports_leave_the_folder(tmp_path: Path) -> None:

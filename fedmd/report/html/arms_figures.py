@@ -95,7 +95,7 @@ def curve_blocks(arms: Arms) -> list[Block]:
     if not roc:
         return [Note("No arm has poisoned samples that were measured.")]
     curves = curves_of(arms, precision_recall_points, mean_precision_recall)
-    caption = "Mean over seeds at equal {}, each arm by what its defence holds against the threshold, sample by sample."
+    caption = "Mean over seeds at equal {}, each arm by what its defence holds against the threshold, one by one."
     return [
         *figures("ROC curves", caption.format("false positive rate"), "roc", arms, roc, roc_figure, 4.1),
         *figures("Precision-recall curves", caption.format("recall"), "pr", arms, curves, precision_recall_figure, 4.1),

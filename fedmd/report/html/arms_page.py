@@ -7,7 +7,7 @@ from fedmd.report.html.arms_figures import accuracy_blocks, curve_blocks, final_
 from fedmd.report.html.content import Block, Card, Note, Page, Section, Table
 from fedmd.report.html.example_images import example_pictures
 from fedmd.report.html.run_figures import score_blocks
-from fedmd.report.html.run_page import attack_success, footer, settings_section, warnings_of
+from fedmd.report.html.run_page import footer, settings_section, warnings_of
 from fedmd.report.results import Arms, Run, Study
 from fedmd.report.scores import known_detectors
 from fedmd.report.statistics.comparison import arm_label, column, intervals
@@ -23,6 +23,7 @@ from fedmd.report.statistics.tables import (
     detector_auroc,
     detectors_table,
     differences_table,
+    without_empty_columns,
 )
 from fedmd.report.table import Cell, Estimate, cell_text, percent, plain
 from fedmd.types import Json
@@ -36,8 +37,8 @@ MEASURES = {
     "trigger drop": ("trigger_drop",),
     "corrected": ("defense", "corrected_share"),
     "rejected": ("defense", "rejected_share"),
+    "attack success": ("attack_success", "final"),  # where a backdoor was planted
 }
-ATTACK_SUCCESS = {"attack success": ("attack_success", "final")}  # where a backdoor was planted
 SWEEP_CAPTION = (
     "Accuracies, their differences, attack success and shares in %; AUROC of what the defence holds against its "
     "threshold, poisoned against clean samples. Mean ± half width of the 95 % t-interval over seeds; no interval for a "
@@ -116,16 +117,13 @@ def seeds_table(final: Mapping[str, list[float | None]], seeds: list[int]) -> Ta
 
 def sweep_rows(arms: Arms) -> list[dict[str, Cell]]:
     """One row an arm: means and intervals over its seeds."""
-    everybody = [run.summary for runs in arms.values() for run in runs.values()]
-    succeeds = any(attack_success(summary)["final"] is not None for summary in everybody)
     rows: list[dict[str, Cell]] = []
     for arm, runs in arms.items():
         summaries = {seed: run.summary for seed, run in runs.items()}
-        columns = MEASURES | (ATTACK_SUCCESS if succeeds else {})
-        cells = {name: percent(mean_interval(column(summaries, list(runs), path))) for name, path in columns.items()}
+        cells = {name: percent(mean_interval(column(summaries, list(runs), path))) for name, path in MEASURES.items()}
         auroc = plain(detector_auroc(detection_intervals(runs)))
         rows.append({"arm": arm, "runs": str(len(runs)), **cells, "AUROC": auroc})
-    return rows
+    return without_empty_columns(rows, dict.fromkeys(name for row in rows for name in row))
 
 
 def detection_intervals(runs: Mapping[int, Run]) -> Json:

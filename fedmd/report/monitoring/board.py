@@ -144,7 +144,7 @@ class Board:
         bar.add_row(
             ProgressBar(track.rounds, track.done, width=max(8, min(24, width - 60))), track.at(), f"[dim]{pace}"
         )
-        lines.add_row("round", bar)
+        lines.add_row("rounds", bar)
         if track.accuracy:
             line = sparkline(track.accuracy, max(8, min(60, width - 24)))
             lines.add_row("accuracy", f"[cyan]{line}[/cyan] {100 * track.accuracy[-1]:.1f} %")

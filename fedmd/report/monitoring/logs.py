@@ -16,9 +16,12 @@ _LOGGERS = ("fedmd", "flwr")
 
 
 def round_line(report: RoundReport, rounds: int) -> str:
-    """`round  12/24  accumulative  accuracy 91.3 %  discrepancy 0.12 (threshold 0.40)  corrected 12 %`."""
+    """`[ 12/24] round  11  accumulative  accuracy 91.3 %  discrepancy 0.12 (threshold 0.40)  corrected 12 %`.
+
+    So many rounds are over; rounds count from 0, as in every file of a run.
+    """
     verdicts = report.verdicts
-    parts = [f"round {report.round + 1:>4}/{rounds}", f"{report.phase:<12}"]
+    parts = [f"[{report.round + 1:>3}/{rounds}] round {report.round:>3}", f"{report.phase:<12}"]
     parts.append("accuracy   --  " if report.accuracy is None else f"accuracy {100 * report.accuracy:5.1f} %")
     if report.attack_success is not None:
         parts.append(f"attack success {100 * report.attack_success:5.1f} %")

@@ -22,8 +22,13 @@ class Alarms:
 
     @classmethod
     def of(cls, scores: NDArray[np.float64], poisoned: NDArray[np.bool_]) -> "Alarms":
-        """Of `scores` [N], none of them NaN; equal ones are above a threshold together."""
-        levels, level = np.unique(scores, return_inverse=True)
+        """Of `scores` [N], none of them NaN; equal ones are above a threshold together.
+
+        Those are equal that agree in single precision: what is finer is rounding. (An update that is alone in its round
+        always has the same score, up to the last digit.)
+        """
+        with np.errstate(over="ignore"):
+            levels, level = np.unique(scores.astype(np.float32), return_inverse=True)
         true, everything = (np.bincount(level[some], minlength=len(levels)) for some in (poisoned, slice(None)))
         return cls(np.cumsum(true[::-1]), np.cumsum((everything - true)[::-1]))
 

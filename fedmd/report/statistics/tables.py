@@ -1,6 +1,6 @@
 """The tables of a run and of a study, as rows for `report.table` and for the HTML page. Pure; no files."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from fedmd.report.scores import DISCREPANCY, Score, scores_of
 from fedmd.report.statistics.comparison import arm_label
@@ -16,7 +16,7 @@ DIFFERENCES_CAPTION = (
     "costs the undefended server that this one has back, in %, where that is known to within the scale. " + WIDE
 )
 ARMS_CAPTION = (
-    "Accuracies and their differences, clean cost, attack success, corrected share and worst (final "
+    "Accuracies and their differences, clean cost, attack success, corrected and rejected shares and worst (final "
     "accuracy under the attack that hurts a defence most) in %; "
     "AUROC of what the defence holds against its threshold, poisoned against clean samples. "
     "Mean ± half width of the 95 % t-interval over seeds. " + WIDE
@@ -61,6 +61,11 @@ def differences_table(comparison: Json) -> list[dict[str, Cell]]:
             recovered = share if arm != undefended.get(arm) and width(share) <= 1 else Estimate(None)
             rows.append({"arm": arm_label(comparison, arm), **cells, "recovered": recovered})
     columns = [name for name in ("arm", *(f"minus {name}" for name in ("undefended", *anchors)), "recovered")]
+    return without_empty_columns(rows, columns)
+
+
+def without_empty_columns(rows: Sequence[Mapping[str, Cell]], columns: Iterable[str]) -> list[dict[str, Cell]]:
+    """The rows, with those of the columns that have something to read."""
     known = [name for name in columns if any(is_known(row.get(name)) for row in rows)]
     return [{name: row.get(name, Estimate(None)) for name in known} for row in rows]
 
@@ -71,14 +76,11 @@ def is_known(cell: Cell | None) -> bool:
 
 
 def arms_table(comparison: Json) -> list[dict[str, Cell]]:
-    """One row an arm of comparison.json.
+    """One row an arm of comparison.json; columns without any number are left out.
 
-    A column `attack success` (final) joins them where some arm measured it, and a column `worst` when some defence
-    met more than one attack.
+    A column `worst` joins them when some defence met more than one attack.
     """
     entries = comparison["arms"]
-    success = {arm: entry["attack_success"]["final"] for arm, entry in entries.items() if "attack_success" in entry}
-    succeeds = any(interval["n"] for interval in success.values())
     attacked = [entry["info"]["defense"] for entry in entries.values() if entry["info"]["attacked"]]
     rows: list[dict[str, Cell]] = []
     for arm, entry in entries.items():
@@ -91,14 +93,15 @@ def arms_table(comparison: Json) -> list[dict[str, Cell]]:
             "trigger drop": percent(entry["trigger_drop"]),
             "clean cost": percent(entry["clean_cost"]),
             "AUROC": plain(detector_auroc(entry["detection"])),
-            "corrected share": percent(entry["defense"]["corrected_share"]),
+            "corrected": percent(entry["defense"]["corrected_share"]),
+            "rejected": percent(entry["defense"]["rejected_share"]),
         }
-        if succeeds:
-            row["attack success"] = percent(success.get(arm, NOTHING))
+        if "attack_success" in entry:
+            row["attack success"] = percent(entry["attack_success"]["final"])
         if len(attacked) > len(set(attacked)):
             row["worst"] = percent(comparison["worst"].get(defense, NOTHING))
         rows.append(row)
-    return rows
+    return without_empty_columns(rows, dict.fromkeys(name for row in rows for name in row))
 
 
 def detector_auroc(detection: Json) -> Json:
