@@ -64,6 +64,9 @@ class RuntimeConfig(Section):
     cluster and on GPUs; clients always over Ray's. `ray_address` is a cluster that is there already (auto, or
     HOST:PORT); null starts one on this machine.
 
+    `updates_in_memory` are bytes: so much of a round's updates stays in memory (mode=update); what comes beyond that
+    lies in a file without a name in the run's folder until the round is over, and is read back one update at a time.
+
     `checkpoint_every` rounds are what a killed run loses at most; where one reply has several rounds' batches, that is
     rounded up to whole replies. 0: none is made. A checkpoint holds the model, its momentum and all history keeps.
     """
@@ -74,6 +77,7 @@ class RuntimeConfig(Section):
             "spread",
             "ray_address",
             "workers",
+            "updates_in_memory",
             "cache_dir",
             "progress",
             "tensorboard",
@@ -90,6 +94,7 @@ class RuntimeConfig(Section):
     spread: Literal["auto", "cells", "clients"] = "auto"
     ray_address: str | None = None
     workers: Count | None = None
+    updates_in_memory: Annotated[int, Field(ge=0)] = 2**28
     client_cpus: Positive = 1
     client_gpus: NonNegative = 0
     evaluate_every: Count = 1

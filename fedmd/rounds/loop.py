@@ -70,6 +70,7 @@ def run_rounds(
         yield RoundResult(report, recorded.judged)
         if is_checkpoint_due(config, round + 1):
             gate.commit()
+        del collected, admitted, judged, recorded  # with their messages: the next round's are about to come
 
 
 class Stopwatch:

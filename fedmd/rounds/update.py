@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from logging import getLogger
-from typing import Protocol
+from typing import Protocol, overload
 
 import numpy as np
 import torch
@@ -44,6 +44,27 @@ class Update(Protocol):
 
     def tensors(self) -> dict[str, Tensor]:
         """The trained model."""
+
+
+class _States(Sequence[tuple[int, State | str]]):
+    """The updates' clients and tensors, which are looked up each time: those of one update at a time are in memory."""
+
+    def __init__(self, updates: Sequence[Update]) -> None:
+        self._updates = updates
+
+    def __len__(self) -> int:
+        return len(self._updates)
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[int, State | str]: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "_States": ...
+
+    def __getitem__(self, at: int | slice) -> "tuple[int, State | str] | _States":
+        if isinstance(at, slice):
+            return _States(self._updates[at])
+        return self._updates[at].client, self._updates[at].tensors()
 
 
 @dataclass(frozen=True)
@@ -104,7 +125,7 @@ class UpdateServer:
         verdicts: tuple[UpdateVerdict, ...] = ()
         if self._screen is not None:
             self._screen.start_round(self._aggregator.state)
-            verdicts = self._screen.judge([(update.client, update.tensors()) for update in messages])
+            verdicts = self._screen.judge(_States(messages))
         n = len(messages)
         return JudgedUpdates(
             tuple(messages),

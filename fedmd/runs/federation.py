@@ -23,6 +23,7 @@ from fedmd.defense.base import defense_of, score_labels
 from fedmd.flower.server.collect import AskForSamples, AskForUpdates, Asking, Collector
 from fedmd.flower.server.grids import LocalGrid, is_remote
 from fedmd.flower.server.nodes import Nodes
+from fedmd.flower.server.spool import Spool
 from fedmd.flower.strategies.aggregator import StrategyAggregator
 from fedmd.flower.strategies.base import strategy_of
 from fedmd.flower.wire.model_exchange import ByReference, Exchange, InMessage, shared_memory
@@ -53,12 +54,12 @@ Observer = Callable[[RunConfig, RoundReport], None]
 Side = tuple[Server[Any], Asking[Any]]  # a mode's server, and how its clients are asked
 
 
-def _stream_side(setup: Setup) -> Side:
+def _stream_side(setup: Setup, folder: Path) -> Side:
     config, images = setup.data.config, setup.data.images
     return StreamServer(setup), AskForSamples(config, images)
 
 
-def _update_side(setup: Setup) -> Side:
+def _update_side(setup: Setup, folder: Path) -> Side:
     data, config = setup.data, setup.data.config
     model = ServerModel(setup)
     arrays = ArrayRecord({name: tensor.cpu() for name, tensor in floating(model.net.state_dict()).items()})
@@ -66,11 +67,12 @@ def _update_side(setup: Setup) -> Side:
     aggregator = StrategyAggregator(plugin, plugin.build(config, model), arrays)
     screen = defense.build_screen(config, model.net, model.trusted, setup.trained.snapshots)
     most = config.local.samples or len(data.split.stream)
-    asking = AskForUpdates(config, aggregator, model.net, data.images.classes, most)
+    spool = Spool(folder, config.runtime.updates_in_memory)
+    asking = AskForUpdates(config, aggregator, model.net, data.images.classes, most, spool)
     return UpdateServer(model, aggregator, screen), asking
 
 
-SIDES: dict[str, Callable[[Setup], Side]] = {"stream": _stream_side, "update": _update_side}
+SIDES: dict[str, Callable[[Setup, Path], Side]] = {"stream": _stream_side, "update": _update_side}
 
 
 def serve(
@@ -128,7 +130,7 @@ def _serve(
         stack.enter_context(flushing_denormals())
         shared = stack.enter_context(shared_memory())
         exchange = _exchange(grid, shared)
-        server, asking = SIDES[config.mode](setup)
+        server, asking = SIDES[config.mode](setup, folder)
         burn_in = {"accuracy": server.model.accuracy(), "attack_success": server.model.attack_success()}
         nodes = Nodes(grid, config, exchange.folder)
         on_stage(Stage("nodes"))
@@ -170,6 +172,7 @@ def _serve(
             if stopping.is_asked() and over < config.stream.rounds and is_between_replies(config, over):
                 keep(over, at_once=True)
                 raise stopping.Stopped
+            del result  # with its messages: the next round's are about to come
         if isinstance(server, StreamServer) and config.quarantine.name != "none":
             server.save_models(folder)
         head = gate.head

@@ -20,6 +20,7 @@ PROMISED = {  # as they were agreed on: goal, to reach, stretch
     "population_time": ("at most", 1.15, 1.05),
     "population_memory": ("at most", 1.2, 1.05),
     "sampled_1000": ("at most", 1.2, 1.0),
+    "updates_memory": ("at most", 1.2, 1.05),
     "empty_round_100": ("at least", 1.7, 2.0),
     "empty_round_1000": ("at least", 10.0, 25.0),
     "accumulative_one": ("at least", 1.7, 2.5),

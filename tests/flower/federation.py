@@ -66,7 +66,7 @@ def federate(
     setup, outcome = setup or set_up(config), outcome or Outcome()
     exchange, first = exchange or InMessage(), saved["done"] if saved else 0
     with quiet_flower():
-        outcome.server, asking = SIDES[config.mode](setup)
+        outcome.server, asking = SIDES[config.mode](setup, folder)
         nodes = Nodes(grid, config, exchange.folder)
         nodes.connect()
         coalition = coalition_of(setup.data, Path(exchange.folder or folder))

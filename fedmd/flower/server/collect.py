@@ -4,8 +4,9 @@ Samples and updates differ in how they are asked for and read (`AskForSamples`, 
 """
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Generic, Protocol
 
@@ -15,6 +16,7 @@ from torch import nn
 
 from fedmd.config import RunConfig
 from fedmd.flower.server.nodes import Nodes
+from fedmd.flower.server.spool import Spool
 from fedmd.flower.strategies.aggregator import StrategyAggregator
 from fedmd.flower.wire.extent import Extent, measure
 from fedmd.flower.wire.header import Request, request_content
@@ -91,18 +93,26 @@ class AskForUpdates:
     message_type, noun, everybody_wants_model, rounds_per_reply = UPDATE, "update", True, 1
 
     def __init__(
-        self, config: RunConfig, aggregator: StrategyAggregator, net: nn.Module, classes: int, max_examples: int
+        self,
+        config: RunConfig,
+        aggregator: StrategyAggregator,
+        net: nn.Module,
+        classes: int,
+        max_examples: int,
+        spool: Spool,
     ) -> None:
         tensors = floating(net.state_dict())
         slots = {name: (tuple(tensor.shape), np.dtype(np.float32)) for name, tensor in tensors.items()}
         self.expected = ExpectedUpdate(slots, config.limits.max_samples or max_examples)
         self._aggregator = aggregator
+        self._spool = spool
         self._classes = classes
         self._most = config.limits.max_message_bytes
         self._run = config.to_json()
 
     def begin(self, round: int, clients: Sequence[int]) -> tuple[Sequence[int], Request]:
         """Those that the strategy picks."""
+        self._spool.begin_round()
         asked, proximal_mu = self._aggregator.configure(round, clients)
         return asked, Request(self._run, round, (), proximal_mu=proximal_mu, classes=self._classes)
 
@@ -115,9 +125,9 @@ class AskForUpdates:
         return Extent(messages, len(tensors), messages * one, f"the {messages * one} that the asked updates take")
 
     def read(self, reply: Message, first: int, rounds: int, clients: Sequence[int]) -> Read[ClientUpdate]:
-        """See `read_updates`; a reply has the updates of one round."""
+        """See `read_updates`; a reply has the updates of one round. They are kept as a `Spool` does."""
         updates, rejections = read_updates(reply, first, clients, self.expected)
-        return [(updates, rejections)]
+        return [([self._spool.keep(update) for update in updates], rejections)]
 
     def seconds(self, messages: Sequence[ClientUpdate]) -> dict[str, float]:
         """Their training."""
@@ -157,10 +167,13 @@ class Collector(Generic[M]):
         assigned = self._nodes.assign(clients).by_node
         requests = self._requests(common, rounds, assigned, net)
         with ThreadPoolExecutor(self._threads, thread_name_prefix="read") as pool:  # while others still work
-            reading = {
-                node: pool.submit(self._read, reply, round, rounds, assigned[node])
-                for node, reply in self._nodes.ask(requests)
-            }
+            reading: dict[int, Future[tuple[int, Read[M]]]] = {}
+            unread: deque[Future[tuple[int, Read[M]]]] = deque()
+            for node, reply in self._nodes.ask(requests):
+                reading[node] = pool.submit(self._read, reply, round, rounds, assigned[node])
+                unread.append(reading[node])
+                if len(unread) > 2 * self._threads:  # no more replies than that wait in memory to be read
+                    unread.popleft().exception()
         silent = "no answer before the deadline"
         data = {node: each.result()[0] for node, each in reading.items()}
         read: list[Read[M]] = [

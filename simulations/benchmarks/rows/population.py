@@ -35,6 +35,40 @@ def _sampled(pairs: int) -> Iterator[Pair]:
         yield at_once["seconds"], in_ten["seconds"]
 
 
+# Hardly any computing, models of 45 MB; a node a client, so that no reply has two of them.
+UPDATES = (
+    "runtime.engine=inline",
+    "mode=update",
+    "model=resnet18",
+    "defense=none",
+    "attack.fraction=0",
+    "local.samples=2",
+    "local.epochs=1",
+    "data.splits.burn_in=200",
+    "data.splits.test=100",
+    "training.burn_in.epochs=1",
+    "stream.clean_rounds=2",
+    "stream.accumulative_rounds=0",
+    "stream.trigger_rounds=0",
+    "stream.recovery_rounds=0",
+)
+
+
+def _updates(pairs: int) -> Iterator[Pair]:
+    for seed in range(pairs):
+        many, few = (
+            script(
+                "simulations.benchmarks.federation",
+                *UPDATES,
+                f"federation.clients={clients}",
+                f"federation.nodes={clients}",
+                f"seed={seed}",
+            )
+            for clients in (100, 10)
+        )
+        yield many["bytes"], few["bytes"]
+
+
 ROWS = (
     Row(
         "population_time",
@@ -60,5 +94,14 @@ ROWS = (
         to_reach=1.2,
         stretch=1.0,
         pairs=_sampled,
+    ),
+    Row(
+        "updates_memory",
+        "peak memory of a run of mode=update, 100 clients over 10, models of 11 million parameters",
+        "at most",
+        to_reach=1.2,
+        stretch=1.05,
+        pairs=_updates,
+        unit="B",
     ),
 )
