@@ -42,6 +42,11 @@ class Truth:
     poisoned_rounds: tuple[int, ...] = ()
     poisoned_samples: int | None = None
 
+    @property
+    def others(self) -> str:
+        """What those are called that are not known to be poisoned: clean only where somebody is known to attack."""
+        return "clean" if self.malicious_clients else "samples"
+
     def mask(
         self, rounds: NDArray[np.int64], clients: NDArray[np.int64], index: NDArray[np.int64]
     ) -> NDArray[np.bool_]:

@@ -69,7 +69,9 @@ def draw_phase(axis: Axes, verdicts: pd.DataFrame, truth: Truth, edges: NDArray[
     poisoned = truth.of(verdicts)
     scores = verdicts["before"].to_numpy(np.float64)
     if (~poisoned).any():
-        axis.stairs(shares(scores[~poisoned], edges), edges, fill=True, color=BLUE, alpha=0.45, label="clean (filled)")
+        axis.stairs(
+            shares(scores[~poisoned], edges), edges, fill=True, color=BLUE, alpha=0.45, label=f"{truth.others} (filled)"
+        )
     if poisoned.any():
         axis.stairs(shares(scores[poisoned], edges), edges, color=VERMILLION, linewidth=1.6, label="poisoned (line)")
     thresholds = verdicts["threshold"].dropna().to_numpy(np.float64)

@@ -72,7 +72,7 @@ def score_figure(verdicts: pd.DataFrame, truth: Truth, score: Score, threshold: 
     seen = verdicts["round"]
     rounds = np.arange(seen.min(), seen.max() + 1) if len(seen) else np.arange(0)
     drawn = [
-        draw_band(axis, verdicts[~poisoned], rounds, color=BLUE, marker="o", label="clean"),
+        draw_band(axis, verdicts[~poisoned], rounds, color=BLUE, marker="o", label=truth.others),
         draw_band(axis, verdicts[poisoned], rounds, color=VERMILLION, marker="^", label="poisoned"),
     ]
     thresholds = verdicts.groupby("round")["threshold"].first().reindex(rounds).to_numpy(np.float64)

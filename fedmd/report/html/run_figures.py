@@ -58,14 +58,15 @@ def score_blocks(run: Run, slug: str) -> list[Block]:
     mean = f"Mean {name.lower()} of what a client sent in a round. {clients_words(run)}{note}"
     heat_map = heat_map_figure(verdicts, run.truth, run.score)
     clients = inline_svg(heat_map, f"{slug}-clients", f"Heat map, clients by rounds. {mean}", height)
+    of_whom = "the clean and of the poisoned samples" if run.truth.malicious_clients else "the samples"
     return [
         Plot(f"{name} over time", over_time, f"{words} Lines are medians, bands 10–90 % of the samples."),
         Plot("Clients by rounds", clients, mean),
         Plot(
             f"{name} by phase",
             by_phase,
-            "Share of the clean and of the poisoned samples of a phase in each bin. Dashed: median of the thresholds "
-            f"in force, the shade around it their range.{note}",
+            f"Share of {of_whom} of a phase in each bin. Dashed: median of the thresholds in force, the shade around "
+            f"it their range.{note}",
         ),
     ]
 
@@ -75,7 +76,8 @@ def groups(run: Run) -> str:
     verdicts = run.verdicts[np.isfinite(run.verdicts["before"])]
     poisoned = run.truth.of(verdicts)
     clean = run.score.amount(verdicts["before"][~poisoned].median())
-    parts = [f"Median {run.detector.lower()} of clean samples {clean}"]
+    whose = "clean samples" if run.truth.malicious_clients else "the samples"
+    parts = [f"Median {run.detector.lower()} of {whose} {clean}"]
     if poisoned.any():
         parts.append(f"of poisoned ones {verdicts['before'][poisoned].median():.3g}")
     thresholds = verdicts["threshold"].dropna()
@@ -88,7 +90,8 @@ def clients_words(run: Run) -> str:
     """Who is malicious, and the mean score of both kinds of client."""
     malicious = run.truth.malicious_clients
     if not malicious:
-        return "No client is malicious."
+        over = "malicious_clients" in run.summary
+        return "No client is malicious." if over else "Who is malicious is told when a simulation has ended."
     means = client_means(run.verdicts).mean(axis=1)
     bad = means[means.index.isin(malicious)].mean()
     good = means[~means.index.isin(malicious)].mean()
