@@ -17,6 +17,7 @@ in parts (`LiveGradient`), exact up to the order of summation.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Literal, get_args
 
 import torch
@@ -25,6 +26,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fedmd.attacks.second_order import TwiceDifferentiable
 from fedmd.training.evaluate import evaluating
 
 Tensors = tuple[Tensor, ...]
@@ -97,12 +99,13 @@ class LiveGradient:
         for number, (part, labels, share) in enumerate(self._parts):
             live, self._graphs[number] = self._graphs[number], None
             if live is None:
-                live = self._differentiated(part, labels, create_graph=True)
+                live = self._differentiated(part, labels, create_graph=True, valued=False)
             yield live, part, share
             del live
 
-    def _differentiated(self, x: Tensor, y: Tensor, *, create_graph: bool) -> Tensors:
-        with evaluating(self._model), torch.enable_grad():
+    def _differentiated(self, x: Tensor, y: Tensor, *, create_graph: bool, valued: bool = True) -> Tensors:
+        graph = TwiceDifferentiable(by_weights=self._wrt == "parameters", valued=valued)
+        with evaluating(self._model), torch.enable_grad(), graph if create_graph else nullcontext():
             loss = F.cross_entropy(functional_call(self._model, self._parameters, (x,)), y)
             wanted = tuple(self._parameters.values())
             return torch.autograd.grad(loss, wanted, create_graph=create_graph, materialize_grads=True)
