@@ -5,8 +5,8 @@ import sys
 from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names of glibc's mallopt(3)
-_KEPT_BYTES = 2**28  # free at the end of the heap, and not given back
-_ON_ITS_OWN_BYTES = 2**25  # larger blocks are mapped one by one, and unmapped when they are freed; glibc's upper limit
+_KEPT_BYTES = 2**30  # free at the end of the heap, and not given back
+_MAPPED_BYTES = 2**30, 2**25  # what is larger is mapped on its own and unmapped when freed; older glibc's limit
 
 
 @cache
@@ -19,6 +19,6 @@ def keep_freed_memory() -> None:
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _ON_ITS_OWN_BYTES)
+        any(mallopt(_MMAP_THRESHOLD, size) for size in _MAPPED_BYTES)  # the first that it takes
         mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
         mallopt(_ARENA_MAX, 1)
