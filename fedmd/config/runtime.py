@@ -67,6 +67,9 @@ class RuntimeConfig(Section):
     `updates_in_memory` are bytes: so much of a round's updates stays in memory (mode=update); what comes beyond that
     lies in a file without a name in the run's folder until the round is over, and is read back one update at a time.
 
+    With `overlap`, nodes that do not look at the model are asked for the next round's data while the server learns from
+    this one's (mode=stream); those that do look, attackers, are asked as ever.
+
     `checkpoint_every` rounds are what a killed run loses at most; where one reply has several rounds' batches, that is
     rounded up to whole replies. 0: none is made. A checkpoint holds the model, its momentum and all history keeps.
     """
@@ -78,6 +81,7 @@ class RuntimeConfig(Section):
             "ray_address",
             "workers",
             "updates_in_memory",
+            "overlap",
             "cache_dir",
             "progress",
             "tensorboard",
@@ -95,6 +99,7 @@ class RuntimeConfig(Section):
     ray_address: str | None = None
     workers: Count | None = None
     updates_in_memory: Annotated[int, Field(ge=0)] = 2**28
+    overlap: bool = False
     client_cpus: Positive = 1
     client_gpus: NonNegative = 0
     evaluate_every: Count = 1

@@ -46,7 +46,7 @@ def unused(run: RunConfig) -> dict[str, str]:
         nothing_from("is for mode=update", "strategy", "screening", "local")
     else:
         nothing_from("is for mode=stream", "threshold", "training.online", "stream.batch_size")
-        nothing_from("is for mode=stream", "federation.batches_per_reply")
+        nothing_from("is for mode=stream", "federation.batches_per_reply", "runtime.overlap")
         nothing_from("is for mode=stream", *(f"defense.{key}" for key in run.defense.common_fields()))
     if not isinstance(run.attack.params, Unresolved) and not getattr(run.attack.plugin, "phases", True):
         nothing_from(f"attack={run.attack.name} attacks nobody", "attack.fraction")

@@ -26,8 +26,8 @@ from tests.inline import Inline, simulated_nodes
 NAMES = ["stream-dsc-snapshot", "update-screened-fedadam-alie", "update-correct-quarantine"]
 
 
-def rounds(grid: Any, name: str, folder: Path, cache: Path) -> list[Any]:
-    config = compose([*RUNS[name], f"hydra.run.dir={folder}", f"runtime.cache_dir={cache}"]).config
+def rounds(grid: Any, name: str, folder: Path, cache: Path, *more: str) -> list[Any]:
+    config = compose([*RUNS[name], *more, f"hydra.run.dir={folder}", f"runtime.cache_dir={cache}"]).config
     with server_identity():
         summary = serve(grid(config.federation.simulated_nodes), config, folder, lambda config, report: None)
     lines = [{key: value for key, value in line.items() if key != "wall_s"} for line in read_metrics(folder)]
@@ -39,6 +39,18 @@ def test_by_reference_as_by_bytes(name: str, tmp_path: Path) -> None:
     here = rounds(lambda nodes: InlineGrid(app, nodes), name, tmp_path / "here", tmp_path)
     there = rounds(lambda nodes: Inline(simulated_nodes(app, nodes)), name, tmp_path / "there", tmp_path)
     assert here == there
+
+
+def test_data_fetched_while_the_server_learns_are_the_same(tmp_path: Path) -> None:
+    """Of attackers who look at the model, and stop when it has got bad enough; several rounds' in one reply."""
+    said = "attack.stop_error_rise=0.02", "federation.batches_per_reply=2"
+    ahead, after = (
+        rounds(
+            lambda nodes: InlineGrid(app, nodes), NAMES[0], tmp_path / how, tmp_path, *said, f"runtime.overlap={how}"
+        )
+        for how in ("true", "false")
+    )
+    assert ahead == after
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3, 4)])

@@ -15,6 +15,7 @@ from flwr.app import Message
 from torch import nn
 
 from fedmd.config import RunConfig
+from fedmd.data.clients import sample_clients
 from fedmd.flower.server.nodes import Nodes
 from fedmd.flower.server.spool import Spool
 from fedmd.flower.strategies.aggregator import StrategyAggregator
@@ -138,11 +139,14 @@ class Collector(Generic[M]):
     """Asks the nodes of a grid for their clients' messages; see `fedmd.rounds.protocols.Collect`.
 
     One round trip may fetch the messages of several rounds; the later ones wait here for their turn. `session` is what
-    clients are told that the run is called.
+    clients are told that the run is called. With runtime.overlap, nodes that do not look at the model are asked for
+    the next messages as soon as these have come, and work while the server learns.
     """
 
     def __init__(self, config: RunConfig, nodes: Nodes, exchange: Exchange, asking: Asking[M], session: str) -> None:
+        self._config = config
         self._rounds = config.stream.rounds
+        self._overlap = config.runtime.overlap and not asking.everybody_wants_model
         self._threads = config.runtime.threads
         self._least = config.limits.min_clients
         self._nodes = nodes
@@ -150,26 +154,32 @@ class Collector(Generic[M]):
         self._asking = asking
         self._session = session
         self._ahead: dict[int, Collected[M]] = {}
+        self._sent: dict[str, Message] = {}  # requests of the next round trip that are on their way
 
     def __call__(self, round: int, clients: Sequence[int], net: nn.Module) -> Collected[M]:
         """One round: ask the nodes of `clients`, keep what is valid, note the reason for what is not."""
         if round not in self._ahead:
             self._ahead = dict(enumerate(self._fetch(round, clients, net), start=round))
+            following = max(self._ahead) + 1
+            if self._overlap and following < self._rounds:
+                self._sent = self._send_ahead(following, sample_clients(self._config, following), net)
         return self._ahead.pop(round)
 
     def _fetch(self, round: int, clients: Sequence[int], net: nn.Module) -> list[Collected[M]]:
         """The rounds of one reply, beginning with `round`."""
-        per_reply = self._asking.rounds_per_reply
-        rounds = min(per_reply - round % per_reply, self._rounds - round)
+        rounds = self._rounds_together(round)
         self._nodes.meet_new()
         unassigned = self._nodes.assign(clients).unassigned
         clients, common = self._asking.begin(round, [client for client in clients if client not in unassigned])
         assigned = self._nodes.assign(clients).by_node
-        requests = self._requests(common, rounds, assigned, net)
+        sent, self._sent = self._sent, {}
+        asked = {request.metadata.dst_node_id for request in sent.values()}
+        others = {node: mine for node, mine in assigned.items() if node not in asked}
+        sent |= self._nodes.send(self._requests(common, rounds, others, net))
         with ThreadPoolExecutor(self._threads, thread_name_prefix="read") as pool:  # while others still work
             reading: dict[int, Future[tuple[int, Read[M]]]] = {}
             unread: deque[Future[tuple[int, Read[M]]]] = deque()
-            for node, reply in self._nodes.ask(requests):
+            for node, reply in self._nodes.replies(sent):
                 reading[node] = pool.submit(self._read, reply, round, rounds, assigned[node])
                 unread.append(reading[node])
                 if len(unread) > 2 * self._threads:  # no more replies than that wait in memory to be read
@@ -190,6 +200,21 @@ class Collector(Generic[M]):
         refused_nodes = self._nodes.refused_since_last_time()
         return [replace(collected[0], bytes_received=received, refused_nodes=refused_nodes), *collected[1:]]
 
+    def _send_ahead(self, round: int, clients: Sequence[int], net: nn.Module) -> dict[str, Message]:
+        """Ask for the round what can be asked before the model has moved."""
+        clients, common = self._asking.begin(round, clients)
+        assigned = self._nodes.assign(clients).by_node
+        without_model = {node: mine for node, mine in assigned.items() if not self._wants_model(node)}
+        return self._nodes.send(self._requests(common, self._rounds_together(round), without_model, net))
+
+    def _rounds_together(self, round: int) -> int:
+        """How many rounds, beginning with this one, share its round trip."""
+        per_reply = self._asking.rounds_per_reply
+        return min(per_reply - round % per_reply, self._rounds - round)
+
+    def _wants_model(self, node: int) -> bool:
+        return self._asking.everybody_wants_model or node in self._nodes.subscribers
+
     def _read(self, reply: Message, round: int, rounds: int, clients: Sequence[int]) -> tuple[int, Read[M]]:
         """The bytes of a node's reply, and what of it is valid; what is too large is not even read."""
         measured = measure(reply, self._asking.extent(len(clients) * rounds))
@@ -201,7 +226,7 @@ class Collector(Generic[M]):
         self, common: Request, rounds: int, assigned: Mapping[int, Sequence[int]], net: nn.Module
     ) -> dict[int, Message]:
         """A request for each node; the model goes with those to nodes that want it."""
-        wanting = set(assigned) if self._asking.everybody_wants_model else self._nodes.subscribers & set(assigned)
+        wanting = set(filter(self._wants_model, assigned))
         published = self._exchange.publish(common.round, net) if wanting else Published()
         without = replace(common, session=self._session, exchange=self._exchange.folder, batches=rounds)
         with_model = replace(without, model_file=published.model_file, model=published.model)

@@ -126,18 +126,28 @@ class Nodes:
         return Assignment(by_node, tuple(client for client in clients if client not in self._node_of))
 
     def ask(self, requests: Mapping[int, Message]) -> Iterator[tuple[int, Message]]:
+        """`replies` to requests that are sent now."""
+        return self.replies(self.send(requests))
+
+    def send(self, requests: Mapping[int, Message]) -> dict[str, Message]:
+        """The requests by their message ids, on their way; a node that left the federation gets no id, and no entry."""
+        sent = {}
+        for request in requests.values():
+            request.metadata.ttl = max(_KEPT_ROUNDS * self._config.federation.round_timeout_s, _KEPT_S)
+            sent.update(dict.fromkeys(filter(None, self._grid.push_messages([request])), request))
+        if isinstance(self._grid, LocalGrid):
+            self._grid.wait(0)  # whose workers begin only when they are looked after
+        return sent
+
+    def replies(self, sent: Mapping[str, Message]) -> Iterator[tuple[int, Message]]:
         """Each node's reply as it comes; there is none of one that stays silent. They are matched by what they answer.
 
-        The last look comes after the deadline: a server that was held up finds what has come in the meantime.
-        SuperLink lets only the node that was asked answer, and once; Flower's own errors may have another sender. It
-        keeps a request for `_KEPT_ROUNDS` deadlines, an hour at least (Flower's default is 12 h): a node that comes
-        back later does not work through what it has missed, and what it answers then is not stored.
+        The deadline counts from now. The last look comes after it: a server that was held up finds what has come in the
+        meantime. SuperLink lets only the node that was asked answer, and once; Flower's own errors may have another
+        sender. It keeps a request for `_KEPT_ROUNDS` deadlines, an hour at least (Flower's default is 12 h): a node
+        that comes back later does not work through what it has missed, and what it answers then is not stored.
         """
-        timeout_s = self._config.federation.round_timeout_s
-        waiting: dict[str, int] = {}  # a node that left the federation gets no message id, and no entry
-        for node, request in requests.items():
-            request.metadata.ttl = max(_KEPT_ROUNDS * timeout_s, _KEPT_S)
-            waiting.update(dict.fromkeys(filter(None, self._grid.push_messages([request])), node))
+        timeout_s, waiting = self._config.federation.round_timeout_s, dict(sent)
         has_deadline = not isinstance(self._grid, LocalGrid) or self._grid.has_deadline
         deadline = time.monotonic() + timeout_s if has_deadline else math.inf
         is_last = False
@@ -145,10 +155,14 @@ class Nodes:
             while waiting and not is_last:
                 is_last = time.monotonic() >= deadline
                 patience_s = _LAST_LOOK_S if is_last else self._poll_s
-                for reply in self._pulled(waiting, requests, patience_s):
+                for reply in self._pulled(waiting, patience_s):
                     answered, sender = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
-                    if answered in waiting and (reply.has_error() or sender == waiting[answered]):
-                        yield waiting.pop(answered), reply
+                    if answered not in waiting:
+                        continue
+                    node = waiting[answered].metadata.dst_node_id
+                    if reply.has_error() or sender == node:
+                        del waiting[answered]
+                        yield node, reply
                 if waiting and not is_last:
                     self._wait(deadline)
         finally:
@@ -162,10 +176,8 @@ class Nodes:
         else:
             time.sleep(self._poll_s)
 
-    def _pulled(
-        self, waiting: Mapping[str, int], requests: Mapping[int, Message], patience_s: float
-    ) -> Iterable[Message]:
+    def _pulled(self, waiting: Mapping[str, Message], patience_s: float) -> Iterable[Message]:
         """The answers that are there, to requests by their message ids."""
         if self._pulls is None:
             return self._grid.pull_messages(waiting.keys())
-        return self._pulls.answers({number: requests[node] for number, node in waiting.items()}, patience_s)
+        return self._pulls.answers(waiting, patience_s)

@@ -189,6 +189,44 @@ def test_nodes_that_do_not_come(collector: Build) -> None:
         collector({}, wanted=2)
 
 
+# -- ahead of time ------------------------------------------------------------------------------------------------
+
+
+def asked_for(grid: Inline) -> list[tuple[int, int, bool]]:
+    """(round, node, whether with the model) of each request for batches, in their order."""
+    asked = [(m.metadata.dst_node_id, read_request(m)) for m in grid.requests if m.metadata.message_type == STREAM]
+    return [(request.round, number, request.model is not None) for number, request in asked]
+
+
+def test_who_does_not_look_at_the_model_is_asked_while_the_server_learns(make_config: Make) -> None:
+    settings = {"clients": 4, "nodes": 3, "round_timeout_s": 0.3}
+    answers = {1: node(0), 2: node(1, 2, wants_model=True), 3: node(3)}
+    grid = Inline({number: sending(answer) for number, answer in answers.items()})
+    changes = {"federation": settings, "runtime.overlap": True, "stream.clean_rounds": 2}
+    config = make_config({**changes, "stream.accumulative_rounds": 0, "stream.recovery_rounds": 0})
+    collect, rounds = sample_collector(grid, config, InMessage()), config.stream.rounds
+    assert rounds == 3
+    everybody = [(1, False), (2, True), (3, False)]
+    for round in range(rounds):
+        collected = collect(round, (0, 1, 2, 3), MODEL)
+        assert [int(kept.images[0, 0, 0, 0]) for kept in collected.messages] == [c * 10 + round for c in range(4)]
+        now = [(number, model) for of, number, model in asked_for(grid) if of == round]
+        ahead = [(number, model) for of, number, model in asked_for(grid) if of == round + 1]
+        assert sorted(now) == everybody
+        assert ahead == ([(1, False), (3, False)] if round + 1 < rounds else [])
+
+
+def test_a_node_that_is_silent_when_asked_ahead_costs_its_own_clients_only(make_config: Make) -> None:
+    answers = {1: node(0, 1, stream=lambda request: None), 2: node(2, 3)}
+    grid = Inline({number: sending(answer) for number, answer in answers.items()})
+    settings = {"clients": 4, "nodes": 2, "round_timeout_s": 0.3}
+    collect = sample_collector(grid, make_config({"federation": settings, "runtime.overlap": True}), None)
+    for round in range(3):
+        collected = collect(round, (0, 1, 2, 3), MODEL)
+        assert [kept.client for kept in collected.messages] == [2, 3]
+        assert reasons(collected) == dict.fromkeys((0, 1), "no answer before the deadline")
+
+
 # -- the model ----------------------------------------------------------------------------------------------------
 
 
