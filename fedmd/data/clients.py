@@ -22,6 +22,16 @@ def sample_clients(config: RunConfig, round: int) -> tuple[int, ...]:
     return _sampled(config.seed, asked_in, federation.clients, federation.sampled_clients)
 
 
+def ever_asked(config: RunConfig) -> set[int]:
+    """The clients that are asked in at least one round of a run."""
+    asked: set[int] = set()
+    for round in range(0, config.stream.rounds, config.federation.batches_per_reply):
+        asked.update(sample_clients(config, round))
+        if len(asked) == config.federation.clients:
+            break
+    return asked
+
+
 @lru_cache(maxsize=16)  # every colluder of a round asks
 def _sampled(seed: int, round: int, clients: int, size: int) -> tuple[int, ...]:
     drawn = numpy_generator(seed, "clients", round=round).choice(clients, size, replace=False)

@@ -34,8 +34,9 @@ def cell_folder(study: Path, arm: str, seed: int) -> Path:
 class Truth:
     """Which samples were poisoned: recomputed from roster and schedule, never sent by a client.
 
-    The malicious clients' ids and the rounds in which they poison what they send. Of a poisoned batch the first
-    `poisoned_samples` are poisoned; None means all of them.
+    The ids of the malicious clients that were asked at least once, and the rounds in which they poison what they send:
+    what clients that nobody asked would have done, no run can tell. Of a poisoned batch the first `poisoned_samples`
+    are poisoned; None means all of them.
     """
 
     malicious_clients: tuple[int, ...] = ()

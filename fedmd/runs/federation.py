@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 from fedmd.attacks.base import attack_of
 from fedmd.attacks.coalition import coalition_of
 from fedmd.config import ConfigError, RunConfig
+from fedmd.data.clients import ever_asked
 from fedmd.defense.base import defense_of, score_labels
 from fedmd.flower.server.collect import AskForSamples, AskForUpdates, Asking, Collector
 from fedmd.flower.server.grids import LocalGrid, is_remote
@@ -176,7 +177,9 @@ def _serve(
         if isinstance(server, StreamServer) and config.quarantine.name != "none":
             server.save_models(folder)
         head = gate.head
-    truth = Truth(coalition.members, tuple(progress.poisoned_rounds), coalition.poisoned_samples)
+    asked = ever_asked(config)
+    members = tuple(member for member in coalition.members if member in asked)
+    truth = Truth(members, tuple(progress.poisoned_rounds), coalition.poisoned_samples)
     truth.write(folder)
     settings = json.loads(config.to_json())
     scores = score_labels(config, server.baselines)

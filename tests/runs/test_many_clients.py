@@ -12,8 +12,9 @@ import torch
 
 from fedmd.attacks import trigger_batch
 from fedmd.attacks.catalogue import accumulative
+from fedmd.attacks.schedule import malicious_clients
 from fedmd.config import FederationConfig
-from fedmd.data.clients import ClientStreams
+from fedmd.data.clients import ClientStreams, sample_clients
 from fedmd.report.figures.heatmap import ROWS, heat_map_figure
 from fedmd.report.files import Truth
 from fedmd.report.scores import Score
@@ -58,7 +59,13 @@ def test_all_phases_of_an_attack_among_ten_thousand(
     assert [row["phase"] for row in rows] == ["clean", "accumulative", "accumulative", "trigger", "recovery"]
     assert all(row["clients"] + len(row["rejections"]) == ASKED for row in rows)
     truth = Truth.read(folder)
-    assert len(truth.malicious_clients) == CLIENTS // 5 and truth.poisoned_rounds == (1, 2, 3)
+    asked = {client for round in range(len(rows)) for client in sample_clients(config, round)}
+    members = malicious_clients(CLIENTS, 0.2, config.seed)
+    assert truth.malicious_clients == tuple(sorted(asked & set(members))) and truth.poisoned_rounds == (1, 2, 3)
+    assert set(truth.malicious_clients) < set(members) and len(truth.malicious_clients) > 0
+    assert (folder / "truth.json").stat().st_size < 400  # as many as were asked, whoever else there is
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["malicious_clients"] == list(truth.malicious_clients)
     assert 0 < max(sizes) <= ASKED * BATCH  # 2,000 members could send 10,000 samples
     assert len(fetched) <= 3 * ASKED * len(rows)
 

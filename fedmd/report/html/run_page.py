@@ -63,11 +63,14 @@ def run_sections(run: Run) -> list[Section]:
 
 def run_lead(summary: Json) -> str:
     """One sentence about the run."""
-    config, malicious = summary["config"], len(summary["malicious_clients"])
+    config, clients, malicious = summary["config"], summary["clients"], len(summary["malicious_clients"])
     attack, data = (config.get(section, {}).get("name", MISSING) for section in ("attack", "data"))
+    who = f"{malicious} of {clients} clients malicious"
+    if (config.get("federation", {}).get("clients_per_round") or clients) < clients:
+        who = f"{malicious} malicious clients among those asked of {clients}"
     text = (
-        f"Defence {summary['defense']['name']}, attack {attack} with {malicious} of {summary['clients']} clients "
-        f"malicious, {summary['rounds']} rounds on {data}, seed {summary['seed']}."
+        f"Defence {summary['defense']['name']}, attack {attack} with {who}, {summary['rounds']} rounds on {data}, "
+        f"seed {summary['seed']}."
     )
     if config.get("mode") != "update":
         return text
