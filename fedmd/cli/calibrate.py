@@ -18,6 +18,8 @@ def calibrate(file: Path, overrides: Sequence[str], *, confidence: float, window
         raise ConfigError(f"--window: must be at least 0 rounds, not {window}.")
     if attack := [key for key in typed_keys(overrides) if key.partition(".")[0] == "attack"]:
         raise ConfigError(f"{attack[0]}: fedmd calibrate measures a stream that nobody attacks; leave it out.")
+    if not file.absolute().parent.is_dir():
+        raise ConfigError(f"{file}: cannot be written, for there is no folder {file.absolute().parent}.")
     config = compose([*overrides, "attack=none"]).config
     if config.mode != "stream":
         raise ConfigError(f"mode: fedmd calibrate is for mode=stream, not {config.mode}.")

@@ -6,7 +6,7 @@ A built-in's (or an installed package's) own keys stand beside the common ones; 
 because nobody knows them before the factory is imported. `to_json` writes what was read.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import (
@@ -68,11 +68,12 @@ class PluginSection(Section):
     @classmethod
     def foreign_keys(cls, given: Mapping[str, Any]) -> list[str]:
         """The keys of `given` that the plug-in which it chooses does not have; none where it chooses none."""
-        try:
-            plugin = registry.REGISTRIES[cls.section].resolve(given["name"], given.get("factory"))
-        except (KeyError, ValueError):
-            return []
-        own = () if given["name"] == registry.CUSTOM else plugin.Params.model_fields
+        own: Iterable[str] = ()  # those of a custom one are in `params`
+        if given.get("name") != registry.CUSTOM:
+            try:
+                own = registry.REGISTRIES[cls.section].resolve(given["name"]).Params.model_fields
+            except (KeyError, ValueError):
+                return []
         return [key for key in given if key not in (*cls.model_fields, *cls.old_names, *own)]
 
     @property

@@ -1,6 +1,7 @@
 """What every model is, and the way from the configuration to a seeded, initialised net."""
 
 from collections.abc import Callable
+from traceback import extract_tb
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,12 @@ class Model(Plugin):
                 except TypeError as error:
                     raise ConfigError(
                         f"model.factory: {place} must take channels=, classes= and image_size= ({error})."
+                    ) from error
+                except Exception as error:  # whatever somebody's function may do
+                    at, told = extract_tb(error.__traceback__)[-1], " ".join(f"{type(error).__name__}: {error}".split())
+                    raise ConfigError(
+                        f"model.factory: {place} failed for channels={channels}, classes={classes}, "
+                        f"image_size={image_size} ({told}, in line {at.lineno} of {at.filename})."
                     ) from error
                 if not isinstance(model, nn.Module):
                     raise ConfigError(

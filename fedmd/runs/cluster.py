@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from fedmd.runs import stopping
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
+_ANSWER_S = 5.0
 _TOO_LATE = (
     "runtime.engine: Ray was imported in this process before the run, too late to close it to others; start the run in "
     "a process that has not imported Ray, set RAY_AUTH_MODE=token, RAY_AUTH_TOKEN and "
@@ -60,6 +62,7 @@ def connected(runtime: RuntimeConfig, cores_each: float) -> Iterator[None]:
         own = "local"  # without it, Ray would join a cluster that somebody has started on this machine
         ray.init(own, num_cpus=cores, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     else:
+        _require_somebody_at(runtime.ray_address)
         try:
             ray.init(address=runtime.ray_address, logging_level=logging.ERROR, log_to_driver=False)
         except (ConnectionError, ValueError) as error:
@@ -70,6 +73,17 @@ def connected(runtime: RuntimeConfig, cores_each: float) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_somebody_at(address: str) -> None:
+    """Raise ConfigError where nobody answers at HOST:PORT; Ray itself would ask for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():  # auto, a path, ray://HOST:PORT of Ray's client: its own business
+        return
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"runtime.ray_address: nobody answers at {address} ({error}).") from error
 
 
 def places(needs: Mapping[str, float]) -> int:

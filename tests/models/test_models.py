@@ -123,6 +123,7 @@ def factories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "        return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(pixels, classes))\n"
         "def nothing(channels, classes, image_size): return 3\n"
         "def other(n): return nn.Identity()\n"
+        "def broken(channels, classes, image_size): return {}['depth']\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_fedmd_nets", raising=False)
@@ -148,6 +149,7 @@ def test_a_custom_class_has_settings(factories: str) -> None:
         ("no_such_package:f", r"cannot import no_such_package \(No module named 'no_such_package'\)"),
         ("my_fedmd_nets:nets", r"my_fedmd_nets has no nets"),
         ("my_fedmd_nets:other", r"my_fedmd_nets:other must take channels=, classes= and image_size="),
+        ("my_fedmd_nets:broken", r"failed for .*KeyError: 'depth', in line \d+ of .*my_fedmd_nets\.py\)\.$"),
         ("my_fedmd_nets:nothing", r"must return a torch\.nn\.Module, not int\.$"),
     ],
 )

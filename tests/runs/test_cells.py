@@ -1,6 +1,7 @@
 """Whole runs side by side: what they say, who is tried again, in which order they start. A double in place of Ray."""
 
 import logging
+import socket
 import sys
 from collections.abc import Callable, Collection, Hashable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from ray.exceptions import WorkerCrashedError
 
 from fedmd.config import ConfigError, RunConfig
 from fedmd.runs import cells as module
-from fedmd.runs import engines, ray_cells, simulation
+from fedmd.runs import cluster, engines, ray_cells, simulation
 from fedmd.runs.cell import Cell, CellsFailed, Failure, Watcher
 from fedmd.runs.cells import Event, Finished, Places, burn_in_of, computed, side_by_side
 from fedmd.runs.ledger import TRACEBACK, Broken, Ledger
@@ -332,6 +333,16 @@ def test_the_estimate_counts_the_samples(make_config: Make, monkeypatch: pytest.
     found = engines.estimated_seconds(both, engines._forward_passes)
     assert found == pytest.approx(2 * 0.001 * (burn_in + evaluated + screened + crafted))
     assert engines.estimated_seconds(both, engines._client_passes) == pytest.approx(2 * 0.001 * crafted)
+
+
+def test_an_address_where_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        cluster._require_somebody_at(f"127.0.0.1:{port}")
+    with pytest.raises(ConfigError, match=rf"^runtime\.ray_address: nobody answers at 127\.0\.0\.1:{port} "):
+        cluster._require_somebody_at(f"127.0.0.1:{port}")
+    for other in ("auto", "local_path"):
+        cluster._require_somebody_at(other)
 
 
 def test_ray_that_was_imported_too_early(make_config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -316,6 +316,11 @@ def test_every_experiment_composes(file: Path) -> None:
     assert compose([f"experiment={file.stem}", *own])
 
 
+def test_a_factory_that_is_not_there_is_said_beside_a_presets_settings() -> None:
+    said = refusal("experiment=smoke", "model=custom", "model.factory=json:nope")  # whose model.width is another's
+    assert said == "model.factory: json has no nope."
+
+
 def test_an_override_that_an_arm_would_undo_is_refused() -> None:
     for overrides, sentence in (
         (["defense=none"], "defense: the arm 'frozen' sets it in this study; change it there."),
