@@ -31,6 +31,7 @@ from fedmd.runs.compose import compose
 from fedmd.runs.federation import serve
 from fedmd.runs.inline import InlineGrid, server_identity
 from fedmd.types import RoundReport
+from tests.golden.federate import federate
 from tests.golden.runs import RUNS
 
 Make = Callable[..., RunConfig]
@@ -342,12 +343,17 @@ def test_settings_that_do_not_fit_are_refused(
         Setting(make_config, tmp_path, **attack)
 
 
-def test_a_run_records_the_smaller_discrepancy_of_those_who_know(tmp_path: Path) -> None:
-    """The server's own record of what members send after clean rounds: by price and by limit below the free ones."""
+def overrides(cache: Path) -> list[str]:
+    """Five clients, two malicious, a net that learns fast; two clean rounds first."""
     left_out = ("model.width", "history", "threshold")
     small = [each for each in RUNS["stream-undefended"] if not each.startswith(left_out)]
-    run = [*small, "model=mlp", "training.online.lr=0.5", "training.online.batchnorm=train", "history=ema"]
-    run += ["stream.accumulative_rounds=1", "stream.recovery_rounds=0", f"runtime.cache_dir={tmp_path}"]
+    learns = ["model=mlp", "training.online.lr=0.5", "training.online.batchnorm=train", "history=ema"]
+    return [*small, *learns, "stream.recovery_rounds=0", f"runtime.cache_dir={cache}"]
+
+
+def test_a_run_records_the_smaller_discrepancy_of_those_who_know(tmp_path: Path) -> None:
+    """The server's own record of what members send after clean rounds: by price and by limit below the free ones."""
+    run = [*overrides(tmp_path), "stream.accumulative_rounds=1"]
     knows = "attack.defense_knowledge="
     arms = {
         "nothing": [],
@@ -366,3 +372,10 @@ def test_a_run_records_the_smaller_discrepancy_of_those_who_know(tmp_path: Path)
         means[name], worst[name] = float(values.mean()), float(np.sort(values)[8])
     assert means["model"] < 0.7 * means["nothing"] and means["limit"] < means["nothing"]
     assert worst["limit"] <= 0.04 < worst["nothing"]
+
+
+def test_a_run_that_was_killed_in_the_attack_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    run = [*overrides(tmp_path), "stream.accumulative_rounds=2", "attack.defense_knowledge=model"]
+    whole = federate(run, tmp_path / "whole", tmp_path)
+    resumed = federate(run, tmp_path / "resumed", tmp_path, stop_after=3)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
