@@ -5,7 +5,7 @@ import logging
 import platform
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 
 from fedmd.attacks.base import attack_of
 from fedmd.attacks.coalition import coalition_of
+from fedmd.audit.chain import Position
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.clients import ever_asked
 from fedmd.defense.base import defense_of, score_labels
@@ -180,15 +181,40 @@ def _serve(
     asked = ever_asked(config)
     members = tuple(member for member in coalition.members if member in asked)
     truth = Truth(members, tuple(progress.poisoned_rounds), coalition.poisoned_samples)
+    seconds = {"startup": startup_s, "total": progress.seconds + time.perf_counter() - began}
+    summary = _conclude(folder, setup, truth, progress.examples, server.baselines, burn_in, seconds, head)
+    if trackers:
+        from fedmd.report.html.write import write_report  # matplotlib is slow to import
+
+        kept = [write_report(folder), folder / SUMMARY, folder / METRICS]
+        for tracker in trackers:
+            tracker.finish(numbers(summary), kept)
+    return summary
+
+
+def _conclude(
+    folder: Path,
+    setup: Setup,
+    truth: Truth,
+    examples: ExampleImages | None,
+    baselines: Sequence[str],
+    burn_in: Mapping[str, float | None],
+    seconds: Mapping[str, float],
+    head: Position | None,
+) -> Json:
+    """Write what is known once the rounds are over: the truth, the images for the eye, and last the summary.
+
+    `burn_in` has what was measured before the first round, `seconds` the wall time, `head` is the trail's.
+    """
+    config = setup.data.config
     truth.write(folder)
-    settings = json.loads(config.to_json())
-    scores = score_labels(config, server.baselines)
-    if progress.examples is not None:
-        write_example_images(folder, progress.examples)
+    scores = score_labels(config, baselines)
+    if examples is not None:
+        write_example_images(folder, examples)
     if config.runtime.figures:
         from fedmd.report.figures.run import write_figures  # matplotlib is slow to import
 
-        write_figures(folder, progress.examples, held_score(scores), config.defense.stopping)
+        write_figures(folder, examples, held_score(scores), config.defense.stopping)
     summary = summarise(
         folder,
         truth=truth,
@@ -197,9 +223,9 @@ def _serve(
         defense_name=config.defense.name,
         scores=scores,
         n_clients=config.federation.clients,
-        wall_s={"startup": startup_s, "total": progress.seconds + time.perf_counter() - began},
+        wall_s=seconds,
         seed=config.seed,
-        config=settings,
+        config=json.loads(config.to_json()),
         versions=versions(),
     )
     summary["warnings"] = [
@@ -210,12 +236,6 @@ def _serve(
         summary["audit_head"] = asdict(head)
         log.info("audit head %d:%s", head.seq, head.hash)
     write_summary(folder, summary)
-    if trackers:
-        from fedmd.report.html.write import write_report  # matplotlib is slow to import
-
-        kept = [write_report(folder), folder / SUMMARY, folder / METRICS]
-        for tracker in trackers:
-            tracker.finish(numbers(summary), kept)
     return summary
 
 
