@@ -33,7 +33,7 @@ lint: $(STAMP)
 
 # docs: the site, into site/. Strict: a broken link or reference is an error. Nothing is fetched but the extra itself.
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/mkdocs/mkdocs.yml
 
 $(VENV)/.docs: $(STAMP)
 	$(BIN)/python -m pip install -qq --editable ".[docs]"

@@ -1,6 +1,7 @@
 """Every tracker against its real library, offline: settings, curves, the summary's numbers, files."""
 
 import csv
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,11 @@ def test_wandb(told: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
     (kept,) = (told("wandb") / "wandb").glob("offline-run-*/run-*.wandb")  # nothing went over the network
-    content = kept.read_bytes()
-    for words in (b"attack.fraction", b"accuracy.final", b"report.html"):
-        assert words in content
+    expected = (b"attack.fraction", b"accuracy.final", b"report.html")
+    end = time.monotonic() + 30  # wandb's own process may still be writing
+    while not all(words in kept.read_bytes() for words in expected) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert [words for words in expected if words not in kept.read_bytes()] == []
 
 
 def test_numbers_and_missing() -> None:
