@@ -40,6 +40,7 @@ def open_files() -> int:
 
 
 def test_what_comes_beyond_the_bound_is_in_a_file_that_has_no_name(tmp_path: Path) -> None:
+    gc.collect()  # files of other tests
     files = open_files()
     spool = Spool(tmp_path, 2 * BYTES + 1)
     kept = [spool.keep(update(client)) for client in range(5)]
@@ -63,9 +64,12 @@ def test_what_comes_beyond_the_bound_is_in_a_file_that_has_no_name(tmp_path: Pat
 @pytest.mark.parametrize(
     "changes",
     [
-        {"strategy": {"name": "fedmedian"}},
+        pytest.param({"strategy": {"name": "fedmedian"}}, marks=pytest.mark.slow),
         {"strategy": {"name": "fedadam"}, "attack": {"name": "accumulative", "fraction": 0.4}, "screen": "correct"},
-        {"attack": {"name": "label_flip", "fraction": 0.4}, "screen": "weight", "quarantine": {"name": "evidence"}},
+        pytest.param(
+            {"attack": {"name": "label_flip", "fraction": 0.4}, "screen": "weight", "quarantine": {"name": "evidence"}},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_no_number_depends_on_it(
@@ -105,7 +109,7 @@ def most_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     yield counted
 
 
-@pytest.mark.parametrize(("in_memory", "grows"), [(0, False), (2**28, True)])
+@pytest.mark.parametrize(("in_memory", "grows"), [(0, False), pytest.param(2**28, True, marks=pytest.mark.slow)])
 def test_memory_does_not_grow_with_the_clients(
     in_memory: int, grows: bool, small_updates: dict[str, Any], make_config: Make, tmp_path: Path, most_bytes: list[int]
 ) -> None:
