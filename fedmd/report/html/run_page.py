@@ -181,7 +181,9 @@ def own_detection(summary: Json) -> Json:
 def cost_table(summary: Json) -> Table:
     """Seconds by stage."""
     rows: list[Row] = [
-        {"stage": stage, "seconds": Estimate(value, digits=1)} for stage, value in summary["wall_s"].items()
+        {"stage": stage.replace("_", " "), "seconds": Estimate(value, digits=1)}
+        for stage, value in summary["wall_s"].items()
+        if value is not None  # a stage that the mode does not have
     ]
     received = summary["bytes_received"] / 2**20
     return Table.of(rows, f"Wall time; {received:.1f} MiB received from clients")
