@@ -138,6 +138,14 @@ def test_a_run_on_a_full_disk_is_one_sentence(tiny: Path, tmp_path: Path, capsys
     assert "No space left on device" in told or "disk is full" in told
 
 
+def test_a_run_in_a_folder_that_is_read_only_is_one_sentence(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", tiny], check=True)
+    told = one_sentence(capsys, "run", *SMALL, f"hydra.run.dir={tiny}/run", f"runtime.cache_dir={tmp_path}/cache")
+    assert os.strerror(errno.EROFS) in told
+
+
 @pytest.mark.parametrize("what", ["tensors", "trail", "text"])
 def test_each_writer_on_a_full_disk(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, what: str
