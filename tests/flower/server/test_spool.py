@@ -3,6 +3,7 @@
 import gc
 import os
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -91,35 +92,26 @@ def test_no_number_depends_on_it(
 
 
 @pytest.fixture
-def most_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """[bytes of clients' arrays in memory now, the most there ever were]."""
-    counted, create = [0, 0], ArrayView.__init__
+def arrays(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """How many arrays of clients there are `now`, were at `most` at once, and were `ever`."""
+    counted, create = Counter[str](), ArrayView.__init__
 
     def counting(self: ArrayView, values: np.ndarray[Any, Any]) -> None:
-        def forget(size: int) -> None:
-            counted[0] -= size
-
         create(self, values)
-        size = self.values.nbytes
-        weakref.finalize(self, forget, size)
-        counted[0] += size
-        counted[1] = max(counted)
+        weakref.finalize(self, lambda: counted.subtract(["now"]))
+        counted.update(["now", "ever"])
+        counted["most"] = max(counted["most"], counted["now"])
 
     monkeypatch.setattr(ArrayView, "__init__", counting)
     yield counted
 
 
-@pytest.mark.parametrize(("in_memory", "grows"), [(0, False), pytest.param(2**28, True, marks=pytest.mark.slow)])
-def test_memory_does_not_grow_with_the_clients(
-    in_memory: int, grows: bool, small_updates: dict[str, Any], make_config: Make, tmp_path: Path, most_bytes: list[int]
+@pytest.mark.parametrize("in_memory", [0, pytest.param(2**28, marks=pytest.mark.slow)])
+def test_no_more_of_a_rounds_updates_are_in_memory_than_are_being_read(
+    in_memory: int, small_updates: dict[str, Any], make_config: Make, tmp_path: Path, arrays: Counter[str]
 ) -> None:
-    most = {}
-    for clients in (4, 16):
-        asked = {"federation": {"clients": clients, "nodes": clients}, "runtime.updates_in_memory": in_memory}
-        most_bytes[1] = 0
-        config = make_config({**small_updates, **asked, "defense": {"name": "md_screen"}})
-        simulate([Cell(config, tmp_path / str(clients))])
-        gc.collect()
-        most[clients] = most_bytes[1]
-    assert most[4] > 0
-    assert most[16] > 2 * most[4] if grows else most[16] < 1.5 * most[4]
+    asked = {"federation": {"clients": 40, "nodes": 40}, "runtime.updates_in_memory": in_memory}
+    config = make_config({**small_updates, **asked, "defense": {"name": "md_screen"}})
+    simulate([Cell(config, tmp_path)])
+    share = arrays["most"] / (arrays["ever"] / config.stream.rounds)
+    assert share >= 1 if in_memory else 0 < share < 0.25
