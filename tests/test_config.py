@@ -93,6 +93,7 @@ def test_trim_goes_by_the_loss_unless_told() -> None:
     ("key", "value", "words"),
     [
         ("attack.frction", 0.2, ["attack.frction", "unknown key", "fraction", "stop_error_rise"]),
+        ("data.splits.test", float("inf"), ["data.splits.test", "a number of samples, or a share", "not inf"]),
         ("data.splits.tst", 1, ["data.splits.tst", "burn_in", "trusted", "attacker", "test"]),
         ("training.burn_in.epoch", 1, ["training.burn_in.epoch", "epochs"]),
         ("sed", 1, ["sed:", "seed", "federation"]),

@@ -97,7 +97,10 @@ class Coalition:
         return batch
 
     def update(self, client: int, situation: Situation) -> dict[str, Tensor]:
-        """The floating-point tensors of the model that member `client` sends. Buffers are as training left them."""
+        """The floating-point tensors of the model that member `client` sends.
+
+        Buffers are as training left them, unless the attack has others.
+        """
         sampled = sample_clients(self._config, situation.round)
         colluders = self._team.asked(situation.round)
         if self._attack.sees == "self":

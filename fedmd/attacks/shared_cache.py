@@ -78,29 +78,24 @@ class SharedCache:
 
     def add_seconds(self, round: int, seconds: float) -> None:
         """Book the time one colluder spent crafting in `round`."""
-        with self._locked("seconds"), (self.folder / "seconds.txt").open("a") as file:
-            file.write(f"{round} {seconds}\n")
+        with self._locked("seconds"), self._of_round("seconds", round).open("a") as file:
+            file.write(f"{seconds}\n")
 
     def seconds(self, round: int) -> float:
         """Seconds all colluders of this folder spent crafting in `round`."""
-        path = self.folder / "seconds.txt"
-        if not path.exists():
-            return 0.0
-        rows = (line.split() for line in path.read_text().splitlines())
-        return sum(float(seconds) for booked, seconds in rows if int(booked) == round)
+        path = self._of_round("seconds", round)
+        return sum(map(float, path.read_text().splitlines())) if path.exists() else 0.0
 
     def note(self, round: int, name: str, value: float) -> None:
         """Write down a number of `round`, for the report; nothing goes by it."""
-        with self._locked("notes"), (self.folder / "notes.txt").open("a") as file:
-            file.write(f"{round} {name} {value}\n")
+        with self._locked("notes"), self._of_round("notes", round).open("a") as file:
+            file.write(f"{name} {value}\n")
 
     def notes(self, round: int) -> dict[str, float]:
         """The numbers that colluders of this folder noted in `round`, by name; the last one of a name stands."""
-        path = self.folder / "notes.txt"
-        if not path.exists():
-            return {}
-        rows = (line.split() for line in path.read_text().splitlines())
-        return {name: float(value) for noted, name, value in rows if int(noted) == round}
+        path = self._of_round("notes", round)
+        rows = (line.split() for line in path.read_text().splitlines()) if path.exists() else ()
+        return {name: float(value) for name, value in rows}
 
     def state(self) -> Saved:
         """What later rounds build on: the announced numbers, and what is lasting."""
@@ -117,6 +112,10 @@ class SharedCache:
             self.announce(name, number)
         for kind, lasting in saved["lasting"].items():
             storage.save_tree(self.folder / f"{kind}-{LASTING}.safetensors", lasting)
+
+    def _of_round(self, what: str, round: int) -> Path:
+        """A file a round, so that what a round costs does not grow with those before."""
+        return self.folder / f"{what}-{round}.txt"
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 def parameters_only(model: nn.Module, update: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The entries of ``update`` that are parameters of ``model``, in the order of its parameters().
 
-    The rest are buffers. Attacks leave those at what honest training made of them: the papers speak of
-    gradients, which buffers have none of, and a running variance that an attack turned negative would end a run in
-    NaN, whatever the attack.
+    The rest are buffers, see `Attack.buffers`. Attacks do no arithmetic with them: the papers speak of gradients, which
+    they have none of, and a running variance that an attack turned negative would end a run in NaN.
     """
     return {name: update[name] for name, _ in model.named_parameters()}
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Literal, Self
 
 from fedmd.types import Action, Json, RefusedNode, Rejection
@@ -115,6 +116,14 @@ class RoundRecord:
     evidence: Mapping[int, float]
     nodes: Mapping[int, str]
 
+    @cached_property
+    def notes(self) -> Mapping[int, Sequence[str]]:
+        """The reasons of the rejections, by client."""
+        found: dict[int, list[str]] = {}
+        for item in self.rejections:
+            found.setdefault(item.client, []).append(item.reason)
+        return found
+
 
 def round_entries(record: RoundRecord) -> list[Entry]:
     """Every message, by client, each followed by the verdicts on what was in it.
@@ -182,7 +191,6 @@ def _message(
     """The entry on a message as a whole; what is quarantined is that, whatever else was made of it."""
     if client in record.quarantined:
         action, reason = "quarantined", record.quarantined[client]
-    notes = [item.reason for item in record.rejections if item.client == client]
     return Entry(
         "message",
         action,
@@ -193,7 +201,7 @@ def _message(
         score=score.score if score else None,
         threshold=score.threshold if score else None,
         evidence=evidence,
-        reason="; ".join(filter(None, [reason, *notes])) or None,
+        reason="; ".join(filter(None, [reason, *record.notes.get(client, ())])) or None,
         model_version=record.model_version,
         content=content,
     )

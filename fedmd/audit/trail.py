@@ -57,7 +57,8 @@ class AuditTrail:
             self._connect(newest)
             _position(self._connected)
         except sqlite3.DatabaseError as error:
-            self._connected.close()
+            if self._database is not None:  # which there is none of where it could not even be opened
+                self._database.close()
             raise ConfigError(f"{newest}: nothing can be appended to this audit trail ({error}).") from error
         return self
 

@@ -13,7 +13,7 @@ def _part(value: object) -> int | float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if 0 < value < 1:
             return value
-        if value >= 1 and value == int(value):
+        if value >= 1 and (isinstance(value, int) or value.is_integer()):  # which infinity is not
             return int(value)
     raise PydanticCustomError("part", "must be a number of samples, or a share of them between 0 and 1")
 

@@ -7,7 +7,13 @@ from fedmd.config.plugin import PluginSection, Unresolved
 from fedmd.config.run import RunConfig
 from fedmd.registry import REGISTRIES
 
-_OF_SHIFT = {"classes": "classes", "angle": "rotation", "corruption": "corruption", "severity": "corruption"}
+_OF_SHIFT = {
+    "classes": ("classes",),
+    "angle": ("rotation",),
+    "corruption": ("corruption",),
+    "severity": ("corruption",),
+    "trusted": ("rotation", "corruption"),  # under name=classes the trusted set has all of them
+}
 
 
 class NothingFrom(Protocol):
@@ -79,9 +85,9 @@ def _of_choices(run: RunConfig, nothing_from: NothingFrom) -> None:
         nothing_from("is for data.partition.name=dirichlet", "data.partition.alpha")
     if partition != "shards":
         nothing_from("is for data.partition.name=shards", "data.partition.classes_per_client")
-    for key, name in _OF_SHIFT.items():
-        if shift != name:
-            nothing_from(f"is for stream.shift.name={name}", f"stream.shift.{key}")
+    for key, names in _OF_SHIFT.items():
+        if shift not in names:
+            nothing_from(f"is for stream.shift.name={' or '.join(names)}", f"stream.shift.{key}")
     if run.training.online.batchnorm not in ("train", "median"):
         nothing_from("is for training.online.batchnorm=train or median", "training.online.batchnorm_momentum")
     if screening.past == "ignored":
@@ -89,10 +95,12 @@ def _of_choices(run: RunConfig, nothing_from: NothingFrom) -> None:
     if screening.threshold == "robust":
         nothing_from("is for screening.threshold=fixed", "screening.lower", "screening.upper")
     else:
-        nothing_from("is for screening.threshold=robust", "screening.tails")
+        robust = "is for screening.threshold=robust"
+        nothing_from(robust, "screening.tails", "screening.past_quantile", "screening.past_factor")
+        if screening.past != "ignored":  # which it is
+            nothing_from(robust, "screening.past")
         if screening.loss == "ignored":
-            robust = "is for screening.threshold=robust or screening.loss=screened"
-            nothing_from(robust, "screening.k", "screening.floor")
+            nothing_from(f"{robust} or screening.loss=screened", "screening.k", "screening.floor")
     if run.quarantine.name == "none":
         keys = [key for key in type(run.quarantine).model_fields if key != "name"]
         nothing_from("is for quarantine=evidence", *(f"quarantine.{key}" for key in keys))

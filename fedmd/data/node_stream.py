@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from fedmd.config import ConfigError, NodeConfig
 from fedmd.data.images import Samples, decode_image
-from fedmd.data.tables import Rows, decode_rows, find_columns
+from fedmd.data.tables import Columns, Rows, decode_rows, find_columns
 from fedmd.storage import read_json, write_json
 from fedmd.types import Json
 
 REMEMBERED = 64  # rounds whose samples are known by number, so that a question asked again gets the same answer
+_KEYS = Columns("image-column", "label-column")
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
 
@@ -79,7 +80,7 @@ def _parquet(config: NodeConfig, place: str, start: int, count: int) -> Samples 
     path = Path(place).expanduser()
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     rows = list(_rows(config, files, start, count))
-    return decode_rows(rows, config.image_size, key="stream", named=place) if rows else None
+    return decode_rows(rows, config.image_size, key="stream", named=place, keys=_KEYS) if rows else None
 
 
 def _rows(config: NodeConfig, files: list[Path], start: int, count: int) -> Iterator[Rows]:
@@ -91,7 +92,7 @@ def _rows(config: NodeConfig, files: list[Path], start: int, count: int) -> Iter
     for file in files:
         try:
             with pq.ParquetFile(file) as table:
-                columns = find_columns(table.schema_arrow, str(file), config)
+                columns = find_columns(table.schema_arrow, str(file), config, _KEYS)
                 for group in range(table.num_row_groups):
                     size = table.metadata.row_group(group).num_rows
                     first, last = max(start - begins, 0), min(start + count - begins, size)
@@ -128,7 +129,11 @@ def _python(config: NodeConfig, place: str, start: int, count: int) -> Samples |
         )
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"stream: {place} is not MODULE:FUNCTION that can be imported ({error}).") from error
-    pairs = list(itertools.islice(function(start), count))
+    try:
+        pairs = list(itertools.islice(function(start), count))
+    except Exception as error:  # whatever somebody's function may do
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"stream: {place} failed at sample {start} ({told}).") from error
     return _stacked([np.asarray(image) for image, _ in pairs], [label for _, label in pairs], place)
 
 

@@ -50,15 +50,18 @@ class Rows:
     columns: Columns
 
 
-def find_columns(schema: Any, place: str, config: Reading) -> Columns:
+KEYS = Columns("data.image_column", "data.label_column")  # the settings of a run that name the columns
+
+
+def find_columns(schema: Any, place: str, config: Reading, keys: Columns = KEYS) -> Columns:
     """The columns of a pyarrow `schema` that the settings name, or the only ones that hold images and labels.
 
-    Among several columns of integers, one with a usual name is taken. Raises ConfigError for a column that is not there
-    or of the wrong kind, and where there is none, or no telling which.
+    Among several columns of integers, one with a usual name is taken. Raises ConfigError, which begins with one of the
+    `keys`, for a column that is not there or of the wrong kind, and where there is none, or no telling which.
     """
     return Columns(
-        _find(schema, place, "image_column", config.image_column, _holds_images, "bytes or a struct with `bytes`", ()),
-        _find(schema, place, "label_column", config.label_column, _holds_integers, "integers", USUAL_LABELS),
+        _find(schema, place, keys.image, config.image_column, _holds_images, "bytes or a struct with `bytes`", ()),
+        _find(schema, place, keys.label, config.label_column, _holds_integers, "integers", USUAL_LABELS),
     )
 
 
@@ -76,16 +79,16 @@ def _find(
 ) -> str:
     if named is not None:
         if named not in schema.names:
-            raise ConfigError(f"data.{key}: {place} has no column {named!r}; it has {', '.join(schema.names)}.")
+            raise ConfigError(f"{key}: {place} has no column {named!r}; it has {', '.join(schema.names)}.")
         if not holds(schema.field(named).type):
-            raise ConfigError(f"data.{key}: {named!r} of {place} must hold {what}, not {schema.field(named).type}.")
+            raise ConfigError(f"{key}: {named!r} of {place} must hold {what}, not {schema.field(named).type}.")
         return named
     found = [field.name for field in schema if holds(field.type)]
     found = [name for name in usual if name in found][:1] or found
     if len(found) != 1:
         kinds = ", ".join(f"{field.name} ({field.type})" for field in schema)
         many = "no column holds" if not found else f"{' and '.join(found)} both hold"
-        raise ConfigError(f"data.{key}: {many} {what} in {place}; name one of {kinds}.")
+        raise ConfigError(f"{key}: {many} {what} in {place}; name one of {kinds}.")
     return found[0]
 
 
@@ -102,20 +105,22 @@ def _holds_integers(kind: Any) -> bool:
     return bool(pa.types.is_integer(kind))
 
 
-def decode_rows(batches: Iterable[Rows], size: tuple[int, int] | None, *, key: str, named: str) -> Samples:
+def decode_rows(
+    batches: Iterable[Rows], size: tuple[int, int] | None, *, key: str, named: str, keys: Columns = KEYS
+) -> Samples:
     """Images uint8 [N, C, H, W] and labels int64 [N] of some rows, their columns those of `find_columns`.
 
     `size` (height, width) is what images are resized to, None leaves them as they are; `key` (data.path, ...) = `named`
-    is where they come from. Raises ConfigError: no rows, a label that is
-    negative or missing, an image that cannot be decoded or differs in size or kind from the first one.
+    is where they come from. Raises ConfigError: no rows, a label that is negative or missing, an image that cannot be
+    decoded or differs in size or kind from the first one.
     """
     images: list[NDArray[np.uint8]] = []
     labels: list[NDArray[np.int64]] = []
     for rows in batches:
-        labels.append(_checked_labels(rows))
+        labels.append(_checked_labels(rows, keys.label))
         for offset, cell in enumerate(rows.table.column(rows.columns.image).to_pylist()):
             place = f"row {rows.first + offset} of {rows.place}"
-            image = decode_image(_encoded(cell), size, key="data.image_column", place=place)
+            image = decode_image(_encoded(cell), size, key=keys.image, place=place)
             if images and image.shape != images[0].shape:
                 raise ConfigError(
                     f"{key}: all images must have one size and kind, but {place} is {described(image)} "
@@ -144,13 +149,13 @@ def _encoded(cell: Any) -> bytes | Path | None:
     return encoded
 
 
-def _checked_labels(rows: Rows) -> NDArray[np.int64]:
+def _checked_labels(rows: Rows, key: str) -> NDArray[np.int64]:
     claimed = rows.table.column(rows.columns.label).to_pylist()
     labels = np.array([-1 if label is None else label for label in claimed], dtype=np.int64)
     if (labels < 0).any():
         row = int(np.argmax(labels < 0))
         raise ConfigError(
-            f"data.label_column: labels must be integers >= 0, but that of row {rows.first + row} of {rows.place} is "
+            f"{key}: labels must be integers >= 0, but that of row {rows.first + row} of {rows.place} is "
             f"{'missing' if claimed[row] is None else claimed[row]}."
         )
     return labels

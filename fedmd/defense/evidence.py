@@ -47,17 +47,12 @@ def outranking(scores: Scores, trusted: Scores) -> float:
     """
     if len(scores) == 0 or len(trusted) == 0:
         raise ValueError("ranks need at least one score on either side")
-    ordered = np.sort(trusted)  # NaN sorts last
-    below = np.searchsorted(ordered, scores, side="left")
-    upto = np.searchsorted(ordered, scores, side="right")
-    return float((below + upto).mean() / (2 * len(trusted)))
+    return float(_twice_outranked(scores, trusted).mean() / (2 * len(trusted)))
 
 
 def increment(scores: Scores, trusted: Scores, shift: float) -> float:
     """One round's log-likelihood ratio, in nats, of `scores` [n] being shifted by `shift` against being honest."""
-    n, m = len(scores), len(trusted)
-    variance = (n + m + 1) / (12 * n * m)
-    return shift * (outranking(scores, trusted) - 0.5 - shift / 2) / variance
+    return _log_likelihood_ratio(outranking(scores, trusted), len(scores), len(trusted), shift)
 
 
 @dataclass(frozen=True)
@@ -73,10 +68,12 @@ class Evidence:
         """
         if not np.isfinite(trusted).all():
             return self
-        added = {
-            int(client): max(0.0, self.of(int(client)) + increment(scores[clients == client], trusted, shift))
-            for client in np.unique(clients)
-        }
+        senders, sender, sent = np.unique(clients, return_inverse=True, return_counts=True)
+        outranked = np.bincount(sender, _twice_outranked(scores, trusted))  # all clients at once: they may be many
+        added = {}
+        for client, n, twice in zip(senders.tolist(), sent.tolist(), outranked.tolist(), strict=True):
+            ratio = _log_likelihood_ratio(twice / n / (2 * len(trusted)), n, len(trusted), shift)
+            added[client] = max(0.0, self.of(client) + ratio)
         return Evidence({**self.nats, **added})
 
     def of(self, client: int) -> float:
@@ -86,3 +83,14 @@ class Evidence:
     def without(self, clients: frozenset[int]) -> "Evidence":
         """A new beginning for `clients`."""
         return Evidence({client: nats for client, nats in self.nats.items() if client not in clients})
+
+
+def _twice_outranked(scores: Scores, trusted: Scores) -> NDArray[np.int64]:
+    """Twice the number of `trusted` [m] that each of `scores` [n] exceeds, a tie being half of one."""
+    ordered = np.sort(trusted)  # NaN sorts last
+    return np.searchsorted(ordered, scores, side="left") + np.searchsorted(ordered, scores, side="right")
+
+
+def _log_likelihood_ratio(r: float, n: int, m: int, shift: float) -> float:
+    variance = (n + m + 1) / (12 * n * m)
+    return shift * (r - 0.5 - shift / 2) / variance

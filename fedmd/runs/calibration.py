@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from fedmd.config import ConfigError, RunConfig, Section, ThresholdConfig
@@ -55,8 +56,7 @@ def _held_against_threshold(judged: JudgedSamples, config: RunConfig) -> Scores:
     scores = pooled(before, config.defense.stopping, clients).numpy()
     if config.defense.stopping == "per_sample":
         return scores
-    senders = sorted(set(judged.clients.tolist()))
-    first = [0] if config.defense.stopping == "batch_mean" else [int((judged.clients == c).argmax()) for c in senders]
+    first = [0] if config.defense.stopping == "batch_mean" else np.unique(judged.clients, return_index=True)[1]
     return scores[first]
 
 

@@ -23,6 +23,7 @@ from fedmd.audit.chain import Position
 from fedmd.audit.entries import Entry
 from fedmd.audit.reader import Broken, Intact, read_live, trail_files, verify
 from fedmd.audit.trail import AuditTrail
+from fedmd.config import ConfigError
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # hundreds of small databases; nobody pulls a plug here
 numbers = st.floats(allow_nan=True, allow_infinity=True) | st.none()
@@ -274,6 +275,15 @@ def test_a_file_that_cannot_be_closed_is_told_unless_somebody_reads(code: int, t
         real, trail._database = trail._database, Failing()  # type: ignore[assignment]
         real.close()  # type: ignore[union-attr]
         raise KeyError("first")
+
+
+def test_a_trail_that_cannot_be_opened_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "trail-000001.sqlite").mkdir()
+    with (
+        pytest.raises(ConfigError, match=r"trail-000001\.sqlite: nothing can be appended to this audit trail"),
+        AuditTrail(tmp_path),
+    ):
+        pass
 
 
 def test_a_failed_append_leaves_nothing(tmp_path: Path) -> None:

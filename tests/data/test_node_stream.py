@@ -97,6 +97,29 @@ def test_a_stream_that_cannot_be_read(stream: str, more: dict[str, Any], sentenc
         read_samples(node(stream, **more), 0, 1)
 
 
+def test_columns_are_named_by_the_nodes_own_keys(tmp_path: Path) -> None:
+    for columns, key in (
+        ({"a": [png(IMAGES[0])], "b": [png(IMAGES[0])], "label": [0]}, "image-column"),
+        ({"a": [b"no image"], "label": [0]}, "image-column"),
+        ({"a": [png(IMAGES[0])], "one": [0], "two": [0]}, "label-column"),
+        ({"a": [png(IMAGES[0])], "label": [-1]}, "label-column"),
+    ):
+        pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+        with pytest.raises(ConfigError, match=f"^{key}: "):
+            read_samples(node(f"parquet:{tmp_path}/a.parquet"), 0, 1)
+
+
+def test_an_owners_function_that_fails_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(start: int) -> Iterator[tuple[NDArray[np.uint8], int]]:
+        raise ValueError("the camera is off")
+
+    monkeypatch.setitem(__import__("sys").modules, "tests_failing", type("Module", (), {"failing": failing}))
+    own = node("python:tests_failing:failing")
+    sentence = r"^stream: tests_failing:failing failed at sample 0 \(ValueError: the camera is off\)\.$"
+    with pytest.raises(ConfigError, match=sentence):
+        next_samples(tmp_path / "position", "run", 0, 3, lambda start, count: read_samples(own, start, count))
+
+
 def test_a_folder_of_an_unknown_class(streams: dict[str, NodeConfig], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"classes: .* is not one of 0, 1"):
         read_samples(node(f"folder:{tmp_path}/images", classes="0,1"), 0, 1)

@@ -8,7 +8,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, kl_div
 
+from fedmd.config import ConfigError
+from fedmd.defense.catalogue.screening import UpdateScreening
 from fedmd.defense.updates.canary import CanaryWatch, step_discrepancy
+from fedmd.runs.compose import compose
 
 GENERATOR = torch.Generator().manual_seed(0)
 X, Y = torch.rand(12, 1, 4, 4, generator=GENERATOR), torch.randint(3, (12,), generator=GENERATOR)
@@ -51,3 +54,17 @@ def test_a_model_that_answers_nothing_sensible_alarms() -> None:
     watch = CanaryWatch(X, Y, lr=0.1, rounds=1)
     watch.note(1.0)
     assert watch.note(math.nan).alarm
+
+
+def test_a_run_survives_that_it_begins_with_steps_that_are_no_numbers() -> None:
+    watch = CanaryWatch(X, Y, lr=0.1, rounds=2)
+    for _ in range(2):
+        assert math.isinf(watch.note(math.nan).value)
+    assert [watch.note(value).alarm for value in (1.0, math.inf, 0.0)] == [False] * 3
+
+
+@pytest.mark.parametrize(("trusted", "probe"), [(20, 3), (3, 20)])
+def test_it_needs_two_images_a_half(trusted: int, probe: int) -> None:
+    run = compose(["mode=update", "screening.canary=true", f"screening.probe={probe}"]).config
+    with pytest.raises(ConfigError, match=r"^screening\.canary: needs 4 trusted images .* leave it 3\.$"):
+        UpdateScreening(UpdateScreening.Params()).build_screen(run, net(), (X[:trusted], Y[:trusted]), [])

@@ -43,6 +43,20 @@ def test_pooling_by_client_is_the_mean_of_its_message(rows: list[tuple[int, floa
     assert pooled(scores, "per_client", clients).tolist() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("strange", [math.inf, math.nan])
+def test_one_client_whose_score_is_no_number_spoils_nobody_elses(strange: float) -> None:
+    clients = torch.tensor([7, 3, 7, 3])
+    held = pooled(torch.tensor([strange, 1.0, 2.0, 4.0]), "per_client", clients)
+    assert held[[1, 3]].tolist() == [2.5, 2.5]
+    assert not held[[0, 2]].isfinite().any()
+
+
+def test_pooling_many_clients_takes_memory_for_their_samples_alone() -> None:
+    clients = torch.arange(40_000).repeat_interleave(2)  # a column for each of them would take 26 GB
+    scores = torch.rand(80_000)
+    assert torch.allclose(pooled(scores, "per_client", clients)[::2], scores.view(-1, 2).mean(dim=1))
+
+
 def test_pooling_by_sample_and_by_batch() -> None:
     scores = torch.tensor([1.0, 2.0, 6.0])
     assert pooled(scores, "per_sample") is scores

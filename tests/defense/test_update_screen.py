@@ -1,5 +1,7 @@
 """One net that answers for every candidate."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,8 @@ from torch import nn
 
 from fedmd.defense.history import Snapshot
 from fedmd.defense.updates.canary import CanaryWatch, step_discrepancy
-from fedmd.defense.updates.limits import Past, robust_threshold
-from fedmd.defense.updates.screen import UpdateScreen
+from fedmd.defense.updates.limits import Limits, Past, robust_threshold
+from fedmd.defense.updates.screen import UpdateScreen, excess
 from fedmd.types import Action
 
 X = torch.rand(7, 1, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -50,6 +52,11 @@ def moved(scale: float) -> dict[str, torch.Tensor]:
     state = {name: tensor.clone() for name, tensor in net(1).state_dict().items()}
     state["4.bias"] += scale * torch.tensor([1.0, -1.0, 0.0])
     return state
+
+
+def test_nothing_is_within_a_negative_limit() -> None:
+    assert excess((0.0,), (Limits(0.0, -1.0),)) == excess((1.0,), (Limits(0.0, -1.0),)) == math.inf
+    assert excess((0.0,), (Limits(0.0, 0.0),)) == 0.0 and excess((0.0,), (Limits(0.0, 1.0),)) == 0.0
 
 
 def test_one_client_is_judged_by_the_past_and_what_is_rejected_is_not_remembered() -> None:

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedmd.config import Mode, RunConfig, ScreeningConfig
+from fedmd.config import ConfigError, Mode, RunConfig, ScreeningConfig
 from fedmd.defense.base import Defense
 from fedmd.defense.history import State
-from fedmd.defense.updates.canary import CanaryWatch
+from fedmd.defense.updates.canary import LEAST_IMAGES, CanaryWatch
 from fedmd.defense.updates.limits import Past, UpdateThreshold, fixed_threshold, robust_threshold
 from fedmd.defense.updates.screen import UpdateScreen
 from fedmd.registry import register_defense
@@ -33,9 +33,14 @@ class UpdateScreening(Defense):
     def build_screen(
         self, run: RunConfig, net: nn.Module, trusted: tuple[Tensor, Tensor], snapshots: Sequence[State]
     ) -> UpdateScreen:
-        """As the section `screening` says."""
+        """As the section `screening` says. Raises ConfigError where there are too few images for the canary."""
         config = run.screening
         x, y = (tensor[: config.probe] for tensor in trusted)
+        if config.canary and len(x) < LEAST_IMAGES:
+            raise ConfigError(
+                f"screening.canary: needs {LEAST_IMAGES} trusted images at least, but screening.probe and "
+                f"data.splits.trusted leave it {len(x)}."
+            )
         return UpdateScreen(
             averaged_part(net),
             list(zip(torch.split(x, 256), torch.split(y, 256), strict=True)),

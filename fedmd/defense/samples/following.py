@@ -12,6 +12,8 @@ How much may be replaced is a setting, as whoever sends often what looks harmles
 import torch
 from torch import Tensor
 
+from fedmd.defense.samples.pooling import client_means
+
 Labelled = tuple[Tensor, Tensor]  # x [n, C, H, W] and y [n]
 
 
@@ -49,8 +51,9 @@ class Following:
 
 def less_suspicious(scores: Tensor, clients: Tensor) -> Tensor:
     """Which samples [N], bool, are of the half of the clients with the lower mean score; NaN is suspicious."""
-    senders, sender = clients.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    means = torch.stack([scores[sender == each].mean() for each in range(len(senders))] or [scores.sum()])
+    if len(scores) == 0:
+        return torch.zeros(0, dtype=torch.bool, device=scores.device)
+    means, sender = client_means(scores, clients)
     known = means.nan_to_num(nan=torch.inf, posinf=torch.inf)
     calm: Tensor = (known <= known.median()) & known.isfinite()
     return calm[sender]

@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Stopping = Literal["per_sample", "per_client", "batch_mean"]
 
@@ -21,9 +20,20 @@ def pooled(scores: Tensor, stopping: Stopping, clients: Tensor | None = None) ->
         return scores
     if stopping == "batch_mean":
         return scores.mean().expand_as(scores)
-    _, member = torch.unique(_given(clients), return_inverse=True)  # type: ignore[no-untyped-call]
-    belongs = F.one_hot(member).to(scores.dtype)  # a dense sum repeats bit for bit on a GPU, index_add_ does not
-    return ((scores[:, None] * belongs).sum(dim=0) / belongs.sum(dim=0))[member]
+    means, member = client_means(scores, _given(clients))
+    return means[member]
+
+
+def client_means(scores: Tensor, clients: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each client's `scores` [N], by ascending id [K], and whose place in that each of `clients` [N] has.
+
+    A score that is no number, or infinite, is its own client's alone. Added up on the CPU in double precision, which
+    repeats bit for bit; a GPU adds in no fixed order.
+    """
+    _, member = torch.unique(clients, return_inverse=True)  # type: ignore[no-untyped-call]
+    place = member.cpu()
+    means = torch.bincount(place, weights=scores.cpu().double()) / torch.bincount(place)
+    return means.to(scores), member
 
 
 def count_alarms(suspicious: Tensor, stopping: Stopping, clients: Tensor | None = None) -> tuple[int, int]:

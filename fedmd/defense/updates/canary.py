@@ -27,11 +27,12 @@ from fedmd.storage import Saved
 from fedmd.training.evaluate import batch_normalising
 from fedmd.types import Canary
 
-_SMALLEST = 1e-12  # nats; for the logarithm of what rounds to zero
+_SMALLEST, _LARGEST = 1e-12, 1e12  # nats; for the logarithm of what rounds to zero, or is no number
+LEAST_IMAGES = 4  # two for each half: batch norm has no variance of one
 
 
 def step_discrepancy(model: nn.Module, x: Tensor, y: Tensor, *, lr: float) -> float:
-    """C of θ_t = ``model`` on the trusted images `x` [N, C, H, W] with labels `y` [N], N >= 4: nats, >= 0.
+    """C of θ_t = ``model`` on the trusted images `x` [N, C, H, W] with labels `y` [N], N >= LEAST_IMAGES: nats.
 
     The halves are the even and the odd samples. The model stays as it is.
     """
@@ -81,7 +82,7 @@ class CanaryWatch:
         if len(self._first) < self._rounds:
             self._first.append(value)
             return Canary(value, False)
-        ratio = math.log(max(value, _SMALLEST) / max(median(self._first), _SMALLEST))
+        ratio = _log(value) - _log(median(self._first))
         self._sum = max(0.0, self._sum + ratio - self._slack)
         return Canary(value, self._sum > self._limit)
 
@@ -92,3 +93,8 @@ class CanaryWatch:
     def restore(self, saved: Saved) -> None:
         """Put back what `save` returned."""
         self._first, self._sum = list(saved["first"]), float(saved["sum"])
+
+
+def _log(value: float) -> float:
+    """A finite number also where `value` is 0 or infinite."""
+    return math.log(min(max(value, _SMALLEST), _LARGEST))

@@ -251,7 +251,7 @@ def _log_ratio(a: float, b: float) -> float:
     """log(a / b) with 0 and infinity where they belong, 0 for a = b; a negative limit is below everything."""
     if a == b:
         return 0.0
-    if a <= 0 or b == math.inf:
+    if b == math.inf or (a <= 0 and b >= 0):
         return -math.inf
     return math.inf if b <= 0 or a == math.inf else math.log(a / b)
 

@@ -170,7 +170,8 @@ class Collector(Generic[M]):
         rounds = self._rounds_together(round)
         self._nodes.meet_new()
         unassigned = self._nodes.assign(clients).unassigned
-        clients, common = self._asking.begin(round, [client for client in clients if client not in unassigned])
+        answered_for = sorted(set(clients) - set(unassigned))
+        clients, common = self._asking.begin(round, answered_for)
         assigned = self._nodes.assign(clients).by_node
         sent, self._sent = self._sent, {}
         asked = {request.metadata.dst_node_id for request in sent.values()}
