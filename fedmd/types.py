@@ -87,9 +87,10 @@ class Canary:
 class Verdicts:
     """One verdict per sample of a screened batch; every array has shape [N], in the order of the batch.
 
-    `before` and `after` are the detector's score (nats) of the sample as it arrived and as it was learned from; NaN
-    where a defence does not measure it. The score is the discrepancy, unless the defence uses another detector:
-    then `discrepancy` holds that too. `steps` counts correction steps. `threshold` is the score's, as in force.
+    `before` and `after` are the detector's score of the sample as it arrived and as it was learned from; NaN where a
+    defence does not measure it. The score is the discrepancy (nats), unless the defence uses another detector, with a
+    unit of its own: then `discrepancy` holds that too; of an update it is the factor by which it is beyond its limits.
+    `steps` counts correction steps. `threshold` is the score's, as in force.
     `baselines` are the scores [N] of other detectors by name, for the report; NaN where one has nothing to look at.
     `drift` is set while the latest rounds break the threshold's promise; `canary` where the server looks out for
     accumulation, in mode=update.

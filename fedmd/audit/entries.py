@@ -28,9 +28,10 @@ class Entry:
     signature       signed: `content` is the Ed25519 signature of the place just before it
 
     `node` is the fingerprint of the key of the node that sent the message; `content` the SHA-256 of what it sent;
-    `model_version` the number of online steps, or of aggregations, behind the model that judged. `discrepancy`,
-    `threshold` and `score` (of a detector other than the discrepancy) in nats; of a message the mean over its samples.
-    `evidence` (nats) is what there was against the client after the message.
+    `model_version` the number of online steps, or of aggregations, behind the model that judged. `discrepancy` in nats;
+    `score` is that of a detector other than the discrepancy, where another one decided, in its own unit, and
+    `threshold` is of the one that decided; of a message the mean over its samples. `evidence` (nats) is what there was
+    against the client after the message.
     """
 
     kind: Kind
@@ -72,9 +73,9 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Score:
-    """What was held against which threshold (nats); None where nothing was measured, or is no finite number.
+    """What was held against which threshold; None where nothing was measured, or is no finite number.
 
-    `score` is that of a detector other than the discrepancy, where another one decided.
+    `discrepancy` in nats; `score` is that of a detector other than the discrepancy, where another one decided.
     """
 
     discrepancy: float | None = None

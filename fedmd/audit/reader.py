@@ -28,8 +28,6 @@ SCHEMA = (
     f"CREATE TRIGGER no_delete BEFORE DELETE ON records {_REFUSE}",
 )
 _UNREADABLE = (sqlite3.Error, ValueError, KeyError, TypeError, RecursionError)  # what a changed file may raise
-
-
 _LATEST = 253402300800.0  # the end of the year 9999
 
 

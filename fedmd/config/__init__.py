@@ -1,4 +1,4 @@
-"""What a run can be told, as frozen records that validate themselves; Hydra composes, this file judges.
+"""What a run can be told, as frozen records that validate themselves; Hydra composes, these judge.
 
 `RunConfig.parse` takes Hydra's composed mapping or the JSON text that travels to a client, and either returns a
 complete, valid configuration or raises `ConfigError` with one sentence that names the key and what it allows.

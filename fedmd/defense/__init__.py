@@ -1,1 +1,1 @@
-"""Memorization discrepancy, thresholds on it, and what is done to samples above them."""
+"""Memorization discrepancy, limits of it, and what is done about samples and updates beyond them."""

@@ -1,1 +1,1 @@
-"""Flower at the edge: messages, apps, the attack mod and the round loop's transport."""
+"""Flower at the edge: what travels, the two apps with the round loop's transport, and the strategies."""

@@ -1,1 +1,1 @@
-"""The server's online learner and its session: what a federation does, without Flower."""
+"""The round, once for both modes, and the two servers that it moves; without Flower."""

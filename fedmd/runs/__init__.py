@@ -1,1 +1,1 @@
-"""Runs and studies: composed by Hydra, carried out on Ray, resumed. Plural, because `fedmd.run` is a function."""
+"""Runs and studies, composed by Hydra: here, in processes or on Ray, resumed. Plural, as `fedmd.run` is a function."""

@@ -1,1 +1,1 @@
-"""Online steps, local epochs and evaluation of one model."""
+"""Burn-in, online steps, local epochs and evaluation of one model."""

@@ -1,21 +1,20 @@
 """What somebody who knows the federation's address and its CA certificate, and nothing else, can do."""
 
-import json
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from fedmd.deploy.federation import Deployment, environment, free_port, has_proxy
+from fedmd.deploy.federation import Deployment, environment, free_port
 from fedmd.deploy.folder import Plan, init_folder
 from fedmd.deploy.processes import Processes
+from tests.deployment import NEEDS, nodes, statuses
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("integration"),  # one after the other with all that starts Flower's processes
-    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
-    pytest.mark.skipif(not has_proxy(), reason="nginx is not installed"),
+    *NEEDS,
 ]
 
 HOSTILE = '''
@@ -102,7 +101,7 @@ def test_the_outside_gets_the_fleet_api_and_a_lost_server_no_code_onto_nodes(tmp
         deployment.start_server()
         deployment.register_nodes("node-0")
         deployment.start_node("node-0")
-        processes.wait_for("node-0", lambda: online(processes) == 1, timeout_s=120, needs=["node-0"])
+        processes.wait_for("node-0", lambda: statuses(processes) == ["online"], timeout_s=120, needs=["node-0"])
         ca = folder / "certificates/ca.pem"
         outsider = Outsider(tmp_path / "outsider", deployment.address, ca, processes)
         did = {
@@ -117,7 +116,7 @@ def test_the_outside_gets_the_fleet_api_and_a_lost_server_no_code_onto_nodes(tmp
         did["unregister"] = outsider.flwr("supernode", "unregister", victim, "target")
         assert [path.name for path in outsider.loot.iterdir()] == []
         assert [name for name, done in did.items() if succeeded(done)] == []
-        assert [node["status"] for node in nodes(processes)] == ["online"]
+        assert statuses(processes) == ["online"]
 
         insider = Outsider(tmp_path / "insider", f"127.0.0.1:{plan.control_port}", ca, processes)
         assert succeeded(insider.flwr("run", str(insider.app), "target"))
@@ -129,13 +128,3 @@ def test_the_outside_gets_the_fleet_api_and_a_lost_server_no_code_onto_nodes(tmp
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> bool:
     return done.returncode == 0 and '"success": true' in done.stdout
-
-
-def nodes(processes: Processes) -> list[dict[str, str]]:
-    """What the operator's own command says."""
-    text = processes.run(["flwr", "supernode", "list", "federation", "--format", "json"], timeout_s=120)
-    return json.JSONDecoder().raw_decode(text[text.index("{") :])[0]["nodes"]
-
-
-def online(processes: Processes) -> int:
-    return sum(node["status"] == "online" for node in nodes(processes))

@@ -11,17 +11,17 @@ import pytest
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.data.federated import load_federated_data
 from fedmd.data.tables import write_parquet
-from fedmd.deploy.federation import Deployment, environment, free_port, has_proxy
+from fedmd.deploy.federation import Deployment, environment, free_port
 from fedmd.deploy.folder import Plan, init_folder
 from fedmd.deploy.processes import Processes
 from fedmd.runs.compose import compose
+from tests.deployment import NEEDS, statuses
 
 WAIT_S = 600.0
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
-    pytest.mark.skipif(not has_proxy(), reason="nginx is not installed"),
+    *NEEDS,
 ]
 
 
@@ -117,9 +117,3 @@ def train_at_home(mode: str, folder: Path, deployment: Deployment, processes: Pr
     judged = [record.entry for record in read_live(folder / "run/audit") if record.entry.kind == "verdict"]
     assert {(entry.round, entry.client) for entry in judged} == {(r, c) for r in range(rounds) for c in range(3)}
     assert all(entry.node for entry in judged)
-
-
-def statuses(processes: Processes) -> list[str]:
-    """Of the nodes that the SuperLink knows."""
-    text = processes.run(["flwr", "supernode", "list", "federation", "--format", "json"], timeout_s=120)
-    return sorted(node["status"] for node in json.JSONDecoder().raw_decode(text[text.index("{") :])[0]["nodes"])

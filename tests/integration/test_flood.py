@@ -1,6 +1,5 @@
 """A registered node that floods the server of a real federation on loopback, while the others work."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -9,11 +8,12 @@ import pytest
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.data.federated import load_federated_data
 from fedmd.data.tables import write_parquet
-from fedmd.deploy.federation import Deployment, environment, free_port, has_proxy
+from fedmd.deploy.federation import Deployment, environment, free_port
 from fedmd.deploy.folder import Plan, init_folder
 from fedmd.deploy.processes import Processes
 from fedmd.report.files import read_metrics
 from fedmd.runs.compose import compose
+from tests.deployment import NEEDS, nodes
 
 WAIT_S = 900.0
 ROUNDS = 6
@@ -21,8 +21,7 @@ FLOODER = 2
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
-    pytest.mark.skipif(not has_proxy(), reason="nginx is not installed"),
+    *NEEDS,
 ]
 MODES = {
     "stream": [],
@@ -52,7 +51,7 @@ def test_who_floods_costs_itself_alone(mode: str, tmp_path: Path) -> None:
         ids = []
         for name in plan.names:  # one by one, so that it is known which id is whose
             deployment.register_nodes(name)
-            (new,) = set(node_ids(processes)) - set(ids)
+            (new,) = {node["node-id"] for node in nodes(processes)} - set(ids)
             ids.append(new)
             deployment.start_node(name)
         run = deployment.submit(composed.overrides)
@@ -82,9 +81,3 @@ def test_who_floods_costs_itself_alone(mode: str, tmp_path: Path) -> None:
 def rounds_of(run: Path) -> int:
     """How many rounds are on record."""
     return len(read_metrics(run)) if (run / "metrics.jsonl").exists() else 0
-
-
-def node_ids(processes: Processes) -> list[str]:
-    """The ids of the nodes that the SuperLink knows."""
-    text = processes.run(["flwr", "supernode", "list", "federation", "--format", "json"], timeout_s=120)
-    return [node["node-id"] for node in json.JSONDecoder().raw_decode(text[text.index("{") :])[0]["nodes"]]

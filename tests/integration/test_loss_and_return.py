@@ -22,19 +22,19 @@ from fedmd.audit.reader import Intact, verify
 from fedmd.config import RunConfig
 from fedmd.data.federated import load_federated_data
 from fedmd.data.tables import write_parquet
-from fedmd.deploy.federation import Deployment, environment, free_port, has_proxy
+from fedmd.deploy.federation import Deployment, environment, free_port
 from fedmd.deploy.folder import Plan, init_folder
 from fedmd.deploy.processes import Processes
 from fedmd.report.files import read_metrics
 from fedmd.rounds.checkpoint import CHECKPOINT
 from fedmd.runs.compose import compose
+from tests.deployment import NEEDS
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
-    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
     pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root, for a network of its own"),
-    pytest.mark.skipif(not has_proxy(), reason="nginx is not installed"),
+    *NEEDS,
 ]
 ROUNDS, WAIT_S, CUT_S = 24, 900.0, 70.0
 MODES = {

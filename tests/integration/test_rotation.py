@@ -8,17 +8,16 @@ import pytest
 
 from fedmd.data.federated import load_federated_data
 from fedmd.data.tables import write_parquet
-from fedmd.deploy.federation import Deployment, environment, free_port, has_proxy
+from fedmd.deploy.federation import Deployment, environment, free_port
 from fedmd.deploy.folder import Plan, init_folder
 from fedmd.deploy.processes import Processes
 from fedmd.runs.compose import compose
-from tests.integration.test_deployment import statuses
+from tests.deployment import NEEDS, statuses
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
-    pytest.mark.skipif(not has_proxy(), reason="nginx is not installed"),
+    *NEEDS,
 ]
 NODES = ("node-0", "node-1")
 
