@@ -15,9 +15,10 @@ from fedmd.defense.samples.pooling import pooled_trusted
 from fedmd.defense.samples.thresholds import conformal_quantile
 
 
-def test_the_tail_is_a_binomial_mixed_over_the_trusted_sets_chance() -> None:
+@pytest.mark.parametrize("n", [19, 199])
+def test_the_tail_is_a_binomial_mixed_over_the_trusted_sets_chance(n: int) -> None:
     """P(X >= k) integrated over Beta((n + 1) fpr, (n + 1)(1 - fpr)); the warning starts where 2 P < ALPHA."""
-    n, judged, promised = 199, 300, 0.1
+    judged, promised = 300, 0.1
     rate = beta((n + 1) * promised, (n + 1) * (1 - promised))
 
     def tail(alarms: int) -> float:
