@@ -27,11 +27,15 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(shim: Path, folder: Path, name: str, cases: str) -> list[dict[str, Any]]:
-    """What the runner says."""
+    """What the runner says; where it is cut short, cases.jsonl has what it had said."""
     command = [sys.executable, "-m", "tests.faults.runner", str(folder), name, cases]
-    done = subprocess.run(command, env={**os.environ, "LD_PRELOAD": str(shim)}, capture_output=True, text=True)
+    said = folder / "cases.jsonl"
+    with said.open("w") as out:
+        done = subprocess.run(
+            command, env={**os.environ, "LD_PRELOAD": str(shim)}, stdout=out, stderr=subprocess.PIPE, text=True
+        )
     assert done.returncode == 0, done.stderr[-3000:]
-    peace, *found = map(json.loads, done.stdout.splitlines())
+    peace, *found = map(json.loads, said.read_text().splitlines())
     assert peace["code"] == 0 and found
     return found
 
