@@ -14,9 +14,11 @@ from fedmd.data.federated import load_federated_data
 from fedmd.data.tables import write_parquet
 from fedmd.deploy.federation import Deployment, environment, free_port, has_proxy
 from fedmd.deploy.folder import LOOPBACK, Plan, init_folder
+from fedmd.deploy.narrator import Narrator
 from fedmd.deploy.processes import ProcessError, Processes
 from fedmd.report.files import METRICS, read_summary
 from fedmd.report.table import terminal, terminal_columns
+from fedmd.rounds.checkpoint import CONFIG
 from fedmd.runs.compose import Composed, compose
 from fedmd.types import Json
 
@@ -31,34 +33,34 @@ _NOT_PROXIED = (
 )
 
 
-def demo(folder: Path, say: Callable[[str], None] = print) -> Path:
+def demo(folder: Path, narrator: Narrator) -> Path:
     """Run it in `folder`; returns the run's folder. Raises ProcessError when something did not work."""
-    clock = time.perf_counter()
-
-    def tell(text: str) -> None:
-        say(f"[{time.perf_counter() - clock:5.1f} s] {text}")
-
     plan = Plan(host=LOOPBACK, port=free_port(), control_port=free_port(), nodes=4)
+    narrator.begin(f"writing the federation's folder, {folder}, and every node's samples")
     init_folder(folder, plan)
     composed = compose(_overrides(folder))
     malicious = _prepare_nodes(folder, plan, composed.config)
     with Processes(folder / "logs", environment(folder)) as processes:
         proxy = has_proxy()
         deployment = Deployment(folder, plan, processes, proxy=proxy)
+        narrator.begin("making a certificate authority, the server's certificates, the signed app and four node keys")
         deployment.make_secrets()
-        tell("a certificate authority, the server's certificates and four node keys are made")
+        narrator.begin(f"starting SuperLink{' and nginx' if proxy else ''}")
         deployment.start_server()
-        tell(_PROXIED if proxy else _NOT_PROXIED)
-        deployment.register_nodes()
+        narrator.tell(_PROXIED if proxy else _NOT_PROXIED)
         for name in plan.names:
+            narrator.begin(f"registering the key of {name}")
+            deployment.register_nodes(name)
             deployment.start_node(name)
-        tell(f"four keys are registered, four nodes started; the owner of {malicious} attacks")
+        narrator.tell(f"four nodes are started; the owner of {malicious} attacks")
+        narrator.begin("sending the run to SuperLink")
         run_id = deployment.submit(composed.overrides)
-        tell(f"run {run_id} is on its way; burn-in comes before its first round, about half a minute")
+        narrator.begin(f"run {run_id}: waiting for SuperLink to start the server's process")
         victim = next(name for name in reversed(plan.names) if name != malicious)
-        _follow(deployment, composed, run_id, victim, processes, tell)
-    tell("every process has ended")
-    _print_outcome(composed.folder, plan.names.index(malicious), say)
+        _follow(deployment, composed, run_id, victim, processes, narrator)
+        narrator.begin("ending every process")
+    narrator.tell("every process has ended")
+    _print_outcome(composed.folder, plan.names.index(malicious), narrator.say)
     return composed.folder
 
 
@@ -87,19 +89,29 @@ def _follow(
     run_id: str,
     victim: str,
     processes: Processes,
-    tell: Callable[[str], None],
+    narrator: Narrator,
 ) -> None:
-    """Tell each round as it ends, kill `victim` on the way, and wait for the end of the run."""
-    told, killed, asked = 0, False, time.monotonic()
+    """Tell who has come and each round as it ends, kill `victim` on the way, and wait for the end of the run."""
+    told, killed, asked, begun = 0, False, time.monotonic(), False
+    come: set[str] = set()
     deadline = time.monotonic() + RUN_S
     while read_summary(composed.folder) is None:
+        for name in deployment.come() - come:
+            narrator.tell(f"{name} has come: SuperLink knows its key")
+            come.add(name)
+        if not begun and (composed.folder / CONFIG).exists():
+            narrator.begin("the server burns its model in, then asks the nodes for the first rounds")
+            begun = True
         rounds = _rounds(composed.folder)
         for metrics in rounds[told:]:
-            tell(_line(metrics))
+            narrator.tell(_line(metrics))
+        if len(rounds) > told and not killed:
+            narrator.begin("asking the nodes for the next rounds")
         told = len(rounds)
         if told >= _KILL_AFTER_ROUNDS and not killed:
             processes.kill(victim)
-            tell(f"{victim} is killed; the round waits until its heartbeat is missed, up to a minute")
+            narrator.tell(f"{victim} is killed")
+            narrator.begin(f"waiting until {victim}'s heartbeat is missed, up to a minute, or its round is over")
             killed = True
         if time.monotonic() > deadline:
             raise ProcessError(f"the run has not ended after {RUN_S:g} s:\n{processes.tail('superlink')}")
@@ -110,7 +122,7 @@ def _follow(
                 raise ProcessError(f"the run ended as {status}:\n{processes.tail('superlink')}")
         time.sleep(0.5)
     for metrics in _rounds(composed.folder)[told:]:
-        tell(_line(metrics))
+        narrator.tell(_line(metrics))
     if not killed:
         raise ProcessError("the run ended before a node could be killed")
 

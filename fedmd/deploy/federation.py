@@ -18,6 +18,7 @@ _COMMAND_S = 180.0
 _START_S = 180.0
 _SBIN = ("/usr/sbin", "/usr/local/sbin")
 APP = "@fedmd/guarded"  # as app/pyproject.toml calls it
+_LET_IN = "SuperNode ID:"  # what Flower's SuperNode logs once it has an id
 NAME = "federation"  # of the connection in flower/config.toml
 
 
@@ -84,6 +85,10 @@ class Deployment:
         """Start a node in the background; its way to the server is its own business."""
         command = ["bash", str(self.folder / "supernode.sh"), name, str(free_port())]
         self._processes.start(name, command, SUPERLINK=self.address)
+
+    def come(self) -> set[str]:
+        """The nodes that SuperLink has let in, as their own logs say."""
+        return {name for name in self._plan.names if _LET_IN in self._processes.said(name)}
 
     def submit(self, overrides: Sequence[str]) -> str:
         """Start a run of the folder's signed app with Hydra overrides; its id."""

@@ -113,8 +113,12 @@ class Processes:
 
     def tail(self, name: str) -> str:
         """The end of what a process said."""
+        return self.said(name)[-_TAIL_CHARACTERS:]
+
+    def said(self, name: str) -> str:
+        """All that a process said; nothing before it was started."""
         try:
-            return self._log(name).read_text(errors="replace")[-_TAIL_CHARACTERS:]
+            return self._log(name).read_text(errors="replace")
         except FileNotFoundError:
             return ""
 

@@ -4,12 +4,13 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedmd.types import Json
 
 MISSING = "–"
 FEW = 10  # values; of more a mean is normal enough
+_ROUNDING = 1e-9  # of a mean of equal numbers
 SKEWED = 0.75  # beyond this skewness; of five values it is at most 1.5
 
 
@@ -35,13 +36,33 @@ Row = Mapping[str, Cell]
 
 
 def percent(interval: Json) -> Estimate:
-    """A fraction in [0, 1] (or a difference of two) from `mean_interval`, to be shown in %: `87.3 ± 1.2`."""
+    """A difference or a ratio of fractions from `mean_interval`, to be shown in %: `87.3 ± 1.2`."""
     return Estimate(interval["mean"], interval["ci95"], scale=100.0, digits=1, values=_seen(interval))
+
+
+def share(interval: Json) -> Estimate:
+    """A fraction in [0, 1], to be shown in %: `87.3 ± 1.2`, or `98.8 [95.3, 100.0]` where the scale ends first."""
+    return _cut(percent(interval))
 
 
 def plain(interval: Json) -> Estimate:
     """A number from `mean_interval`, to be shown as it is: `0.973 ± 0.012`."""
     return Estimate(interval["mean"], interval["ci95"], values=_seen(interval))
+
+
+def rate(interval: Json) -> Estimate:
+    """A number in [0, 1], such as an AUROC, to be shown as it is: `0.973 ± 0.012` or `0.981 [0.960, 1.000]`."""
+    return _cut(plain(interval))
+
+
+def _cut(cell: Estimate) -> Estimate:
+    """The cell with its interval cut at 0 and 1, where it crosses one of them and is not wider than both are apart."""
+    if cell.mean is None or cell.ci95 is None or width(cell) > 1:
+        return cell
+    low, high = cell.mean - cell.ci95, cell.mean + cell.ci95
+    if low > -_ROUNDING and high < 1 + _ROUNDING:
+        return cell
+    return replace(cell, ci95=None, ends=(max(low, 0.0), min(high, 1.0)))
 
 
 def points(interval: Json) -> Estimate:

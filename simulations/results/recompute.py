@@ -9,7 +9,8 @@
 An expression names a folder of rows, an arm (as in the column `arm` of results.csv), and where two arms differ, seed by
 seed, a second one; `@key` another column than accuracy.final (`accuracy.` may be left out), `=format` how it is shown:
 
-    level      87.3 ± 1.2           (mean and half width of the 95 % t-interval; what it is unless told, for one arm)
+    level      87.3 ± 1.2           (mean and half width of the 95 % t-interval; what it is unless told, for one arm;
+               98.8 [95.3, 100.0]    where that interval crosses the end of a scale, its ends)
     difference 8.1 [5.2, 11.0]      (mean and ends of the interval; unless told, for two)
     pm         8.1 ± 2.9
     mean       87.3
@@ -33,12 +34,13 @@ from functools import cache
 from pathlib import Path
 
 from fedmd.report.statistics.intervals import Values, kept_gain, mean_interval, paired_intervals, subtract
-from fedmd.report.table import Estimate, cell_text, number, percent, plain, points
+from fedmd.report.table import Estimate, cell_text, number, percent, plain, points, rate, share
 
 ROWS = Path(__file__).parent
 ROOT = ROWS.parents[1]
 CLAIMS = ROWS / "claims.txt"
 SHARES = re.compile(r"^(accuracy|attack_success)\.|^(accumulation_loss|trigger_drop)$|_share$")
+BOUNDED = re.compile(r"^(accuracy|attack_success)\.|_share$|\.(auroc|tpr|fpr|average_precision)$")
 INTERVAL = re.compile(r"\d ± \d|\d \[-?\d")
 NUMBER = r"-?\d+(?:\.\d+)?"
 SHOWN = rf"(?:{NUMBER}(?:, {NUMBER})+|{NUMBER} ± {NUMBER}|{NUMBER} \[[^\]]*\]|{NUMBER} \([^)]*\)|{NUMBER}|–)"
@@ -82,17 +84,19 @@ class Expression:
 
     def _shown(self, values: Values, *, paired: bool) -> str:
         form = self.form or ("difference" if paired else "level")
-        share = SHARES.search(self.key) is not None
-        level = percent(mean_interval(values)) if share else plain(mean_interval(values))
+        in_percent = SHARES.search(self.key) is not None
+        level = percent(mean_interval(values)) if in_percent else plain(mean_interval(values))
         if form == "difference":
             cell = points(paired_intervals([values], limit=1.0)[0])
-            return cell_text(cell if share else replace(cell, scale=level.scale, digits=level.digits))
+            return cell_text(cell if in_percent else replace(cell, scale=level.scale, digits=level.digits))
         if form == "values":
             return ", ".join(number(value * level.scale, level.digits) for value in level.values)
         if form == "mean":
             return cell_text(Estimate(level.mean, None, level.scale, level.digits))
         if form not in ("level", "pm"):
             raise ValueError(f"{form} is no format")
+        if form == "level" and BOUNDED.search(self.key):
+            return cell_text(share(mean_interval(values)) if in_percent else rate(mean_interval(values)))
         return cell_text(level)
 
 

@@ -1,6 +1,9 @@
 """README's examples show what they are there for: the attack costs something, and the defence gives some of it back."""
 
+import re
 import shlex
+import subprocess
+import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
@@ -47,3 +50,15 @@ def test_the_sweep(tmp_path: Path) -> None:
     for share in (0.25, 0.5):
         assert mean["none", 0] - mean["none", share] > 0.04, mean
         assert mean["recommended", share] - mean["none", share] > 0.01, mean
+
+
+def test_the_plain_loop(tmp_path: Path) -> None:
+    """simulations/minimal.py over its five seeds: 67.8 % attacked against 77.7 clean, and 79.1 with the defence."""
+    script = Path(__file__).parents[2] / "simulations/minimal.py"
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True, cwd=tmp_path)
+    shown = re.findall(r"defence (\w+) +attacked (\w+) +accuracy ([\d.]+) %", done.stdout)
+    mean = {(defence, attacked == "True"): float(percent) for defence, attacked, percent in shown}
+    assert len(mean) == 4, done.stdout
+    assert mean["none", True] < mean["none", False] - 3
+    assert mean["dsc", True] > mean["none", True] + 3
+    assert mean["dsc", False] > mean["none", False] - 3  # it costs little where nobody attacks

@@ -3,7 +3,19 @@
 import pytest
 
 from fedmd.report.statistics.intervals import mean_interval, paired_intervals
-from fedmd.report.table import Estimate, cell_text, latex, markdown, percent, plain, points, skewness, terminal
+from fedmd.report.table import (
+    Estimate,
+    cell_text,
+    latex,
+    markdown,
+    percent,
+    plain,
+    points,
+    rate,
+    share,
+    skewness,
+    terminal,
+)
 
 ROWS = [
     {"arm": "DSC & more", "final": Estimate(0.8734, 0.0119, 100, 1), "AUROC": Estimate(0.97251, None)},
@@ -23,6 +35,12 @@ ROWS = [
         (percent(mean_interval([0.5, 0.5])), "50.0 ± 0.0"),
         (plain(mean_interval([0.5, None])), "0.500"),
         (percent(mean_interval([0.1, 0.6, 0.6])), "43.3 (10.0, 60.0, 60.0)"),  # ± 71.7 says nothing
+        (share(mean_interval([0.9, 1.0])), "95.0 (90.0, 100.0)"),  # ± 63.5
+        (share(mean_interval([0.98, 1.0, 1.0])), "99.3 [96.5, 100.0]"),  # ± 4.3027 · 1.1547 / √3 = 2.8685
+        (share(mean_interval([0.0, 0.02])), "1.0 [0.0, 13.7]"),  # ± 12.7062 · 1.4142 / √2
+        (share(mean_interval([1.0, 1.0, 1.0])), "100.0 ± 0.0"),
+        (rate(mean_interval([0.98, 1.0, 1.0])), "0.993 [0.965, 1.000]"),
+        (percent(mean_interval([0.98, 1.0, 1.0])), "99.3 ± 2.9"),  # a ratio or a difference may pass 100 %
         (points(paired_intervals([[0.08, 0.10, 0.12]])[0]), "10.0 [5.0, 15.0]"),
         (points(paired_intervals([[0.1, None]])[0]), "10.0"),
         (points(paired_intervals([[0.1, 0.9]], limit=1.0)[0]), "50.0 (10.0, 90.0)"),

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fedmd.report.figures.style import HOVER, Style, legend_columns, legend_text, shade_phases, single_axis
 from fedmd.report.statistics.intervals import mean_interval
+from fedmd.report.table import cell_text, share
 from fedmd.types import Json
 
 FEW = 3  # seeds; of fewer each is a thin line, and there is no band
@@ -36,8 +37,9 @@ def arm_accuracy_figure(arms: Mapping[str, Sequence[Sequence[Json]]], styles: Ma
         axis.plot(rounds, mean, color=color, marker=marker, linestyle=line, markersize=3.5, label=legend_text(name))
         for number, value, spread in zip(rounds, mean, half, strict=True):
             (point,) = axis.plot([number], [value], marker, color=color, markersize=3.5)
-            of_seeds = "" if np.isnan(spread) or len(runs) < FEW else f" ± {spread:.1f}"
-            point.set_gid(f"{HOVER}{name}, round {number}: {value:.1f}{of_seeds} %")
+            half_width = None if np.isnan(spread) or len(runs) < FEW else spread / 100
+            shown = cell_text(share({"mean": value / 100, "ci95": half_width}))
+            point.set_gid(f"{HOVER}{name}, round {number}: {shown} %")
     axis.set_ylabel("Test accuracy (%)")
     axis.set_ylim(bottom=max(axis.get_ylim()[0], -2), top=min(axis.get_ylim()[1], 102))
     if arms:

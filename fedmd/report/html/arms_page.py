@@ -15,8 +15,10 @@ from fedmd.report.statistics.intervals import mean_interval
 from fedmd.report.statistics.tables import (
     ARMS_CAPTION,
     CROSSTAB_CAPTION,
+    CUT,
     DETECTORS_CAPTION,
     DIFFERENCES_CAPTION,
+    WIDE,
     arms_table,
     comparison_detectors_table,
     crosstabs,
@@ -25,7 +27,7 @@ from fedmd.report.statistics.tables import (
     differences_table,
     without_empty_columns,
 )
-from fedmd.report.table import Cell, Estimate, cell_text, percent, plain
+from fedmd.report.table import Cell, Estimate, cell_text, percent, rate, share
 from fedmd.types import Json
 
 MOST_CARDS = 6
@@ -39,10 +41,11 @@ MEASURES = {
     "rejected": ("defense", "rejected_share"),
     "attack success": ("attack_success", "final"),  # where a backdoor was planted
 }
+DIFFERENCES = ("accumulation loss", "trigger drop")  # of them; the others are shares
 SWEEP_CAPTION = (
     "Accuracies, their differences, attack success and shares in %; AUROC of what the defence holds against its "
     "threshold, poisoned against clean samples. Mean ± half width of the 95 % t-interval over seeds; no interval for a "
-    "single one."
+    "single one. " + CUT + WIDE
 )
 
 
@@ -120,8 +123,9 @@ def sweep_rows(arms: Arms) -> list[dict[str, Cell]]:
     rows: list[dict[str, Cell]] = []
     for arm, runs in arms.items():
         summaries = {seed: run.summary for seed, run in runs.items()}
-        cells = {name: percent(mean_interval(column(summaries, list(runs), path))) for name, path in MEASURES.items()}
-        auroc = plain(detector_auroc(detection_intervals(runs)))
+        found = {name: mean_interval(column(summaries, list(runs), path)) for name, path in MEASURES.items()}
+        cells = {name: (percent if name in DIFFERENCES else share)(interval) for name, interval in found.items()}
+        auroc = rate(detector_auroc(detection_intervals(runs)))
         rows.append({"arm": arm, "runs": str(len(runs)), **cells, "AUROC": auroc})
     return without_empty_columns(rows, dict.fromkeys(name for row in rows for name in row))
 
@@ -195,5 +199,5 @@ def sweep_cards(rows: Sequence[dict[str, Cell]]) -> list[Card]:
 
 
 def in_percent(interval: Json) -> str:
-    """`87.3 ± 1.2 %`."""
-    return f"{cell_text(percent(interval))} %"
+    """An accuracy: `87.3 ± 1.2 %`."""
+    return f"{cell_text(share(interval))} %"

@@ -5,30 +5,32 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fedmd.report.scores import DISCREPANCY, Score, scores_of
 from fedmd.report.statistics.comparison import arm_label
 from fedmd.report.statistics.intervals import mean_interval
-from fedmd.report.table import Cell, Estimate, percent, plain, points, width
+from fedmd.report.table import Cell, Estimate, percent, points, rate, share, width
 from fedmd.types import Json
 
 WIDE = "Where an interval would be wider than the scale, the seeds' values stand in its place."
+CUT = "[low, high]: the interval, cut where the scale ends. "
 NOTHING: Json = {"mean": None, "ci95": None}  # the interval of an empty cell
 DIFFERENCES_CAPTION = (
     "Final accuracy minus that of other arms, in points, seed by seed: mean [95 % t-interval; of few and skewed "
     "differences also the bootstrap's]. Undefended: under the same attack. Recovered: the share of what the attack "
-    "costs the undefended server that this one has back, in %, where that is known to within the scale. " + WIDE
+    "costs the undefended server that this one has back, in %, where that is known to within the scale; above 100 it "
+    "ends higher than where nobody attacks, below 0 lower than undefended. " + WIDE
 )
 ARMS_CAPTION = (
     "Accuracies and their differences, clean cost, attack success, corrected and rejected shares and worst (final "
     "accuracy under the attack that hurts a defence most) in %; "
     "AUROC of what the defence holds against its threshold, poisoned against clean samples. "
-    "Mean ± half width of the 95 % t-interval over seeds. " + WIDE
+    "Mean ± half width of the 95 % t-interval over seeds. " + CUT + WIDE
 )
 CROSSTAB_CAPTION = (
     "In %, mean ± half width of the 95 % t-interval over seeds. TPR and FPR: shares of the poisoned and of the clean "
-    "that a defence corrected or rejected, where it judges them one by one. " + WIDE
+    "that a defence corrected or rejected, where it judges them one by one. " + CUT + WIDE
 )
 RUN_DETECTORS_CAPTION = "Every sample scored by every detector, poisoned against clean; AUROC 0.5 is chance"
 DETECTORS_CAPTION = (
     "AUROC of every detector, sample by sample, poisoned against clean, on what each arm's server received. "
-    "Mean ± half width of the 95 % t-interval over seeds. " + WIDE
+    "Mean ± half width of the 95 % t-interval over seeds. " + CUT + WIDE
 )
 Pick = Callable[[Json], Json]
 
@@ -57,8 +59,8 @@ def differences_table(comparison: Json) -> list[dict[str, Cell]]:
             if (found := differences.get(arm, {}).get(other))
         }
         if cells:
-            share = percent(entry["recovered"])  # of a loss about as large as its noise it is no number to look at
-            recovered = share if arm != undefended.get(arm) and width(share) <= 1 else Estimate(None)
+            back = percent(entry["recovered"])  # of a loss about as large as its noise it is no number to look at
+            recovered = back if arm != undefended.get(arm) and width(back) <= 1 else Estimate(None)
             rows.append({"arm": arm_label(comparison, arm), **cells, "recovered": recovered})
     columns = [name for name in ("arm", *(f"minus {name}" for name in ("undefended", *anchors)), "recovered")]
     return without_empty_columns(rows, columns)
@@ -87,19 +89,19 @@ def arms_table(comparison: Json) -> list[dict[str, Cell]]:
         accuracy, defense = entry["accuracy"], entry["info"]["defense"]
         row: dict[str, Cell] = {
             "arm": arm_label(comparison, arm),
-            "final": percent(accuracy["final"]),
-            "before attack": percent(accuracy["before_attack"]),
+            "final": share(accuracy["final"]),
+            "before attack": share(accuracy["before_attack"]),
             "accumulation loss": percent(entry["accumulation_loss"]),
             "trigger drop": percent(entry["trigger_drop"]),
             "clean cost": percent(entry["clean_cost"]),
-            "AUROC": plain(detector_auroc(entry["detection"])),
-            "corrected": percent(entry["defense"]["corrected_share"]),
-            "rejected": percent(entry["defense"]["rejected_share"]),
+            "AUROC": rate(detector_auroc(entry["detection"])),
+            "corrected": share(entry["defense"]["corrected_share"]),
+            "rejected": share(entry["defense"]["rejected_share"]),
         }
         if "attack_success" in entry:
-            row["attack success"] = percent(entry["attack_success"]["final"])
+            row["attack success"] = share(entry["attack_success"]["final"])
         if len(attacked) > len(set(attacked)):
-            row["worst"] = percent(comparison["worst"].get(defense, NOTHING))
+            row["worst"] = share(comparison["worst"].get(defense, NOTHING))
         rows.append(row)
     return without_empty_columns(rows, dict.fromkeys(name for row in rows for name in row))
 
@@ -128,7 +130,7 @@ def crosstabs(comparison: Json) -> dict[str, list[dict[str, Cell]]]:
 def _crosstab(entries: Json, layout: Json, title: str, pick: Pick) -> list[dict[str, Cell]]:
     cells: dict[str, dict[str, Estimate]] = {
         row: {
-            column: percent(interval) if (interval := pick(entries[arm])) else Estimate(None)
+            column: share(interval) if (interval := pick(entries[arm])) else Estimate(None)
             for column, arm in line.items()
             if arm in entries
         }
@@ -158,7 +160,7 @@ def _worst_attacks(entries: Json, layout: Json, shown: Sequence[str]) -> dict[st
         arms = [cells[column] for cells in layout["cells"].values() if column in cells]
         attacked = [entries[arm] for arm in arms if arm in entries and entries[arm]["info"]["attacked"]]
         finals = [entry["accuracy"]["final"] for entry in attacked if entry["accuracy"]["final"]["mean"] is not None]
-        line[label] = percent(min(finals, key=lambda final: final["mean"])) if finals else Estimate(None)
+        line[label] = share(min(finals, key=lambda final: final["mean"])) if finals else Estimate(None)
     return line
 
 
@@ -192,7 +194,7 @@ def detectors_table(detections: Mapping[str, Json], detectors: Json) -> list[dic
         baselines = detection.get("baselines", {})
         if baselines and detection["sample"]["auroc"]["mean"] is not None:
             qualities = {DISCREPANCY: detection["sample"], **baselines}
-            cells = {Score.of(name, detectors).label: plain(quality["auroc"]) for name, quality in qualities.items()}
+            cells = {Score.of(name, detectors).label: rate(quality["auroc"]) for name, quality in qualities.items()}
             rows.append({"arm": arm, **cells})
     return rows
 
