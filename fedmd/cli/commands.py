@@ -21,6 +21,7 @@ Settings are Hydra overrides; fedmd run --help explains each:
   fedmd report /tmp/study --output study.html
 """
 
+typer.core.HAS_RICH = False  # with it, Typer escapes the brackets of plain help, too: \\[required]
 app = typer.Typer(
     name="fedmd",
     no_args_is_help=False,

@@ -84,6 +84,7 @@ function follow(block) {
       row.className = sample[5];
       row.append(...cells(sample).map((text, i) =>
         Object.assign(document.createElement(i ? "td" : "th"), { textContent: text, className: i > 1 ? "number" : "verdict" })));
+      row.cells[0].scope = "row";
       return row;
     }));
     const refused = client.refused[rounds.value];
