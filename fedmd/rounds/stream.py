@@ -30,7 +30,7 @@ from fedmd.training.setup import Setup
 from fedmd.types import Action, Drift, ImageSet, StreamBatch, Verdicts
 
 log = getLogger(__name__)
-MODELS = "models.safetensors"  # the run folder's file with the last current and historical model
+MODELS = "models.safetensors"  # the run folder's file with the last model, and what its pipeline remembers
 
 
 @dataclass(frozen=True)
@@ -170,19 +170,14 @@ class StreamServer:
         self._warned = saved["warned"]
 
     def save_models(self, folder: Path) -> None:
-        """Keep the current and the historical model, so that stored messages can be judged later."""
-        named: dict[str, Tensor] = {}
-        for name, model in (("current", self.model.net), ("historical", self.pipeline.historical)):
-            named |= {f"{name}.{key}": tensor for key, tensor in model.state_dict().items()}
-        storage.save(folder / MODELS, named, {"steps": self.pipeline.steps})
+        """Keep the current model and the history, so that stored messages can be judged, and learned from, later."""
+        storage.save_tree(folder / MODELS, {"current": self.model.net.state_dict(), "pipeline": self.pipeline.state()})
 
     def load_models(self, folder: Path) -> None:
         """Put back what `save_models` saved. Raises FileNotFoundError or CheckpointError."""
-        tensors, metadata = storage.load(folder / MODELS)
-        for name, model in (("current", self.model.net), ("historical", self.pipeline.historical)):
-            prefix = f"{name}."
-            model.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
-        self.pipeline.steps = int(metadata["steps"])
+        saved = storage.load_tree(folder / MODELS)
+        self.model.net.load_state_dict(saved["current"])
+        self.pipeline.restore(saved["pipeline"])
 
     def _warn(self, drift: Drift | None) -> None:
         """Say so when drift starts; once a run, as `metrics.jsonl` has every round of it."""

@@ -59,6 +59,13 @@ def test_nothing_is_within_a_negative_limit() -> None:
     assert excess((0.0,), (Limits(0.0, 0.0),)) == 0.0 and excess((0.0,), (Limits(0.0, 1.0),)) == 0.0
 
 
+def test_what_is_below_a_lower_limit_cannot_be_shortened() -> None:
+    screen = UpdateScreen(net(1), X, [Snapshot()], threshold=lambda found: Limits(1e6, 1e9), action="correct")
+    screen.start_round(net(1).state_dict())
+    (verdict,) = screen.judge([(0, moved(1.0))])
+    assert (verdict.action, verdict.scale, verdict.after) == (Action.REJECTED, 0.0, ())
+
+
 def test_one_client_is_judged_by_the_past_and_what_is_rejected_is_not_remembered() -> None:
     screen = UpdateScreen(net(1), X, [Snapshot()], past=Past(quantile=1.0, factor=3.0, warm_up=2))
     actions = []

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fedmd.audit import release_requests as requests
 from fedmd.audit.entries import Entry
@@ -271,3 +272,18 @@ def test_saved_models_judge_as_the_run_would_have_gone_on(in_mode: Build) -> Non
     judged, again = run.server.judge([batch]).verdicts, fresh.server.judge([batch]).verdicts
     assert np.array_equal(judged.before, again.before) and judged.threshold == again.threshold
     assert fresh.server.version == run.server.version == ROUNDS
+
+
+@pytest.mark.parametrize("history", [{"name": "ema"}, {"name": "lag", "lag": 1}])
+def test_saved_models_learn_on_with_their_history(in_mode: Build, history: dict[str, Any]) -> None:
+    """What is replayed moves the historical model from where the run has left it, not from burn-in's end."""
+    run, fresh = (in_mode("stream", {"history": history, "training.online.momentum": 0.0}) for _ in range(2))
+    list(run.rounds())
+    run.server.save_models(run.folder)
+    fresh.server.load_models(run.folder)
+    for round in (5, 6):
+        batch = run.data.streams.batch(1, round)
+        for server in (run.server, fresh.server):
+            server.learn(server.judge([batch]))
+    expected, found = (server.pipeline.historical.state_dict() for server in (run.server, fresh.server))
+    assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
