@@ -225,7 +225,8 @@ def _unknown_key(message: str, overrides: Sequence[Override]) -> str:
     known: object = OmegaConf.select(hydra.compose("config", overrides=others), key.rpartition(".")[0] or "")
     if not key.rpartition(".")[0]:
         known = hydra.compose("config", overrides=others)
+    inside = isinstance(known, DictConfig)
     names = sorted(str(name) for name in known) if isinstance(known, DictConfig) else groups()
-    close = difflib.get_close_matches(key.rpartition(".")[2], names, n=1)
+    close = difflib.get_close_matches(key.rpartition(".")[2] if inside else key.partition(".")[0], names, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     return f"{key}: unknown key{hint}; allowed here: {', '.join(names)}."

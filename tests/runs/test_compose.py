@@ -222,6 +222,7 @@ def test_sweeps_that_cannot_be_enumerated(override: str) -> None:
     [
         (["attack.frction=0.1"], ["attack.frction", "did you mean fraction?", "radius"]),
         (["defence=dsc"], ["defence", "did you mean defense?"]),
+        (["atack.fraction=0.1"], ["atack.fraction", "did you mean attack?"]),
         (["foo=1"], ["foo", "allowed here", "federation"]),
         (["+foo=1"], ["foo", "allowed here", "federation"]),
         (["++attack.foo=1"], ["attack.foo", "fraction"]),

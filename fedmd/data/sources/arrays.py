@@ -50,7 +50,7 @@ class Npz(DataSource):
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: np.asarray(file[name]) for name in (self.params.x, self.params.y) if name in file}
                 there = ", ".join(file.files)
-        except (OSError, ValueError, BadZipFile) as error:
+        except (EOFError, OSError, ValueError, BadZipFile) as error:
             raise ConfigError(f"data.path: {path} is not an .npz file of plain arrays, or is damaged.") from error
         for key, name in (("x", self.params.x), ("y", self.params.y)):
             if name not in arrays:
