@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmd.config import QuarantineConfig
-from fedmd.defense.evidence import Evidence, Scores
+from fedmd.defense.evidence import Evidence, Ranks
 from fedmd.storage import Saved
 
 
@@ -19,11 +19,9 @@ class Quarantine:
     evidence: Evidence = field(default_factory=Evidence)
     since: Mapping[int, int] = field(default_factory=dict)
 
-    def after(
-        self, round: int, clients: NDArray[np.int64], scores: Scores, trusted: Scores, config: QuarantineConfig
-    ) -> "Quarantine":
-        """With the `scores` [N] of `round`, sent by `clients` [N]; who passes the limit is in from this round on."""
-        evidence = self.evidence.after(clients, scores, trusted, config.shift)
+    def after(self, round: int, clients: NDArray[np.int64], ranks: Ranks, config: QuarantineConfig) -> "Quarantine":
+        """With the `ranks` of N scores of `round`, sent by `clients` [N]; who passes the limit is in from it on."""
+        evidence = self.evidence.after(clients, ranks, config.shift)
         caught = {client: round for client in evidence.nats if evidence.of(client) > config.limit}
         return Quarantine(evidence, {**caught, **self.since})
 

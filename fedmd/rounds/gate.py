@@ -80,7 +80,7 @@ class Gate(Generic[M]):
         """Weigh the evidence, keep aside, write down. When this returns, everything about the round is on disk."""
         round, collected, server, before = admitted.round, admitted.collected, self._server, self.quarantine
         if self._config.name == "evidence" and len(judged.clients) and (found := server.evidence(judged)) is not None:
-            self.quarantine = before.after(round, judged.clients, *found, self._config)
+            self.quarantine = before.after(round, judged.clients, found, self._config)
         if self._config.name == "evidence":
             beyond = frozenset(item.client for item in collected.rejections if item.exceeds_bounds)
             self.quarantine = self.quarantine.after_excess(round, beyond, self._config)

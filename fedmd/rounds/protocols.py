@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedmd.defense.evidence import Ranks
 from fedmd.rounds.model import ServerModel
 from fedmd.rounds.records import Collected, Judged, Learned, M, Unit
 from fedmd.storage import Saved
@@ -45,8 +44,8 @@ class Server(Protocol[M]):
     def judge(self, messages: tuple[M, ...]) -> Judged[M]:
         """The defence's verdict on every unit of `messages`; the model stays as it is."""
 
-    def evidence(self, judged: Judged[M]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """The units' scores [N] and those of honest ones to rank them among [m]; None where nothing is measured."""
+    def evidence(self, judged: Judged[M]) -> Ranks | None:
+        """The N units' scores, ranked among honest ones; None where none is measured or one is no number."""
 
     def without(self, judged: Judged[M], clients: frozenset[int]) -> Judged[M]:
         """`judged` with everything of `clients` rejected."""

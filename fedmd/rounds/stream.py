@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import update_bn
 
 from fedmd import storage
 from fedmd.audit.entries import JudgedMessage, Score
+from fedmd.defense.evidence import Ranks, ranked_by_class
 from fedmd.defense.history import State
 from fedmd.defense.samples.drift import ROUNDS
 from fedmd.defense.samples.pipeline import Pipeline
@@ -106,9 +106,17 @@ class StreamServer:
             screened.y,
         )
 
-    def evidence(self, judged: Judged[StreamBatch]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The detector's scores of the samples, and of the trusted set under the same models."""
-        return judged.verdicts.before, self.trusted_scores()
+    def evidence(self, judged: Judged[StreamBatch]) -> Ranks | None:
+        """The detector's scores of the samples among those of the trusted set under the same models; class by class.
+
+        None where a model has diverged, so that the trusted set's are no numbers. No pass that the screening has made.
+        """
+        with self._placement.autocast():
+            outputs = self.pipeline.trusted_set().outputs
+            trusted = self.pipeline.detector(outputs).cpu().double().numpy()
+        if not np.isfinite(trusted).all():
+            return None
+        return ranked_by_class(judged.verdicts.before, judged.labels, trusted, outputs.labels.cpu().numpy())
 
     def without(self, judged: Judged[StreamBatch], clients: frozenset[int]) -> JudgedSamples:
         """`judged` with every sample of `clients` rejected."""
@@ -143,12 +151,6 @@ class StreamServer:
             self._refit_batchnorm(self.model.net, self.pipeline.trusted[0])
             self.pipeline.observe()
         return Learned(loss, {"step": time.perf_counter() - started})
-
-    def trusted_scores(self) -> NDArray[np.float64]:
-        """The detector's scores [m] of the trusted set under today's models; no pass that the screening has made."""
-        with self._placement.autocast():
-            scores = self.pipeline.detector(self.pipeline.trusted_set().outputs)
-        return scores.cpu().double().numpy()
 
     def state(self) -> Saved:
         """All that rounds have changed: model, momentum, history, steps, the threshold's monitor.

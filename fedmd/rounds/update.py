@@ -12,10 +12,10 @@ from typing import Protocol, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmd.audit.entries import JudgedMessage, Score
+from fedmd.defense.evidence import Ranks, ranked_among
 from fedmd.defense.updates.discrepancy import State
 from fedmd.defense.updates.screen import UpdateScreen, UpdateVerdict, decisive, excess
 from fedmd.rounds.model import ServerModel
@@ -139,13 +139,13 @@ class UpdateServer:
             verdicts,
         )
 
-    def evidence(self, judged: Judged[Update]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-        """How far the round's updates are out of line, to be ranked among themselves; None where nobody screens."""
+    def evidence(self, judged: Judged[Update]) -> Ranks | None:
+        """How far the round's updates are out of line, ranked among themselves; None where nobody screens."""
         assert isinstance(judged, JudgedUpdates)
         if not judged.screened:
             return None
         scores = np.array([verdict.evidence for verdict in judged.screened])
-        return scores, scores
+        return ranked_among(scores, scores) if np.isfinite(scores).all() else None
 
     def without(self, judged: Judged[Update], clients: frozenset[int]) -> JudgedUpdates:
         """`judged` with the updates of `clients` rejected, whatever the screening said of them."""

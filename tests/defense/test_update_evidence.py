@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from fedmd.defense.evidence import Evidence
+from fedmd.defense.evidence import Evidence, ranked_among
 from fedmd.defense.updates.limits import Limits
 from fedmd.defense.updates.screen import UpdateVerdict, decisive, excess
 from fedmd.types import Action
@@ -50,7 +50,7 @@ def test_the_honest_are_rarely_accused(clients: int) -> None:
     ids, evidence, alarms = np.arange(clients), Evidence(), 0
     for _ in range(rounds):
         scores = np.where(rng.random(clients) < 0.2, rng.exponential(size=clients), 0.0)
-        evidence = evidence.after(ids, scores, scores, 0.2)
+        evidence = evidence.after(ids, ranked_among(scores, scores), 0.2)
         caught = frozenset(client for client in range(clients) if evidence.of(client) > limit)
         evidence, alarms = evidence.without(caught), alarms + len(caught)
     assert alarms * math.exp(limit) <= clients * rounds
@@ -62,7 +62,7 @@ def test_who_is_outside_again_and_again_is_accused() -> None:
     for round in range(30):  # two of ten; the others are outside now and then
         scores = np.where(rng.random(10) < 0.1, rng.exponential(size=10), 0.0)
         scores[:2] = rng.exponential(size=2)
-        evidence = evidence.after(np.arange(10), scores, scores, 0.2)
+        evidence = evidence.after(np.arange(10), ranked_among(scores, scores), 0.2)
         if round == 9:
             assert min(evidence.of(0), evidence.of(1)) > 3 > max(evidence.of(client) for client in range(2, 10))
     assert min(evidence.of(0), evidence.of(1)) > 10 > max(evidence.of(client) for client in range(2, 10))
@@ -73,5 +73,5 @@ def test_clients_that_differ_within_the_limits_stay_unaccused() -> None:
     evidence = Evidence()
     for _ in range(200):
         scores = np.array([verdict(value).evidence for value in (2.0, 2.1, 2.2, 3.9)])
-        evidence = evidence.after(np.arange(4), scores, scores, 0.2)
+        evidence = evidence.after(np.arange(4), ranked_among(scores, scores), 0.2)
     assert all(evidence.of(client) == 0 for client in range(4))

@@ -8,6 +8,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedmd.config import QuarantineConfig
+from fedmd.defense.evidence import ranked_among
 from fedmd.defense.quarantine import Quarantine
 from fedmd.flower.wire.extent import Extent, measure
 from fedmd.flower.wire.header import INFO
@@ -93,5 +94,5 @@ def test_honest_rounds_in_between_speak_for_a_client() -> None:
     config = QuarantineConfig(name="evidence", false_alarms=0.05)
     quarantine = Quarantine().after_excess(0, frozenset({4}), config)
     low, trusted = np.zeros(50), np.ones(200)
-    quarantine = quarantine.after(1, np.full(50, 4), low, trusted, config)
+    quarantine = quarantine.after(1, np.full(50, 4), ranked_among(low, trusted), config)
     assert quarantine.evidence.of(4) == 0.0
