@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fedmd.config import RunConfig
-from tests.rounds.federation import MODES, Federation, with_label_detector
+from tests.rounds.federation import MODES, Federation, with_brightness_detector
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +43,6 @@ def in_mode(federation: Callable[..., Federation]) -> Callable[..., Federation]:
     def build(mode: str, changes: dict[str, Any] | None = None, **kwargs: Any) -> Federation:
         settings = {"model": {"name": "cnn", "width": 4}, **MODES[mode], **(changes or {})}
         built = federation(settings, **kwargs)
-        return with_label_detector(built) if built.config.quarantine.name == "evidence" else built
+        return with_brightness_detector(built) if built.config.quarantine.name == "evidence" else built
 
     return build

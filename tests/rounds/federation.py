@@ -94,9 +94,10 @@ class MomentumMean:
         self.state, self.velocity = dict(saved["state"]), dict(saved["velocity"])
 
 
-def label(outputs: ModelOutputs) -> Tensor:
+def brightness(outputs: ModelOutputs) -> Tensor:
     """A detector whose scores are known in advance: no net has to learn anything for these tests."""
-    return outputs.labels.float()
+    assert outputs.x is not None
+    return outputs.x.flatten(1).mean(dim=1)
 
 
 def server_of(setup: Setup) -> StreamServer | UpdateServer:
@@ -114,7 +115,7 @@ class Federation:
     """A server and its clients; calling it collects a round.
 
     Clients `without` send nothing and nobody notices; `lost[round]` are refused; in the rounds `bad_in` client BAD
-    calls every sample a 9, or sends weights `factor` times too large.
+    sends nothing but white images, or sends weights `factor` times too large.
     """
 
     config: RunConfig
@@ -152,8 +153,8 @@ class Federation:
             batch = self.data.streams.batch(client, round)
             if self.coalition.is_active(round) and client in self.coalition.members:
                 batch = self.coalition.poison(batch, net)
-            labels = np.full_like(batch.labels, 9) if is_bad else batch.labels
-            return StreamBatch(client, round, batch.images, labels, content)
+            white = np.full_like(batch.images, 255)
+            return StreamBatch(client, round, white if is_bad else batch.images, batch.labels, content)
         generator = torch.Generator().manual_seed(100 * round + client)
         state = {
             name: (self.factor if is_bad else 1) * (tensor + 0.02 * torch.randn(tensor.shape, generator=generator))
@@ -189,10 +190,10 @@ class Federation:
         return [record.entry for record in read_live(self.folder / "audit")]
 
 
-def with_label_detector(federation: Federation) -> Federation:
-    """`federation`, where samples are judged by the labels that clients claim."""
+def with_brightness_detector(federation: Federation) -> Federation:
+    """`federation`, where samples are judged by how bright they are."""
     if isinstance(federation.server, StreamServer):
-        federation.server.pipeline.detector = label
+        federation.server.pipeline.detector = brightness
     return federation
 
 
