@@ -1,4 +1,4 @@
-"""`fedmd quarantine` on a run folder made in this process: client 1 calls everything a 9, and is caught."""
+"""`fedmd quarantine` on a run folder made in this process: client 1 sends nothing but white images, and is caught."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from fedmd.audit import release_requests as requests
@@ -14,20 +13,15 @@ from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.cli import main as cli
 from fedmd.cli.quarantine import inmates
 from fedmd.config import RunConfig
-from fedmd.defense.samples.outputs import ModelOutputs
 from fedmd.rounds.gate import open_gate
 from fedmd.rounds.loop import run_rounds
 from fedmd.rounds.records import Collected
 from fedmd.rounds.stream import StreamServer
 from fedmd.training.setup import set_up
 from fedmd.types import StreamBatch
+from tests.rounds.federation import brightness
 
 ROUNDS, BATCH = 3, 8
-
-
-def label(answers: ModelOutputs) -> torch.Tensor:
-    """A detector whose scores are known in advance."""
-    return answers.labels.float()
 
 
 @pytest.fixture
@@ -46,11 +40,11 @@ def folder(make_config: Callable[..., RunConfig], tmp_path: Path) -> Path:
     run = tmp_path / "run"
     setup = set_up(config)
     server = StreamServer(setup)
-    server.pipeline.detector = label
+    server.pipeline.detector = brightness
 
     def collect(round: int, clients: Sequence[int], net: nn.Module) -> Collected[StreamBatch]:
         honest, other = (setup.data.streams.batch(client, round) for client in (0, 1))
-        return Collected((honest, StreamBatch(1, round, other.images, np.full(BATCH, 9))), (), 0)
+        return Collected((honest, StreamBatch(1, round, np.full_like(other.images, 255), other.labels)), (), 0)
 
     with open_gate(config, run, server) as gate:
         list(run_rounds(config, server, collect, gate, lambda round: "clean"))
