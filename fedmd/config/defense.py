@@ -62,8 +62,8 @@ class ScreeningConfig(Section):
     an outlier above the round's others by `k` and `floor`.
 
     `past` (an extension, too) says when the run's own past limits an update, by `past_factor` times the `past_quantile`
-    of what was accepted in earlier rounds, see `fedmd.defense.updates.limits.Past`: alone, in rounds of one or two
-    clients, which have no outliers; always, beside the round's own limits. `canary` warns of accumulation before its
+    of what was accepted in earlier rounds, see `fedmd.defense.updates.limits.Past`: always, beside the round's own
+    limits; alone, in rounds of one or two clients only, which have no outliers. `canary` warns of accumulation before its
     trigger, see `fedmd.defense.updates.canary`.
     """
 
@@ -76,7 +76,7 @@ class ScreeningConfig(Section):
     lower: NonNegative = 0.0
     upper: NonNegative = 0.5
     loss: Literal["ignored", "screened"] = "screened"
-    past: Literal["ignored", "alone", "always"] = "alone"
+    past: Literal["ignored", "alone", "always"] = "always"
     past_quantile: Annotated[float, Field(gt=0, le=1)] = 0.95
     past_factor: Annotated[float, Field(gt=1)] = 5.0
     canary: bool = False

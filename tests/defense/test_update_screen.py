@@ -67,7 +67,7 @@ def test_what_is_below_a_lower_limit_cannot_be_shortened() -> None:
 
 
 def test_one_client_is_judged_by_the_past_and_what_is_rejected_is_not_remembered() -> None:
-    screen = UpdateScreen(net(1), X, [Snapshot()], past=Past(quantile=1.0, factor=3.0, warm_up=2))
+    screen = UpdateScreen(net(1), X, [Snapshot()], past=Past(quantile=1.0, factor=3.0, warm_up=2, peers=3))
     actions = []
     for scale in (0.1, 0.2, 2.0, 2.0, 0.3):
         screen.start_round(net(1).state_dict())
@@ -76,6 +76,15 @@ def test_one_client_is_judged_by_the_past_and_what_is_rejected_is_not_remembered
     assert actions == [Action.ACCEPTED, Action.ACCEPTED, Action.REJECTED, Action.REJECTED, Action.ACCEPTED]
     screen.start_round(net(1).state_dict())
     assert {v.action for v in screen.judge([(i, moved(2.0)) for i in range(3)])} == {Action.ACCEPTED}  # peers agree
+
+
+def test_clients_that_agree_are_judged_by_the_past_as_well() -> None:
+    screen = UpdateScreen(net(1), X, [Snapshot()], past=Past(quantile=1.0, factor=3.0, warm_up=2))
+    found = []
+    for scale in (0.1, 0.2, 2.0, 0.3):
+        screen.start_round(net(1).state_dict())
+        found.append({verdict.action for verdict in screen.judge([(i, moved(scale)) for i in range(3)])})
+    assert found == [{Action.ACCEPTED}, {Action.ACCEPTED}, {Action.REJECTED}, {Action.ACCEPTED}]
 
 
 def test_the_canary_looks_at_the_global_model_and_screens_can_be_put_back() -> None:

@@ -74,7 +74,7 @@ def as_threshold(threshold: float | UpdateThreshold) -> UpdateThreshold:
 class Past:
     """Limits from the run's own past: `factor` times the `quantile` of the largest value accepted in earlier rounds.
 
-    An extension of ours, for rounds with few clients or none besides one: their own median is no reference, and with
+    An extension of ours, for rounds in which attackers are many or alone: their own median is no reference, and with
     one or two clients nobody is an outlier of `robust_threshold`. A high quantile over all rounds remembered, rather
     than over the latest, because an attacker who accumulates sends hundreds of updates of nearly no discrepancy, after
     which the latest would call every honest update an outlier. Nothing is limited before `warm_up` rounds.
@@ -96,7 +96,7 @@ class Past:
         quantile: float = 0.95,
         factor: float = 5.0,
         warm_up: int = 5,
-        peers: int | None = 3,
+        peers: int | None = None,
         memory: int = 1000,
     ) -> None:
         self._quantile, self._factor, self._warm_up, self._peers = quantile, factor, warm_up, peers
