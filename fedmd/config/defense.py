@@ -63,8 +63,8 @@ class ScreeningConfig(Section):
 
     `past` (an extension, too) says when the run's own past limits an update, by `past_factor` times the `past_quantile`
     of what was accepted in earlier rounds, see `fedmd.defense.updates.limits.Past`: always, beside the round's own
-    limits; alone, in rounds of one or two clients only, which have no outliers. `canary` warns of accumulation before its
-    trigger, see `fedmd.defense.updates.canary`.
+    limits; alone, in rounds of one or two clients only, which have no outliers. `canary` warns of accumulation before
+    its trigger, see `fedmd.defense.updates.canary`.
     """
 
     action: Literal["reject", "correct", "weight"] = "reject"

@@ -30,11 +30,11 @@ compared with,
 
     r = (number below + half the number of ties, itself included) / K,   E r = 1/2,   Var r <= 1/12
 
-for clients that are exchangeable, whatever the scores are. `increments` reckons with (K + 2) / (12 K), which is more, so
-the bound on false alarms holds, and with a = 0, as the others are not the same in every round. The score is an update's
-excess over its limits and 0 for everybody within them (`UpdateVerdict.evidence`): who is unlike the others, but not so
-much that the screening would act, ties with all others, and the evidence falls. Ranks of the discrepancy alone would
-always find somebody last: with clients whose data differ for good, one honest client after another.
+for clients that are exchangeable, whatever the scores are. `increments` reckons with (K + 2) / (12 K), which is more,
+so the bound on false alarms holds, and with a = 0, as the others are not the same in every round. The score is an
+update's excess over its limits and 0 for everybody within them (`UpdateVerdict.evidence`): who is unlike the others,
+but not so much that the screening would act, ties with all others, and the evidence falls. Ranks of the discrepancy
+alone would always find somebody last: with clients whose data differ for good, one honest client after another.
 """
 
 from collections.abc import Mapping
@@ -106,7 +106,7 @@ def increments(clients: NDArray[np.int64], ranks: Ranks, shift: float) -> dict[i
     alike, m = sizes[pair], ranks.others  # n_c, m_c of each score's class c; a sum of n_c ... over c is one over scores
 
     def over_scores(values: Scores) -> Scores:
-        return np.bincount(sender, values)
+        return np.bincount(sender, values).astype(np.float64)
 
     r = over_scores(ranks.place) / sent
     variance = over_scores((alike + m + 1) / (12 * m)) / sent**2
