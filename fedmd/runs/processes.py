@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from signal import SIG_DFL, SIG_IGN, SIGCHLD, SIGINT, SIGTERM, signal
+from subprocess import TimeoutExpired
 from threading import Thread
 from typing import TYPE_CHECKING, NoReturn, cast
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # slow to import
     from fedmd.runs.cells import Event
 
 _MAIN = "import sys; sys.path[:] = sys.argv[2:]; from fedmd.runs.processes import serve_forks; serve_forks(sys.argv[1])"
+_GONE_S = 10.0  # within which a process that nobody listens to any more has ended
 _early: "Forks | None" = None
 
 
@@ -53,10 +55,21 @@ class Forks:
         return ours
 
     def close(self) -> None:
-        """Fork no more."""
+        """Fork no more. In the background it is waited for, and so are those it forked: their CPU time is ours then."""
+        self._socket.close()
+        Thread(target=self._wait, name="forks").start()
+
+    def kill(self) -> None:
+        """End at once what has forked nothing yet."""
         self._socket.close()
         self._process.kill()
         self._process.wait()
+
+    def _wait(self) -> None:
+        try:
+            self._process.wait(_GONE_S)
+        except TimeoutExpired:
+            self.kill()
 
 
 class InProcesses:
@@ -110,7 +123,7 @@ def not_needed() -> None:
     """End what was started early."""
     global _early
     if _early is not None:
-        _early.close()
+        _early.kill()
         _early = None
 
 
@@ -131,7 +144,7 @@ def serve_forks(fd: str) -> None:
     """What the process that forks does, until who started it closes the connection or is gone."""
     for number in (SIGINT, SIGTERM):  # a terminal's and a supervisor's go to all processes: the first one decides
         signal(number, SIG_IGN)
-    signal(SIGCHLD, SIG_IGN)  # nobody asks how children ended
+    signal(SIGCHLD, _reap)
     gc.disable()
     import fedmd.runs.simulation  # noqa: F401  slow, which is why
 
@@ -140,11 +153,19 @@ def serve_forks(fd: str) -> None:
         while True:
             asked, fds, _, _ = socket.recv_fds(requests, 1, 1)
             if not asked:
-                return
+                break
             if os.fork() == 0:
                 requests.close()
                 _compute(Connection(fds[0]))
             os.close(fds[0])
+    _reap(options=0)
+
+
+def _reap(*interrupt: object, options: int = os.WNOHANG) -> None:
+    """Take note of children that have ended, of all if `options` is 0: the system adds their CPU time to ours then."""
+    with suppress(ChildProcessError):  # there are no more
+        while os.waitpid(-1, options)[0]:
+            pass
 
 
 def _compute(events: Connection) -> NoReturn:

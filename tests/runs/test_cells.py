@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Collection, Hashable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from ray.exceptions import WorkerCrashedError
 
 from fedmd.config import ConfigError, RunConfig
 from fedmd.runs import cells as module
-from fedmd.runs import cluster, engines, ray_cells, simulation
+from fedmd.runs import cluster, engines, processes, ray_cells, simulation
 from fedmd.runs.cell import Cell, CellsFailed, Failure, Watcher
 from fedmd.runs.cells import Event, Finished, Places, burn_in_of, computed, side_by_side
 from fedmd.runs.ledger import TRACEBACK, Broken, Ledger
@@ -281,6 +282,33 @@ def test_a_cell_whose_process_is_gone_goes_on_in_another(
     simulate(alone)
     assert all(lines(one.folder) == lines(other.folder) for one, other in zip(cells, alone, strict=True))
     assert len(lines(cells[0].folder)) == 6
+
+
+FORKS = """
+import os, socket, sys, time, types
+from fedmd.runs import processes
+def burn(events):
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+    os._exit(0)
+processes._compute = burn
+sys.modules["fedmd.runs.simulation"] = types.ModuleType("as if imported")
+ours, theirs = socket.socketpair()
+for _ in range(2):
+    socket.send_fds(ours, [b"1"], [os.open(os.devnull, os.O_RDONLY)])
+ours.close()
+processes.serve_forks(str(theirs.detach()))
+times = os.times()
+print(times.children_user + times.children_system)
+"""
+
+
+@pytest.mark.skipif(not processes.can_fork(), reason="nothing is forked here")
+def test_cpu_time_of_cells_is_that_of_the_process_that_forked_them() -> None:
+    """So whoever looks at a study's children, as the benchmark does, sees what its cells took."""
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True)
+    assert float(done.stdout) >= 0.55  # two of 0.3 s, as clocks of 0.01 s see them
 
 
 # -- where ---------------------------------------------------------------------------------------------------------
