@@ -120,7 +120,7 @@ def _client_work(config: RunConfig) -> int:
         trained = stream.rounds * federation.sampled_clients * samples * config.local.epochs
         if config.attack.name != "accumulative" or not colluders:
             return trained
-        pushed = config.data.splits.attacker + colluders * config.local.batch_size  # once a round, for all colluders
+        pushed = _splits(config)["attacker"] + colluders * config.local.batch_size  # once a round, for all colluders
         return trained + _PUSH * stream.accumulative_rounds * pushed
     crafting = colluders * stream.batch_size * 50  # second order
     return stream.rounds * federation.sampled_clients * stream.batch_size + stream.accumulative_rounds * crafting
@@ -143,15 +143,20 @@ def estimated_seconds(configs: Sequence[RunConfig], passes: Callable[[RunConfig]
 
 def _forward_passes(config: RunConfig) -> float:
     """Samples that go through the net in a run, roughly; a training step counts as three, a defence as ten."""
-    epochs, splits, rounds = config.training.burn_in.epochs, config.data.splits, config.stream.rounds
+    epochs, splits, rounds = config.training.burn_in.epochs, _splits(config), config.stream.rounds
     screened = rounds * config.federation.sampled_clients * config.stream.batch_size
-    evaluated = rounds / config.runtime.evaluate_every * splits.test
-    return 3 * epochs * splits.burn_in + evaluated + 10 * screened + _client_passes(config)
+    evaluated = rounds / config.runtime.evaluate_every * splits["test"]
+    return 3 * epochs * splits["burn_in"] + evaluated + 10 * screened + _client_passes(config)
 
 
 def _client_passes(config: RunConfig) -> float:
     """Those of them that go through the nets of clients."""
     return 3 * _client_work(config)
+
+
+def _splits(config: RunConfig) -> dict[str, int]:
+    """Samples of each, where the settings may say shares."""
+    return config.data.splits.sizes(len(federated_data_of(config.to_json()).images))
 
 
 def _seconds_a_sample(config: RunConfig) -> float:
