@@ -30,7 +30,7 @@ IN_WORDS: Mapping[Where, str] = {
 
 _START_S: Mapping[Where, float] = {"cells in processes": 2.0, "clients on Ray": 10.0, "cells on Ray": 10.0}
 _PROBE = 16  # samples
-_PUSH = 3  # samples trained on that cost what one of a push does: 9 forward passes by operations, not 3
+_PUSH = 4  # samples trained on that cost what one of a push does: 1.5 (cnn) and 9 (resnet18) were measured
 
 
 def choose(configs: Sequence[RunConfig]) -> tuple[Where, str]:
