@@ -30,7 +30,6 @@ IN_WORDS: Mapping[Where, str] = {
 
 _START_S: Mapping[Where, float] = {"cells in processes": 2.0, "clients on Ray": 10.0, "cells on Ray": 10.0}
 _PROBE = 16  # samples
-_PUSH = 4  # samples trained on that cost what one of a push does: 1.5 (cnn) and 9 (resnet18) were measured
 
 
 def choose(configs: Sequence[RunConfig]) -> tuple[Where, str]:
@@ -114,15 +113,10 @@ def _only_here(config: RunConfig) -> str | None:
 def _client_work(config: RunConfig) -> int:
     """Samples that clients train on or craft in the whole run, roughly."""
     federation, stream = config.federation, config.stream
-    colluders = round(config.attack.fraction * federation.sampled_clients)
     if config.mode == "update":
         samples = config.local.samples or 500
-        trained = stream.rounds * federation.sampled_clients * samples * config.local.epochs
-        if config.attack.name != "accumulative" or not colluders:
-            return trained
-        pushed = _splits(config)["attacker"] + colluders * config.local.batch_size  # once a round, for all colluders
-        return trained + _PUSH * stream.accumulative_rounds * pushed
-    crafting = colluders * stream.batch_size * 50  # second order
+        return stream.rounds * federation.sampled_clients * samples * config.local.epochs
+    crafting = round(config.attack.fraction * federation.sampled_clients) * stream.batch_size * 50  # second order
     return stream.rounds * federation.sampled_clients * stream.batch_size + stream.accumulative_rounds * crafting
 
 

@@ -363,19 +363,6 @@ def test_the_estimate_counts_the_samples(make_config: Make, monkeypatch: pytest.
     assert engines.estimated_seconds(both, engines._client_passes) == pytest.approx(2 * 0.001 * crafted)
 
 
-def test_the_estimate_counts_what_attackers_of_updates_differentiate_twice(
-    make_config: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engines, "_seconds_a_sample", lambda config: 0.001)
-    changes = {"mode": "update", "attack.fraction": 0.5, "attack.name": "label_flip"}
-    honest, pushing = (make_config({**changes, **more}) for more in ({}, {"attack.name": "accumulative"}))
-    found = [engines.estimated_seconds([config], engines._client_passes) for config in (honest, pushing)]
-    rounds, splits = pushing.stream.accumulative_rounds, pushing.data.splits
-    pushed = splits.attacker + round(0.5 * pushing.federation.sampled_clients) * pushing.local.batch_size
-    assert rounds > 0
-    assert found[1] - found[0] == pytest.approx(0.001 * 3 * engines._PUSH * rounds * pushed)
-
-
 def test_an_address_where_nobody_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
