@@ -109,14 +109,15 @@ class StreamServer:
     def evidence(self, judged: Judged[StreamBatch]) -> Ranks | None:
         """The detector's scores of the samples among those of the trusted set under the same models; class by class.
 
-        None where a model has diverged, so that the trusted set's are no numbers. No pass that the screening has made.
+        None where a model has diverged, so that the trusted set's are no numbers. What the screening has measured is
+        not measured again.
         """
         with self._placement.autocast():
-            outputs = self.pipeline.trusted_set().outputs
-            trusted = self.pipeline.detector(outputs).cpu().double().numpy()
+            asked = self.pipeline.trusted_set()
+            trusted = asked.scores(self.pipeline.detector).cpu().double().numpy()
         if not np.isfinite(trusted).all():
             return None
-        return ranked_by_class(judged.verdicts.before, judged.labels, trusted, outputs.labels.cpu().numpy())
+        return ranked_by_class(judged.verdicts.before, judged.labels, trusted, asked.outputs.labels.cpu().numpy())
 
     def without(self, judged: Judged[StreamBatch], clients: frozenset[int]) -> JudgedSamples:
         """`judged` with every sample of `clients` rejected."""
