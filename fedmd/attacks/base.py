@@ -137,6 +137,13 @@ class Attack(Plugin):
         """How many of a poisoned batch's `samples` are poisoned."""
         return samples
 
+    def forward_passes(self, config: RunConfig, own: int) -> float:
+        """What crafting costs in a whole run, roughly: so many samples through the model; `own` are the attackers'.
+
+        It decides where a run is computed, and no number of it.
+        """
+        return 0.0
+
     def poison_data(self, own: ImageSet) -> ImageSet:
         """What a member does to its local data before it trains on it, in mode=update."""
         return own

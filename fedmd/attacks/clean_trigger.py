@@ -11,6 +11,7 @@ server's own parameters: those of honest training would be of a model that the f
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -56,33 +57,17 @@ def clean_push(team: Team, params: CleanTriggerParams, known: Knowledge) -> Tens
     """Δ of an accumulative round [d], the same for all colluders; notes S."""
 
     def push() -> dict[str, Tensor]:
-        model, share = _server_model(known.situation), known.colluders / known.clients
-        trigger, validation = own_parts(team, params)
-        x, y = validation.tensors(_device(model))
-        lr, rate = team.config.local.lr, RATE if params.rate is None else params.rate
-        step, similarity = accumulative_push(
-            model, *trigger.tensors(_device(model)), x, y, rate=lr * rate, trigger="clean"
-        )
-        team.cache.note(known.situation.round, "similarity", similarity)
+        share = known.colluders / known.clients
         scale = 1 / share if params.scale is None else params.scale
+        x, y = own_parts(team, params)[1].tensors(_device(known.situation.model))
         screened = None if params.defense_knowledge == "none" else _Screened(team, params, known.situation, x)
-        if screened is not None and params.defense_knowledge == "model":
-            uphill = discrepancy_gradient(_server_model(known.situation), screened.historical, x)
-            step = step - lr * screened.penalty * bounded(uphill, GRADIENT_CLIP)
+        step = _step(team, params, known.situation, screened)
         before = team.cache.kept("velocity")
         moving = step if before is None else step + params.momentum * before["v"].to(step)
         if params.max_loss_rise is not None:
-            answers = partial(_answers, model, known.situation, known.situation.start, x)
-
-            def loss(sent: Tensor) -> float:
-                return cross_entropy(answers(share * sent), y.long()).item()
-
-            at_start = team.cache.announced("loss_at_start")
-            if at_start is None:
-                at_start = loss(torch.zeros_like(moving))
-                team.cache.announce("loss_at_start", at_start)
-            limit = at_start + params.max_loss_rise
-            moving = unnoticed(moving, lambda v: loss(scale * v), limit)
+            loss = partial(_loss, known.situation, x, y)
+            limit = _loss_at_start(team, loss, moving) + params.max_loss_rise
+            moving = unnoticed(moving, lambda v: loss(share * (scale * v)), limit)
         if screened is not None and params.max_discrepancy is not None:
             moving = unnoticed(moving, lambda v: screened.discrepancy(scale * v), params.max_discrepancy)
         team.cache.keep("velocity", {"v": moving.cpu()})
@@ -165,6 +150,33 @@ class _Screened:
         logits = self._answers(update)
         value = (logits.argmax(dim=1) != y).float().mean() - self.penalty * largest_discrepancy(self.historical, logits)
         return value.item() if bool(value.isfinite()) else -math.inf
+
+
+def _step(team: Team, params: CleanTriggerParams, situation: Situation, screened: _Screened | None) -> Tensor:
+    """A local step on λ S [d], or where they know the model that they are held against, on λ S + μ D; notes S."""
+    model, lr = _server_model(situation), team.config.local.lr
+    trigger, (x, y) = (part.tensors(_device(model)) for part in own_parts(team, params))
+    rate = RATE if params.rate is None else params.rate
+    step, similarity = accumulative_push(model, *trigger, x, y, rate=lr * rate, trigger="clean")
+    team.cache.note(situation.round, "similarity", similarity)
+    if screened is None or params.defense_knowledge != "model":
+        return step
+    uphill = discrepancy_gradient(_server_model(situation), screened.historical, x)
+    return step - lr * screened.penalty * bounded(uphill, GRADIENT_CLIP)
+
+
+def _loss(situation: Situation, x: Tensor, y: Tensor, update: Tensor) -> float:
+    """Cross-entropy of the server's model on `x`, `y` after ``update`` [d]."""
+    return cross_entropy(_answers(situation.model, situation, situation.start, x, update), y.long()).item()
+
+
+def _loss_at_start(team: Team, loss: Callable[[Tensor], float], like: Tensor) -> float:
+    """``loss`` before the first push, which all colluders go by from then on."""
+    at_start: float | None = team.cache.announced("loss_at_start")
+    if at_start is None:
+        at_start = loss(torch.zeros_like(like))
+        team.cache.announce("loss_at_start", at_start)
+    return at_start
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from fedmd.attacks.base import attack_of
 from fedmd.config import ConfigError, PluginSection, RunConfig, RuntimeConfig
 from fedmd.data.federated import federated_data_of
 from fedmd.models import model_for
@@ -110,16 +111,6 @@ def _only_here(config: RunConfig) -> str | None:
     return None
 
 
-def _client_work(config: RunConfig) -> int:
-    """Samples that clients train on or craft in the whole run, roughly."""
-    federation, stream = config.federation, config.stream
-    if config.mode == "update":
-        samples = config.local.samples or 500
-        return stream.rounds * federation.sampled_clients * samples * config.local.epochs
-    crafting = round(config.attack.fraction * federation.sampled_clients) * stream.batch_size * 50  # second order
-    return stream.rounds * federation.sampled_clients * stream.batch_size + stream.accumulative_rounds * crafting
-
-
 def estimated_seconds(configs: Sequence[RunConfig], passes: Callable[[RunConfig], float]) -> float:
     """How long the runs take one after another on one core of this machine, to within a factor of three or so.
 
@@ -140,12 +131,14 @@ def _forward_passes(config: RunConfig) -> float:
     epochs, splits, rounds = config.training.burn_in.epochs, _splits(config), config.stream.rounds
     screened = rounds * config.federation.sampled_clients * config.stream.batch_size
     evaluated = rounds / config.runtime.evaluate_every * splits["test"]
-    return 3 * epochs * splits["burn_in"] + evaluated + 10 * screened + _client_passes(config)
+    return 3 * epochs * splits["burn_in"] + evaluated + (10 + 3) * screened + _client_passes(config)
 
 
 def _client_passes(config: RunConfig) -> float:
-    """Those of them that go through the nets of clients."""
-    return 3 * _client_work(config)
+    """Those of them that go through the nets of clients, who train on them or craft them."""
+    clients = config.stream.rounds * config.federation.sampled_clients
+    trained = config.local.epochs * (config.local.samples or 500) if config.mode == "update" else 0
+    return 3 * clients * trained + attack_of(config).forward_passes(config, _splits(config)["attacker"])
 
 
 def _splits(config: RunConfig) -> dict[str, int]:

@@ -353,14 +353,28 @@ def test_where_and_why(
     assert found == where and why in told
 
 
-def test_the_estimate_counts_the_samples(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert engines._seconds_a_sample(make_config()) > 0
+@pytest.mark.parametrize(
+    ("mode", "fraction", "of_clients"),
+    [
+        ("stream", 0.0, 0),  # who only sends computes nothing
+        ("stream", 0.4, 3 * 150 * 2 * 4),  # accumulative rounds x members x their batch
+        ("update", 0.0, 3 * 7 * 5 * 2 * 12),  # rounds x clients x epochs x samples
+        ("update", 0.4, 3 * 7 * 5 * 2 * 12 + 3 * 15 * 20),  # and the attackers' own data, once for all of them
+    ],
+)
+def test_the_estimate_counts_the_samples(
+    mode: str, fraction: float, of_clients: int, make_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = {"mode": "update", "defense": {"name": "none"}, "local": {"samples": 12, "epochs": 2}}
+    attack = {"name": "accumulative", "fraction": fraction}
+    config = make_config({"attack": attack, "stream.accumulative_rounds": 3, **(update if mode == "update" else {})})
+    assert engines._seconds_a_sample(config) > 0
     monkeypatch.setattr(engines, "_seconds_a_sample", lambda config: 0.001)
-    burn_in, evaluated, screened, crafted = 3 * 2 * 60, 6 * 30, 10 * 6 * 5 * 4, 3 * 6 * 5 * 4
-    both = [make_config(), make_config()]
-    found = engines.estimated_seconds(both, engines._forward_passes)
-    assert found == pytest.approx(2 * 0.001 * (burn_in + evaluated + screened + crafted))
-    assert engines.estimated_seconds(both, engines._client_passes) == pytest.approx(2 * 0.001 * crafted)
+    found = engines.estimated_seconds([config] * 2, engines._client_passes)
+    assert found == pytest.approx(2 * 0.001 * of_clients)
+    burn_in, evaluated, judged = 3 * 2 * 60, 7 * 30, (10 + 3) * 7 * 5 * 4
+    found = engines.estimated_seconds([config], engines._forward_passes)
+    assert found == pytest.approx(0.001 * (burn_in + evaluated + judged + of_clients))
 
 
 def test_an_address_where_nobody_answers() -> None:

@@ -24,7 +24,7 @@ from fedmd.attacks.adaptive_samples import Restraint, historical_state, sent
 from fedmd.attacks.base import Attack, Knowledge, SeesUpdates, State, Team
 from fedmd.attacks.clean_trigger import clean_push, clean_trigger, statistics_at, trigger_size
 from fedmd.attacks.trigger_batch import TriggerParams, crafted_trigger, send_trigger, trigger_members
-from fedmd.config import STREAM_ONLY, UPDATE_ONLY, Mode, NonNegative, Positive, Share
+from fedmd.config import STREAM_ONLY, UPDATE_ONLY, Mode, NonNegative, Positive, RunConfig, Share
 from fedmd.registry import register_attack
 from fedmd.types import ImageSet, Phase, StreamBatch
 
@@ -135,6 +135,14 @@ class Accumulative(Attack):
             restraint=restraint,
         )
         return replace(batch, images=sent(poisoned, batch.images, self.params.radius, restraint))
+
+    def forward_passes(self, config: RunConfig, own: int) -> float:
+        """Second derivatives: of the samples sent, or in mode=update of the attackers' own, once for all of them."""
+        members = round(config.attack.fraction * config.federation.sampled_clients)
+        if not members:
+            return 0.0
+        crafted = 15 * own if config.mode == "update" else 150 * members * config.stream.batch_size
+        return config.stream.accumulative_rounds * crafted
 
     @property
     def watches(self) -> bool:
