@@ -82,7 +82,7 @@ def craft_accumulative(
     target = accumulative_target(clean.value, direction, gamma=gamma, variant=variant)
 
     def held_back(slope: Tensor, moved: Tensor) -> Tensor:
-        return slope if restraint is None else restraint.uphill(slope, moved)
+        return slope if restraint is None else restraint.uphill(slope, moved, y)
 
     return sign_pgd(
         x,

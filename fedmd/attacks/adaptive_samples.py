@@ -4,7 +4,8 @@
     model and threshold:   a sample with D(x') ≤ T is moved by (1) or (3) alone, one above descends D alone; of what is
                            sent, whatever is still above is halved towards the clean sample until  D ≤ T
 
-    D(x') = KL(p_{θ_h}(x') ‖ p_{θ_t}(x')), eq (5), of the sample that is being crafted
+    D(x') = KL(p_{θ_h}(x') ‖ p_{θ_t}(x')), eq (5), of the sample that is being crafted; or C(x', y) in its place, which
+    joins a distance in the features to it: see `fedmd.attacks.known_scores`
 
 An extension: [MD23] has no attacker who knows. The detector's score as a penalty of the attack's objective is from
 [CW17]; the second form is the selective descent of [B22], which is the first with max(0, D − T) in the place of D and
@@ -27,12 +28,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import kl_div
 
 from fedmd.attacks.base import Team
 from fedmd.attacks.gradients import PART
+from fedmd.attacks.known_scores import Score
 from fedmd.attacks.pixels import quantised
-from fedmd.training.evaluate import evaluating
 
 _KIND = "history"
 
@@ -41,35 +41,35 @@ _KIND = "history"
 class Restraint:
     """What attackers who know the defence go by when they craft samples.
 
-    historical, current: θ_h and θ_t; neither is changed.
+    score: what they hold back, D or C.
     penalty: μ of eq (11), the price of a nat in units of (1) or (3); of no meaning beside a `limit`.
     limit: T in nats; None: they do not know it.
     """
 
-    historical: nn.Module
-    current: nn.Module
+    score: Score
     penalty: float
     limit: float | None = None
 
-    def uphill(self, slope: Tensor, x: Tensor) -> Tensor:
+    def uphill(self, slope: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """What is followed at ``x`` [N, ...] in place of ``slope``, the gradient there of what is to be maximised."""
-        values, rise = discrepancy_rise(self.historical, self.current, x)
+        values, rise = score_rise(self.score, x, y)
         if self.limit is None:
             return slope - self.penalty * rise
         return torch.where(_each(values > self.limit, slope), -rise, slope)
 
-    def below_limit(self, sent: NDArray[np.uint8], clean: NDArray[np.uint8], *, halvings: int = 6) -> NDArray[np.uint8]:
-        """Of bytes [N, ...], those with D above the limit halved towards the ``clean`` ones until it is not.
+    def below_limit(
+        self, sent: NDArray[np.uint8], clean: NDArray[np.uint8], labels: NDArray[np.int64], *, halvings: int = 6
+    ) -> NDArray[np.uint8]:
+        """Of bytes [N, ...], those with a score above the limit halved towards the ``clean`` ones until it is not.
 
         After so many ``halvings`` what is still above is the clean sample. As it came where there is no limit.
         """
         if self.limit is None:
             return sent
-        device = next(self.current.parameters()).device
-        kept = sent.copy()
+        kept, y = sent.copy(), torch.from_numpy(labels)
         for halved in range(halvings + 1):
-            x = torch.from_numpy(kept).to(device).float().div_(255)
-            above = ~(discrepancy(self.historical, self.current, x) <= self.limit).cpu().numpy()  # nor where it is none
+            values = scores(self.score, torch.from_numpy(kept).float().div_(255), y)
+            above = ~(values <= self.limit).cpu().numpy()  # nor where it is none
             if not above.any():
                 break
             start, moved = clean[above].astype(np.int64), kept[above].astype(np.int64) - clean[above]
@@ -77,24 +77,27 @@ class Restraint:
         return kept
 
 
-def sent(x: Tensor, clean: NDArray[np.uint8], radius: float, restraint: Restraint | None) -> NDArray[np.uint8]:
+def sent(
+    x: Tensor, clean: NDArray[np.uint8], labels: NDArray[np.int64], radius: float, restraint: Restraint | None
+) -> NDArray[np.uint8]:
     """Crafted ``x`` [N, C, H, W] as the bytes that travel: within ``radius`` of the ``clean`` ones, below the limit."""
     images = quantised(x, clean, radius)
-    return images if restraint is None else restraint.below_limit(images, clean)
+    return images if restraint is None else restraint.below_limit(images, clean, labels)
 
 
-def discrepancy(historical: nn.Module, current: nn.Module, x: Tensor) -> Tensor:
-    """D of eq (5) [N] in nats at ``x`` [N, ...], both models in eval mode, in parts of PART samples; detached."""
+def scores(score: Score, x: Tensor, y: Tensor) -> Tensor:
+    """``score`` [N] of ``x`` [N, ...] that claim ``y`` [N], in parts of PART samples; detached."""
     with torch.no_grad():
-        return torch.cat([_discrepancy(historical, current, part) for part in torch.split(x, PART)])
+        pairs = zip(torch.split(x, PART), torch.split(y, PART), strict=True)
+        return torch.cat([score(part, claimed) for part, claimed in pairs])
 
 
-def discrepancy_rise(historical: nn.Module, current: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """D of eq (5) [N] in nats at ``x`` [N, ...], and ∇_x of its mean, of x's shape; both detached."""
+def score_rise(score: Score, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """``score`` [N] of ``x`` [N, ...] that claim ``y`` [N], and ∇_x of its mean, of x's shape; both detached."""
     values, slopes = [], []
-    for part in torch.split(x.detach(), PART):
+    for part, claimed in zip(torch.split(x.detach(), PART), torch.split(y, PART), strict=True):
         with torch.enable_grad():
-            each = _discrepancy(historical, current, part.requires_grad_())
+            each = score(part.requires_grad_(), claimed)
             slopes.append(torch.autograd.grad(each.sum() / max(1, len(x)), part)[0])
         values.append(each.detach())
     return torch.cat(values), torch.cat(slopes)
@@ -123,18 +126,6 @@ def historical_state(team: Team, round: int, model: nn.Module) -> dict[str, Tens
     return team.cache.once("historical", sent_in, look)
 
 
-def _discrepancy(historical: nn.Module, current: nn.Module, x: Tensor) -> Tensor:
-    log_h, log_t = (_log_probabilities(model, x) for model in (historical, current))
-    return kl_div(log_t, log_h, log_target=True, reduction="none").sum(dim=1)
-
-
-def _log_probabilities(model: nn.Module, x: Tensor) -> Tensor:
-    """log p [N, K], in 32 bits at least: under autocast logits come in 16."""
-    with evaluating(model):
-        logits: Tensor = model(x)
-    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)
-
-
 def _each(chosen: Tensor, like: Tensor) -> Tensor:
     """`chosen` [N] in as many dimensions as `like` [N, ...]."""
-    return chosen.view(-1, *[1] * (like.dim() - 1))
+    return chosen.to(like.device).view(-1, *[1] * (like.dim() - 1))

@@ -167,6 +167,9 @@ class Attack(Plugin):
     def check(self, images: ImageSet) -> None:
         """Raise ConfigError naming the setting that does not fit a run's `images`."""
 
+    def check_model(self, model: nn.Module) -> None:
+        """Raise ConfigError naming the setting that does not fit a run's `model`."""
+
     def success_test(self, test: ImageSet) -> ImageSet | None:
         """The test images, changed and labelled so that a model's accuracy on them is the attack's success rate.
 

@@ -46,7 +46,7 @@ def craft_trigger(
 
     def slope(moved: Tensor) -> Tensor:
         rise = trigger_gradient(model, moved, y, validation)
-        return rise if restraint is None else -restraint.uphill(-rise, moved)
+        return rise if restraint is None else -restraint.uphill(-rise, moved, y)
 
     return sign_pgd(
         x,

@@ -54,8 +54,9 @@ def send_trigger(
     size = team.config.stream.batch_size
     start = team.asked(batch.round).index(batch.client) * size
     mine = torch.arange(start, start + size) % len(crafted["y"])
-    images = sent(crafted["x"][mine], crafted["clean"][mine].numpy(), params.radius, restraint)
-    return replace(batch, images=images, labels=crafted["y"][mine].numpy())
+    labels = crafted["y"][mine].numpy()
+    images = sent(crafted["x"][mine], crafted["clean"][mine].numpy(), labels, params.radius, restraint)
+    return replace(batch, images=images, labels=labels)
 
 
 def crafted_trigger(

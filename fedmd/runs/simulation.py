@@ -161,8 +161,10 @@ def _check(config: RunConfig) -> list[str]:
     if (library := missing(config.tracking)) is not None:
         raise ConfigError(f"tracking: needs the package {library}; pip install {library}.")
     data = load_federated_data(config)
-    attack_of(config).check(data.images)
-    config.defense.make_slot("detector").check_model(check_model(config.model, data.images, config.seed))
+    attack, model = attack_of(config), check_model(config.model, data.images, config.seed)
+    attack.check(data.images)
+    attack.check_model(model)
+    config.defense.make_slot("detector").check_model(model)
     data.streams.batch(0, 0)
     return of_the_settings(data)
 

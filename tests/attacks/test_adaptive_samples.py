@@ -12,19 +12,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import fedmd
-from fedmd.attacks import adaptive_samples
+from fedmd.attacks import adaptive_samples, known_scores
 from fedmd.attacks.accumulative import craft_accumulative, steering_direction
-from fedmd.attacks.adaptive_samples import Restraint, discrepancy, discrepancy_rise, historical_state
+from fedmd.attacks.adaptive_samples import Restraint, historical_state, score_rise, scores
 from fedmd.attacks.coalition import Coalition, coalition_of
+from fedmd.attacks.known_scores import Combined, Discrepancy, Score, require_features, smooth_log_p
 from fedmd.attacks.schedule import malicious_clients
 from fedmd.attacks.trigger import craft_trigger
 from fedmd.config import ConfigError, RunConfig
 from fedmd.data.federated import FederatedData, load_federated_data
 from fedmd.defense.history import Ema, History, Lag, Snapshot
+from fedmd.defense.samples.detectors.baselines import Mahalanobis
+from fedmd.defense.samples.outputs import TrustedSet, compute_outputs
 from fedmd.flower.client.app import app
 from fedmd.models import model_for
 from fedmd.runs.compose import compose
@@ -70,7 +74,39 @@ def literal_d(historical: nn.Module, current: nn.Module, x: Tensor) -> Tensor:
     return (p * (p / q).log()).sum(1)
 
 
-# -- the discrepancy and its gradient --------------------------------------------------------------------------------
+def literal_c(historical: nn.Module, current: nn.Module, own: tuple[Tensor, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """C [N] with its whole graph; what the own samples score is refitted without each of them, one by one."""
+    features = copy.deepcopy(current).eval()[:-1]
+    known, labels = features(own[0]).detach(), own[1]
+
+    def mean(label: int, kept: list[int]) -> Tensor:
+        peers = [j for j in kept if labels[j] == label]
+        return known[peers or kept].mean(0)
+
+    everybody = list(range(len(known)))
+    residuals = known - torch.stack([mean(int(label), everybody) for label in labels])
+    _, shrinkage = ledoit_wolf(residuals.numpy(), assume_centered=True)
+    target = shrinkage * residuals.square().sum() / residuals.numel() * torch.eye(known.shape[1])
+
+    def distance(f: Tensor, label: int, kept: list[int]) -> Tensor:
+        rest = torch.stack([known[j] - mean(int(labels[j]), kept) for j in kept])
+        precision = torch.linalg.inv((1 - shrinkage) * rest.T @ rest / len(known) + target)
+        away = f - mean(label, kept)
+        return (away @ precision @ away).sqrt()
+
+    def without(i: int) -> list[int]:
+        return [j for j in everybody if j != i]
+
+    alone = torch.stack([distance(known[i], int(labels[i]), without(i)) for i in everybody])
+    far = torch.stack([distance(f, int(label), everybody) for f, label in zip(features(x), y, strict=True)])
+    total = torch.zeros(len(x), dtype=x.dtype)
+    for scores_, mine in ((literal_d(historical, current, x), literal_d(historical, current, own[0])), (far, alone)):
+        width = mine.detach().std() / len(mine) ** 0.2
+        total = total - ((mine.detach() - scores_[:, None]) / width).sigmoid().mean(1).log()
+    return total
+
+
+# -- the scores and their gradients ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", [3, 100])
@@ -78,11 +114,11 @@ def test_the_discrepancy_is_the_naive_loops_and_its_rise_the_central_difference(
     monkeypatch: pytest.MonkeyPatch, part: int
 ) -> None:
     monkeypatch.setattr(adaptive_samples, "PART", part)
-    (x, _), historical, current = batch(7, 0), net(1).train(), net(2).train()
+    (x, y), historical, current = batch(7, 0), net(1).train(), net(2).train()
     state = copy.deepcopy(current.state_dict())
-    values, rise = discrepancy_rise(historical, current, x)
+    values, rise = score_rise(Discrepancy(historical, current), x, y)
     assert values.tolist() == pytest.approx(naive(historical, current, x)) and min(values) > 1e-3
-    assert torch.equal(values, discrepancy(historical, current, x))
+    assert torch.equal(values, scores(Discrepancy(historical, current), x, y))
     assert not (values.requires_grad or rise.requires_grad or x.requires_grad)
     for seed in range(3):
         direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
@@ -93,29 +129,75 @@ def test_the_discrepancy_is_the_naive_loops_and_its_rise_the_central_difference(
 
 
 def test_who_knows_the_limit_turns_those_above_it_and_no_others() -> None:
-    (x, _), slope = batch(5, 3), torch.randn(5, 1, 6, 6, dtype=torch.float64)
-    historical, current = net(1), net(2)
-    values, rise = discrepancy_rise(historical, current, x)
+    (x, y), slope = batch(5, 3), torch.randn(5, 1, 6, 6, dtype=torch.float64)
+    score = Discrepancy(net(1), net(2))
+    values, rise = score_rise(score, x, y)
     limit = float(values.median())
-    got = Restraint(historical, current, 0.0, limit).uphill(slope, x)
+    got = Restraint(score, 0.0, limit).uphill(slope, x, y)
     for i, value in enumerate(values.tolist()):
         assert torch.equal(got[i], -rise[i] if value > limit else slope[i])
     assert sum(float(value) > limit for value in values) == 2
-    torch.testing.assert_close(Restraint(historical, current, 3.0).uphill(slope, x), slope - 3 * rise)
+    torch.testing.assert_close(Restraint(score, 3.0).uphill(slope, x, y), slope - 3 * rise)
 
 
 @settings(max_examples=25)
 @given(seed=st.integers(0, 1000), prices=st.lists(st.floats(0, 1e4), min_size=2, max_size=4))
 def test_the_higher_the_price_the_less_a_step_raises_the_discrepancy(seed: int, prices: list[float]) -> None:
     """b · sign(a − μ b) falls with μ in every coordinate; so does D after one short step, to first order."""
-    (x, _), historical, current = batch(3, seed), net(seed + 1), net(seed + 2)
+    (x, y), score = batch(3, seed), Discrepancy(net(seed + 1), net(seed + 2))
     slope = 0.1 * torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
-    rise = discrepancy_rise(historical, current, x)[1]
-    steps = [Restraint(historical, current, price).uphill(slope, x).sign() for price in sorted(prices)]
+    rise = score_rise(score, x, y)[1]
+    steps = [Restraint(score, price).uphill(slope, x, y).sign() for price in sorted(prices)]
     raised = [float((rise * step).sum()) for step in steps]
     assert all(a >= b - 1e-12 for a, b in pairwise(raised))
-    after = [float(discrepancy(historical, current, x + 1e-6 * step).mean()) for step in steps]
+    after = [float(scores(score, x + 1e-6 * step, y).mean()) for step in steps]
     assert all(a >= b - 1e-9 for a, b in pairwise(after))
+
+
+def test_a_smooth_p_value_is_the_naive_loops_and_with_a_narrow_kernel_the_share_of_larger_ones() -> None:
+    own, found = torch.tensor([1.0, 2.0, 4.0, 4.5], dtype=torch.float64), torch.tensor([3.0, 5.0], dtype=torch.float64)
+    mean = 11.5 / 4
+    width = math.sqrt(sum((each - mean) ** 2 for each in own.tolist()) / 3) / 4**0.2
+    for score, log_p in zip(found.tolist(), smooth_log_p(found, own).tolist(), strict=True):
+        kernel = [1 / (1 + math.exp((score - each) / width)) for each in own.tolist()]
+        assert log_p == pytest.approx(math.log(sum(kernel) / 4))
+    many = torch.arange(10_000, dtype=torch.float64)  # h is 457 of them
+    assert smooth_log_p(torch.tensor([5000.0, 7500.0]), many).exp().tolist() == pytest.approx([0.5, 0.25], abs=0.001)
+    far = torch.tensor([1e6, 1e6 + 1], dtype=torch.float64)
+    assert float(smooth_log_p(far, own).diff()) == pytest.approx(-1 / width, rel=1e-6)  # never without a slope
+
+
+@pytest.mark.parametrize("part", [3, 100])
+def test_the_combined_score_is_by_the_defences_own_distance_and_its_rise_the_central_difference(
+    monkeypatch: pytest.MonkeyPatch, part: int
+) -> None:
+    for module in (adaptive_samples, known_scores):
+        monkeypatch.setattr(module, "PART", part)
+    (x, y), own, historical, current = batch(7, 0), batch(12, 9), net(1).train(), net(2).train()
+    score = Combined(Discrepancy(historical, current), own)
+    values, rise = score_rise(score, x, y)
+    torch.testing.assert_close(values, literal_c(historical, current, own, x, y).detach())
+    trusted, detector = TrustedSet(historical, current, *own), Mahalanobis(Mahalanobis.Params())
+    distances = detector(compute_outputs(historical, current, x, y, lambda: trusted.samples)).double()
+    expected = -smooth_log_p(distances, trusted.scores(detector).double())
+    d, own_d = (literal_d(historical, current, each).detach() for each in (x, own[0]))
+    torch.testing.assert_close(values, expected - smooth_log_p(d, own_d), rtol=1e-4, atol=1e-4)  # that is in 32 bits
+    assert not (values.requires_grad or rise.requires_grad) and current.training and historical.training
+    for seed in range(3):
+        direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
+        sides = [float(scores(score, x + sign * 1e-5 * direction, y).mean()) for sign in (1, -1)]
+        assert float((rise * direction).sum()) == pytest.approx((sides[0] - sides[1]) / 2e-5, rel=1e-5)
+
+
+def test_a_model_that_has_diverged_has_no_combined_score() -> None:
+    (x, y), own, current = batch(4, 0), batch(6, 1), net(2)
+    nn.init.constant_(current[0].weight, math.nan)
+    assert scores(Combined(Discrepancy(net(1), current), own), x, y).isnan().all()
+
+
+def test_features_that_a_model_has_not_cannot_be_held_back() -> None:
+    with pytest.raises(ConfigError, match=r"attack.restrained_score: combined needs .* allowed: discrepancy\."):
+        require_features(nn.Sequential(nn.Conv2d(1, 4, 6), nn.Flatten()))
 
 
 # -- crafting ----------------------------------------------------------------------------------------------------------
@@ -129,11 +211,14 @@ def literal_units(model: nn.Module, x: Tensor, y: Tensor) -> list[Tensor]:
 def literal_craft(
     restraint: Restraint, x: Tensor, y: Tensor, towards: list[Tensor], sign: float, radius: float, steps: int
 ) -> Tensor:
-    """Signed ascent on sign · Σ ⟨ĝ(x'), towards⟩ − μ mean D, or on −D alone above the limit, all by autograd."""
-    current, moved = copy.deepcopy(restraint.current).eval(), x
+    """Signed ascent on sign · Σ ⟨ĝ(x'), towards⟩ − μ mean D, or on −D alone above the limit, all by autograd.
+
+    The restraint's score is a literal one, which is called with the graph.
+    """
+    current, moved = net(2).eval(), x
     for _ in range(steps):
         probe = moved.clone().requires_grad_()
-        d = literal_d(restraint.historical, restraint.current, probe)
+        d = restraint.score(probe, y)
         aligned = sum((u * t).sum() for u, t in zip(literal_units(current, probe, y), towards, strict=True))
         if restraint.limit is None:
             (uphill,) = torch.autograd.grad(sign * aligned - restraint.penalty * d.mean(), probe)
@@ -146,42 +231,60 @@ def literal_craft(
     return moved
 
 
-@pytest.mark.parametrize("limit", [None, 0.02])
+@pytest.mark.parametrize(("which", "limit"), [("d", None), ("d", 0.02), ("c", None), ("c", 1.5)])
 @pytest.mark.parametrize("steps", [1, 3])
-def test_crafted_samples_are_the_literal_ones(limit: float | None, steps: int) -> None:
+def test_crafted_samples_are_the_literal_ones(which: str, limit: float | None, steps: int) -> None:
     historical, current = net(1), net(2)
     (x, y), (x_val, y_val), (x_tri, y_tri) = batch(8, 4), batch(9, 5), batch(6, 6)
-    restraint = Restraint(historical, current, 20.0, limit)
+    d: Score = Discrepancy(historical, current)
+    score = d if which == "d" else Combined(Discrepancy(historical, current), (x_val, y_val))
+    price = 20.0 if which == "d" else 2.0
+    restraint = Restraint(score, price, limit)
+
+    def literally(moved: Tensor, claimed: Tensor) -> Tensor:
+        if which == "d":
+            return literal_d(historical, current, moved)
+        return literal_c(historical, current, (x_val, y_val), moved, claimed)
+
+    literal = Restraint(literally, price, limit)
     twin = copy.deepcopy(current).eval()
     validation = [u.detach() for u in literal_units(twin, x_val, y_val)]
     how: dict[str, Any] = {"radius": 0.2, "steps": steps}
     trigger = craft_trigger(current, x, y, x_val, y_val, restraint=restraint, **how)
-    torch.testing.assert_close(trigger, literal_craft(restraint, x, y, validation, -1.0, **how))
+    torch.testing.assert_close(trigger, literal_craft(literal, x, y, validation, -1.0, **how))
     h = steering_direction(current, x_tri, y_tri, x_val, y_val)
     towards = [u.detach() + v / v.norm() for u, v in zip(literal_units(twin, x, y), h, strict=True)]
     poison = craft_accumulative(current, x, y, h, restraint=restraint, **how)
-    torch.testing.assert_close(poison, literal_craft(restraint, x, y, towards, 1.0, **how))
+    torch.testing.assert_close(poison, literal_craft(literal, x, y, towards, 1.0, **how))
     assert not torch.equal(poison, craft_accumulative(current, x, y, h, **how))
     assert not torch.equal(trigger, craft_trigger(current, x, y, x_val, y_val, **how))
+    free = {**how, "restraint": Restraint(score, 0.0)}  # who pays nothing is not restrained, to the last bit
+    assert torch.equal(
+        craft_trigger(current, x, y, x_val, y_val, **how), craft_trigger(current, x, y, x_val, y_val, **free)
+    )
+    assert torch.equal(craft_accumulative(current, x, y, h, **how), craft_accumulative(current, x, y, h, **free))
 
 
-def test_the_higher_the_price_the_smaller_the_discrepancy_of_what_is_crafted() -> None:
+@pytest.mark.parametrize("which", ["d", "c"])
+def test_the_higher_the_price_the_smaller_the_score_of_what_is_crafted(which: str) -> None:
     """The whole loop, K = 2 and 10, in the mean over models and batches."""
     for steps in (2, 10):
         means = []
         for price in (0.0, 10.0, 1000.0):
             found = []
-            for seed in range(3):
+            for seed in range(2):
                 historical, current = net(seed), net(seed + 10)
                 (x, y), (x_val, y_val), (x_tri, y_tri) = batch(12, seed), batch(12, seed + 50), batch(8, seed + 90)
                 how: dict[str, Any] = {"radius": 0.1, "steps": steps}
-                how["restraint"] = Restraint(historical, current, price)
+                discrepancy = Discrepancy(historical, current)
+                score: Score = discrepancy if which == "d" else Combined(discrepancy, batch(20, seed + 70))
+                how["restraint"] = Restraint(score, price)
                 h = steering_direction(current, x_tri, y_tri, x_val, y_val)
                 for moved in (
                     craft_accumulative(current, x, y, h, **how),
                     craft_trigger(current, x, y, x_val, y_val, **how),
                 ):
-                    found.append(float(discrepancy(historical, current, moved).mean()))
+                    found.append(float(scores(score, moved, y).mean()))
             means.append(sum(found) / len(found))
         assert all(a >= b for a, b in pairwise(means)), means
         assert means[-1] < 0.8 * means[0]
@@ -210,13 +313,15 @@ def limit_at(level: float) -> float:
 def test_what_is_above_the_limit_is_halved_towards_the_clean_sample() -> None:
     clean = np.array([10, 10, 10, 200, 10, 100], np.uint8).reshape(-1, 1, 1, 1)
     crafted = np.array([210, 60, 12, 250, 110, 0], np.uint8).reshape(-1, 1, 1, 1)
-    restraint = Restraint(Pixel(0.0), Pixel(20.0), 0.0, limit_at(61))
-    below = restraint.below_limit(crafted, clean)
+    labels, score = np.zeros(6, np.int64), Discrepancy(Pixel(0.0), Pixel(20.0))
+    restraint = Restraint(score, 0.0, limit_at(61))
+    below = restraint.below_limit(crafted, clean, labels)
     # 10 + 200 / 4; as it came, twice; clean, as that is above, too; 10 + 100 / 2; downwards it is below already
     assert below.ravel().tolist() == [60, 60, 12, 200, 60, 0] and below.dtype == np.uint8
-    assert restraint.below_limit(crafted, clean, halvings=1).ravel().tolist() == [10, 60, 12, 200, 60, 0]
-    assert Restraint(Pixel(0.0), Pixel(math.nan), 0.0, 1e9).below_limit(crafted, clean).tolist() == clean.tolist()
-    assert Restraint(Pixel(0.0), Pixel(20.0), 0.0).below_limit(crafted, clean) is crafted
+    assert restraint.below_limit(crafted, clean, labels, halvings=1).ravel().tolist() == [10, 60, 12, 200, 60, 0]
+    unknown = Restraint(Discrepancy(Pixel(0.0), Pixel(math.nan)), 0.0, 1e9)
+    assert unknown.below_limit(crafted, clean, labels).tolist() == clean.tolist()
+    assert Restraint(score, 0.0).below_limit(crafted, clean, labels) is crafted
     assert crafted.ravel().tolist() == [210, 60, 12, 250, 110, 0]
 
 
@@ -235,14 +340,23 @@ class Setting:
         return model_for(self.config.model, self.data.images, version)
 
 
-@pytest.mark.parametrize("trigger", ["fixed", "online"])
-def test_members_stay_below_the_limit_in_both_phases(make_config: Make, tmp_path: Path, trigger: str) -> None:
+@pytest.mark.parametrize(("trigger", "which"), [("online", "discrepancy"), ("fixed", "combined")])
+def test_members_stay_below_the_limit_in_both_phases(
+    make_config: Make, tmp_path: Path, trigger: str, which: str
+) -> None:
     """By the defence's own function and history. Who is above was so before it was touched, and is left alone."""
     free = Setting(make_config, tmp_path / "free", {"history": {"name": "lag", "lag": 1}}, trigger=trigger)
-    probe = free.data.images.take(free.data.split.test).tensors()[0]
     models = [free.model(round) for round in range(5)]
-    limit = min(float(fedmd.memorization_discrepancy(*pair, probe).median()) for pair in pairwise(models[1:]))
+
+    def measured(pair: tuple[nn.Module, nn.Module], x: Tensor, y: Tensor) -> Tensor:
+        if which == "discrepancy":
+            return fedmd.memorization_discrepancy(*pair, x)
+        return scores(Combined(Discrepancy(*pair), free.team.own_data.tensors()), x, y)
+
+    probe = free.data.images.take(free.data.split.test).tensors()
+    limit = min(float(measured(pair, *probe).median()) for pair in pairwise(models[1:]))
     known = {"defense_knowledge": "model_and_threshold", "max_discrepancy": limit, "trigger": trigger}
+    known["restrained_score"] = which
     bound = Setting(make_config, tmp_path / "bound", {"history": {"name": "lag", "lag": 1}}, **known)
     over, moved = dict.fromkeys(("free", "bound"), 0), 0
     for round in range(2, 5):
@@ -254,8 +368,8 @@ def test_members_stay_below_the_limit_in_both_phases(make_config: Make, tmp_path
             for name, setting in (("free", free), ("bound", bound)):
                 sent = setting.coalition.poison(honest, model)
                 assert np.abs(sent.images.astype(int) - honest.images).max() <= 76
-                x = torch.from_numpy(sent.images).float() / 255
-                above = (fedmd.memorization_discrepancy(before, model, x) > limit * (1 + 1e-5)).numpy()
+                x, y = torch.from_numpy(sent.images).float() / 255, torch.from_numpy(sent.labels)
+                above = (measured((before, model), x, y) > limit * (1 + 1e-5)).numpy()
                 over[name] += int(above.sum())
                 if name == "bound":
                     assert np.array_equal(sent.images[above], honest.images[above])
@@ -334,6 +448,14 @@ def test_who_knows_nothing_looks_at_no_model_in_honest_rounds(make_config: Make,
             "attack.discrepancy_penalty: .* greater than or equal to 0",
         ),
         ({"defense_knowledge": "threshold"}, "attack.defense_knowledge: .* none, model or model_and_threshold"),
+        (
+            {"restrained_score": "combined"},
+            "attack.restrained_score: is for attack.defense_knowledge=model or model_and_threshold",
+        ),
+        (
+            {"defense_knowledge": "model", "restrained_score": "both"},
+            "attack.restrained_score: .* discrepancy or combined",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(

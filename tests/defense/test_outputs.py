@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from fedmd.config import ModelConfig
-from fedmd.defense.samples.outputs import TrustedSet, compute_outputs, has_features, penultimate_features
+from fedmd.defense.samples.outputs import TrustedSet, compute_outputs
 from fedmd.models import build_model
+from fedmd.models.features import has_features, penultimate_features
 
 
 class Counting(nn.Module):

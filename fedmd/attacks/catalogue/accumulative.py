@@ -23,6 +23,7 @@ from fedmd.attacks.adaptive import DefenseKnowledge
 from fedmd.attacks.adaptive_samples import Restraint, historical_state, sent
 from fedmd.attacks.base import Attack, Knowledge, SeesUpdates, State, Team
 from fedmd.attacks.clean_trigger import clean_push, clean_trigger, statistics_at, trigger_size
+from fedmd.attacks.known_scores import Combined, Discrepancy, RestrainedScore, Score, require_features
 from fedmd.attacks.trigger_batch import TriggerParams, crafted_trigger, send_trigger, trigger_members
 from fedmd.config import STREAM_ONLY, UPDATE_ONLY, Mode, NonNegative, Positive, RunConfig, Share
 from fedmd.registry import register_attack
@@ -64,6 +65,11 @@ class Accumulative(Attack):
             description="what the attackers go by beside their data, eq (11): none; model: the historical model; "
             "model_and_threshold: the limit, too. mode=update: with trigger=clean",
         )
+        restrained_score: Annotated[RestrainedScore, STREAM_ONLY] = Field(
+            "discrepancy",
+            description="who knows the defence: the score that they hold back; discrepancy; combined: with the feature "
+            "distance, as p-values among their own data",
+        )
         discrepancy_penalty: NonNegative | None = Field(
             None,
             description="defense_knowledge=model: mu of eq (11), the price of a nat in units of (1) and (3); null: "
@@ -72,7 +78,7 @@ class Accumulative(Attack):
         max_discrepancy: Positive | None = Field(
             None,
             description="defense_knowledge=model_and_threshold: what is sent is halved until its discrepancy is no "
-            "more (nats). mode=stream: of each sample; mode=update: on the attackers' own data",
+            "more (nats). mode=stream: of each sample, of the restrained score; mode=update: on their own data",
         )
 
     params: Params
@@ -111,11 +117,14 @@ class Accumulative(Attack):
             return dict.fromkeys(clean, "is for attack.trigger=clean")
         needs: dict[str, DefenseKnowledge]
         needs = {"discrepancy_penalty": "model", "max_discrepancy": "model_and_threshold"}
-        return {
+        unknown = {
             key: f"is for attack.defense_knowledge={knowledge}"
             for key, knowledge in needs.items()
             if params.defense_knowledge != knowledge
         }
+        if params.defense_knowledge == "none":
+            unknown["restrained_score"] = "is for attack.defense_knowledge=model or model_and_threshold"
+        return unknown
 
     def poison(self, team: Team, batch: StreamBatch, phase: Phase, model: nn.Module) -> StreamBatch:
         """The member's slice of the trigger batch; before, its own batch moved within the ball, eqs (2) and (3)."""
@@ -134,7 +143,12 @@ class Accumulative(Attack):
             variant=self.params.variant,
             restraint=restraint,
         )
-        return replace(batch, images=sent(poisoned, batch.images, self.params.radius, restraint))
+        return replace(batch, images=sent(poisoned, batch.images, batch.labels, self.params.radius, restraint))
+
+    def check_model(self, model: nn.Module) -> None:
+        """Who holds back a distance of features needs some."""
+        if self.params.restrained_score == "combined":
+            require_features(model)
 
     def forward_passes(self, config: RunConfig, own: int) -> float:
         """Second derivatives: of the samples sent, or in mode=update of the attackers' own, once for all of them."""
@@ -172,8 +186,11 @@ class Accumulative(Attack):
             return None
         historical = copy.deepcopy(model)
         historical.load_state_dict(historical_state(team, round, model))
+        score: Score = (discrepancy := Discrepancy(historical, model))
+        if self.params.restrained_score == "combined":
+            score = Combined(discrepancy, team.own_data.tensors(_device(model)))
         penalty = 10.0 if self.params.discrepancy_penalty is None else self.params.discrepancy_penalty
-        return Restraint(historical, model, penalty, self.params.max_discrepancy)
+        return Restraint(score, penalty, self.params.max_discrepancy)
 
     def _direction(self, team: Team, round: int, model: nn.Module, restraint: Restraint | None) -> tuple[Tensor, ...]:
         x_tri, y_tri = crafted_trigger(team, self.params, round, model, restraint)

@@ -20,8 +20,9 @@ from torch.nn import functional as F
 
 from fedmd.defense.samples.detectors.base import Score
 from fedmd.defense.samples.detectors.model_scores import DISCREPANCY
-from fedmd.defense.samples.outputs import ModelOutputs, TrustedSamples, compute_outputs, penultimate_features
+from fedmd.defense.samples.outputs import ModelOutputs, TrustedSamples, compute_outputs
 from fedmd.defense.samples.pooling import Stopping, pooled
+from fedmd.models.features import penultimate_features
 from fedmd.training.evaluate import evaluating
 
 # logits [n, K] of the samples numbered [n] -> scalar, summed over them
@@ -100,8 +101,10 @@ def correct(
     after = before.clone()
 
     def go_on(moved: Tensor, logits: Tensor, index: Tensor) -> Tensor:
-        outputs = ModelOutputs(historical(moved), logits, y[index], moved, features(len(moved)), trusted)
-        after[index] = detector(outputs)  # with the features of the pass that made these logits
+        found = features(len(moved))  # of the pass that made these logits
+        seen = None if found is None else found.detach()
+        outputs = ModelOutputs(historical(moved), logits, y[index], moved, seen, trusted)
+        after[index] = detector(outputs)
         return (pooled(after, stopping, clients) > threshold)[index]
 
     def loss(logits: Tensor, index: Tensor) -> Tensor:

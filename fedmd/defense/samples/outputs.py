@@ -1,14 +1,13 @@
 """What the two models make of a batch: the one record that every detector judges by."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fedmd.models.features import logits_and_features
 from fedmd.training.evaluate import evaluating
 
 
@@ -98,35 +97,3 @@ class TrustedSet:
     def _current_outputs(self) -> tuple[Tensor, Tensor | None]:
         with torch.no_grad(), evaluating(self._current):
             return logits_and_features(self._current, self._x)
-
-
-def logits_and_features(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Logits [N, K] and penultimate features [N, d] of `x`, of one forward pass in the mode `model` is in."""
-    with penultimate_features(model) as features:
-        return model(x), features(len(x))
-
-
-@contextmanager
-def penultimate_features(model: nn.Module) -> Iterator[Callable[[int], Tensor | None]]:
-    """A function that gives the penultimate features [n, d] of the latest forward pass of `model`, detached.
-
-    They are the input of the last `nn.Linear` to run, taken on its way in. The function is told n, the size of the
-    batch, and gives None where no such layer has run or its input is not of n samples.
-    """
-    latest: Tensor | None = None
-
-    def keep(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        nonlocal latest
-        latest = inputs[0].detach() if inputs else None
-
-    hooks = [layer.register_forward_pre_hook(keep) for layer in model.modules() if isinstance(layer, nn.Linear)]
-    try:
-        yield lambda n: latest.flatten(1) if latest is not None and latest.dim() > 1 and len(latest) == n else None
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def has_features(model: nn.Module) -> bool:
-    """Whether `penultimate_features` can find anything in `model`."""
-    return any(isinstance(layer, nn.Linear) for layer in model.modules())

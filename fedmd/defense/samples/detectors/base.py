@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from fedmd import registry
 from fedmd.config import ConfigError, Mode
-from fedmd.defense.samples.outputs import ModelOutputs, has_features
+from fedmd.defense.samples.outputs import ModelOutputs
+from fedmd.models.features import has_features
 
 Score = Callable[[ModelOutputs], Tensor]  # what a `Detector` is when it is called; any such function will do
 

@@ -11,15 +11,15 @@ from pydantic import Field
 from torch import Tensor
 
 from fedmd.config import Count, Section
-from fedmd.defense.samples.comparison import Comparison, as_scores, compare_features, compare_pixels, unmeasured
+from fedmd.defense.samples.comparison import as_scores, compare_features, compare_pixels, unmeasured
 from fedmd.defense.samples.detectors.base import Detector
-from fedmd.defense.samples.detectors.shrinkage import ledoit_wolf
 from fedmd.defense.samples.outputs import ModelOutputs
+from fedmd.models.comparison import Comparison
+from fedmd.models.mahalanobis import WithinClasses
 from fedmd.registry import register_detector
 
 _SMALLEST_BANDWIDTH = 1e-6  # features may have collapsed into one point a class
 _SMALLEST_DISTANCE = 1e-12  # and a mean log ratio: neighbours may coincide, or all be equally far
-_SMALLEST_REST = 1e-9
 
 
 @register_detector("pixel_distance")
@@ -129,29 +129,4 @@ class Mahalanobis(Detector):
             return unmeasured(outputs)
         if not bool(torch.cat([comparison.values, comparison.trusted]).isfinite().all()):
             return unmeasured(outputs)  # a model has diverged
-        residuals = comparison.residuals()
-        covariance, shrinkage = ledoit_wolf(residuals.numpy())
-        precision = torch.linalg.pinv(torch.from_numpy(covariance), hermitian=True)
-        away = comparison.values - comparison.class_means()
-        squared = _product(away, precision, away)
-        if comparison.are_trusted:
-            squared = squared + _left_out(comparison, residuals, precision, away, 1 - shrinkage)
-        return as_scores(outputs, squared.clamp(min=0).sqrt())
-
-
-def _left_out(comparison: Comparison, residuals: Tensor, precision: Tensor, away: Tensor, weight: float) -> Tensor:
-    """What each squared distance [m] gains when its sample leaves Σ (Sherman & Morrison).
-
-    Of n samples in a class the i-th adds (n / (n - 1)) r_i r_iᵀ to the scatter, so with a its share in Σ
-
-        (Σ - a r rᵀ)⁻¹ = Σ⁻¹ + a Σ⁻¹ r rᵀ Σ⁻¹ / (1 - a rᵀ Σ⁻¹ r)
-    """
-    n = comparison.class_sums()[1][comparison.trusted_labels]
-    share = weight * n / (n - 1).clamp(min=1) / len(residuals)  # r = 0 where a class has this one sample
-    rest = (1 - share * _product(residuals, precision, residuals)).clamp(min=_SMALLEST_REST)
-    return share * _product(away, precision, residuals) ** 2 / rest
-
-
-def _product(left: Tensor, matrix: Tensor, right: Tensor) -> Tensor:
-    """leftᵢᵀ matrix rightᵢ [N] of rows [N, d]."""
-    return ((left @ matrix) * right).sum(dim=1)
+        return as_scores(outputs, WithinClasses.of(comparison).squared_distances(comparison).sqrt())
