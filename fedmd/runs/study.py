@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import pandas as pd
 
@@ -16,10 +16,13 @@ from fedmd.report.statistics.comparison import ArmInfo, clean_arms, compare
 from fedmd.report.statistics.tables import (
     ARMS_CAPTION,
     CROSSTAB_CAPTION,
+    CROSSTAB_DIFFERENCES_CAPTION,
     DETECTORS_CAPTION,
     DIFFERENCES_CAPTION,
+    Rows,
     arms_table,
     comparison_detectors_table,
+    crosstab_differences,
     crosstabs,
     differences_table,
 )
@@ -69,7 +72,10 @@ def run_study(study: StudyRuns, watcher: Watcher) -> list[Cell]:
         summaries, infos, baseline=study.baseline, frozen=study.frozen, table=_table(study.plan, summaries)
     )
     write_json(study.folder / COMPARISON, comparison)
-    tables = [(rows, CROSSTAB_CAPTION) for rows in crosstabs(comparison).values()]
+    tables = [
+        *_captioned(crosstab_differences(comparison).values(), CROSSTAB_DIFFERENCES_CAPTION),
+        *_captioned(crosstabs(comparison).values(), CROSSTAB_CAPTION),
+    ]
     differences = [(rows, DIFFERENCES_CAPTION)] if (rows := differences_table(comparison)) else []
     tables = tables or [*differences, (arms_table(comparison), ARMS_CAPTION)]
     detectors = [(rows, DETECTORS_CAPTION)] if (rows := comparison_detectors_table(comparison)) else []
@@ -82,6 +88,12 @@ def run_study(study: StudyRuns, watcher: Watcher) -> list[Cell]:
     if failures:
         raise CellsFailed(failures, len(cells))
     return refused_altogether([cell for cell in cells.values() if is_finished(cell)])
+
+
+def _captioned(tables: Iterable[Rows], caption: str) -> list[tuple[Rows, str]]:
+    """The tables, with what they have in common below the last one."""
+    *others, last = [*tables] or [[]]
+    return [*((rows, "") for rows in others), (last, caption)] if last else []
 
 
 def _table(plan: Plan, arms: Container[str]) -> Json | None:

@@ -3,7 +3,9 @@
 import pytest
 
 from fedmd.config import ConfigError
-from fedmd.report.statistics.tables import crosstabs
+from fedmd.report.statistics.comparison import paired
+from fedmd.report.statistics.intervals import mean_interval
+from fedmd.report.statistics.tables import crosstab_differences, crosstabs
 from fedmd.report.table import cell_text
 from fedmd.runs.plan import Arm, cell_id, read_plan
 
@@ -86,3 +88,35 @@ def test_the_table_shows_each_cell_in_its_place() -> None:
         "TPR": [{"TPR": "R 1", "C 2": "100.0"}],
     }
     assert crosstabs({"arms": arms, "table": None}) == {}
+
+
+def test_differences_come_in_the_same_places() -> None:
+    """Of the attacked arm from the undefended one, attacked alike; of all from the one that nobody attacks."""
+    finals = {"none_r0": [0.9, 0.8], "dsc_r0": [0.88, 0.8], "none_r1": [0.5, 0.6], "dsc_r1": [0.8, 0.7]}
+    arms = {
+        arm: {"info": {"attacked": arm.endswith("r1")}, "accuracy": {"final": mean_interval(values)}}
+        for arm, values in finals.items()
+    }
+    comparison = {
+        "arms": arms,
+        "paired": paired(arms),
+        "baseline": "none_r0",
+        "undefended": {"none_r1": "none_r1", "dsc_r1": "none_r1"},
+        "table": {
+            "rows": {"r0": "no attack", "r1": "φ = 0.2"},
+            "columns": {"none": "none", "dsc": "DSC"},
+            "cells": {row: {defense: f"{defense}_{row}" for defense in ("none", "dsc")} for row in ("r0", "r1")},
+        },
+    }
+    means = {
+        title: [[cell if isinstance(cell, str) else cell.mean for cell in row.values()] for row in rows]
+        for title, rows in crosstab_differences(comparison).items()
+    }
+    assert means == {
+        "minus undefended": [["no attack", pytest.approx(-0.01)], ["φ = 0.2", pytest.approx(0.2)]],
+        "minus no attack": [
+            ["no attack", None, pytest.approx(-0.01)],
+            ["φ = 0.2", pytest.approx(-0.3), pytest.approx(-0.1)],
+        ],
+    }
+    assert crosstab_differences({**comparison, "table": None}) == {}

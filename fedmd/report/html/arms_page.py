@@ -15,12 +15,14 @@ from fedmd.report.statistics.intervals import mean_interval
 from fedmd.report.statistics.tables import (
     ARMS_CAPTION,
     CROSSTAB_CAPTION,
+    CROSSTAB_DIFFERENCES_CAPTION,
     CUT,
     DETECTORS_CAPTION,
     DIFFERENCES_CAPTION,
     WIDE,
     arms_table,
     comparison_detectors_table,
+    crosstab_differences,
     crosstabs,
     detector_auroc,
     detectors_table,
@@ -76,9 +78,10 @@ def result_blocks(study: Study) -> list[Block]:
     if comparison is None:
         return [Table.of(sweep_rows(study.by_label), SWEEP_CAPTION)]
     tables = crosstabs(comparison)
+    captions = dict.fromkeys(changes := crosstab_differences(comparison), CROSSTAB_DIFFERENCES_CAPTION)
     blocks: list[Block] = [
-        Table.of(table, f"{title[0].upper()}{title[1:]}. {CROSSTAB_CAPTION}", heat=True)
-        for title, table in tables.items()
+        Table.of(table, f"{title[0].upper()}{title[1:]}. {captions.get(title, CROSSTAB_CAPTION)}", heat=True)
+        for title, table in {**changes, **tables}.items()
     ]
     if differences := differences_table(comparison):
         blocks.append(Table.of(differences, DIFFERENCES_CAPTION, "Differences" if tables else ""))

@@ -23,6 +23,11 @@ ARMS_CAPTION = (
     "AUROC of what the defence holds against its threshold, poisoned against clean samples. "
     "Mean ± half width of the 95 % t-interval over seeds. " + CUT + WIDE
 )
+CROSSTAB_DIFFERENCES_CAPTION = (
+    "Final accuracy minus that of the undefended server under the same attack, and minus that of the undefended server "
+    "that nobody attacks, in points, seed by seed: mean [95 % t-interval; of few and skewed differences also the "
+    "bootstrap's]. " + WIDE
+)
 CROSSTAB_CAPTION = (
     "In %, mean ± half width of the 95 % t-interval over seeds. TPR and FPR: shares of the poisoned and of the clean "
     "that a defence corrected or rejected, where it judges them one by one. " + CUT + WIDE
@@ -32,10 +37,12 @@ DETECTORS_CAPTION = (
     "AUROC of every detector, sample by sample, poisoned against clean, on what each arm's server received. "
     "Mean ± half width of the 95 % t-interval over seeds. " + CUT + WIDE
 )
-Pick = Callable[[Json], Json]
+Pick = Callable[[str], Estimate]
+Rows = list[dict[str, Cell]]
+Tables = dict[str, Rows]
 
 # What of an arm's entry in comparison.json a crosstab shows, by its title
-MEASURES: dict[str, Pick] = {
+LEVELS: dict[str, Callable[[Json], Json]] = {
     "final accuracy": lambda entry: dict(entry["accuracy"]["final"]),
     "attack success": lambda entry: dict(entry["attack_success"]["final"]) if "attack_success" in entry else {},
     "TPR": lambda entry: dict(entry["detection"].get("flagged", {}).get("tpr", {})),
@@ -113,27 +120,50 @@ def detector_auroc(detection: Json) -> Json:
     return mean_interval([b if a is None else a for a, b in zip(new["values"], old["values"], strict=True)])
 
 
-def crosstabs(comparison: Json) -> dict[str, list[dict[str, Cell]]]:
-    """The tables of a study of attacks (rows) by defences (columns), by title; none for another study.
+def crosstabs(comparison: Json) -> Tables:
+    """The levels of a study of attacks (rows) by defences (columns), by title; none for another study.
 
     Rows and columns without any number are left out, and so is a table without any.
     """
+    entries = comparison["arms"]
+
+    def level_of(pick: Callable[[Json], Json]) -> Pick:
+        return lambda arm: share(interval) if (interval := pick(entries[arm])) else Estimate(None)
+
+    tables = _crosstabs(comparison, {title: level_of(pick) for title, pick in LEVELS.items()})
+    if final := tables.get("final accuracy"):
+        final.append(_worst_attacks(entries, comparison["table"], shown=list(final[0])))
+    return tables
+
+
+def crosstab_differences(comparison: Json) -> Tables:
+    """The final accuracies of such a study minus those of the undefended server, attacked alike and not at all."""
+    differences, baseline = comparison.get("paired", {}), comparison.get("baseline")
+    nobody_attacks = {arm: baseline for arm, entry in comparison["arms"].items() if not entry["info"]["attacked"]}
+    undefended = {**nobody_attacks, **comparison.get("undefended", {})}
+
+    def minus(other_of: Callable[[str], str | None]) -> Pick:
+        def pick(arm: str) -> Estimate:
+            found = differences.get(arm, {}).get(other_of(arm))
+            return points(found["final"]) if found else Estimate(None)
+
+        return pick
+
+    picks = {"minus undefended": minus(undefended.get), "minus no attack": minus(lambda arm: baseline)}
+    return _crosstabs(comparison, picks)
+
+
+def _crosstabs(comparison: Json, picks: Mapping[str, Pick]) -> Tables:
     layout = comparison.get("table")
     if not layout:
         return {}
-    tables = {title: _crosstab(comparison["arms"], layout, title, pick) for title, pick in MEASURES.items()}
-    if final := tables["final accuracy"]:
-        final.append(_worst_attacks(comparison["arms"], layout, shown=list(final[0])))
+    tables = {title: _crosstab(comparison["arms"], layout, title, pick) for title, pick in picks.items()}
     return {title: rows for title, rows in tables.items() if rows}
 
 
-def _crosstab(entries: Json, layout: Json, title: str, pick: Pick) -> list[dict[str, Cell]]:
+def _crosstab(entries: Json, layout: Json, title: str, pick: Pick) -> Rows:
     cells: dict[str, dict[str, Estimate]] = {
-        row: {
-            column: share(interval) if (interval := pick(entries[arm])) else Estimate(None)
-            for column, arm in line.items()
-            if arm in entries
-        }
+        row: {column: pick(arm) for column, arm in line.items() if arm in entries}
         for row, line in layout["cells"].items()
     }
     columns = [
