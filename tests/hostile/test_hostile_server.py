@@ -58,6 +58,7 @@ CONFIGURATIONS: dict[str, Change] = {
     "a huge model": {"model": {"name": "resnet_small", "width": 10**7}},
     "an attack's factory": {"attack": {"name": "custom", "factory": CODE, "params": {}}},
     "an attack with a path": {"attack": {"name": "noise", "fraction": 1.0, "file": PLACE}},
+    "an attack's setting that is a path": {"attack": {"name": "noise", "fraction": 1.0, PLACE: 1}},
     "data in a folder": {"data.name": "image_folder", "data.path": PLACE},
     "data in a file": {"data.name": "parquet", "data.path": PLACE},
     "data from the net": {"data.name": "huggingface", "data.path": f"{MARK}/data"},

@@ -94,6 +94,8 @@ def _check(value: object, key: str) -> None:
     """Raise ConfigError unless `value` is made of words, and of numbers that are not absurd."""
     if isinstance(value, Mapping):
         for name, item in value.items():
+            if not _WORD.fullmatch(name):
+                raise ConfigError(f"{key}: a node takes plain words for keys of a server, not {shown(name)}.")
             _check(item, f"{key}.{name}"[:100])
     elif isinstance(value, list):
         for item in value:
