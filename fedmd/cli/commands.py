@@ -1,8 +1,9 @@
 """Every command with its options and what they mean; what a command does is in the module that it calls."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import click
 import typer
 
 from fedmd.cli.overrides import RunCommand, complete
@@ -22,6 +23,22 @@ Settings are Hydra overrides; fedmd run --help explains each:
 """
 
 typer.core.HAS_RICH = False  # with it, Typer escapes the brackets of plain help, too: \\[required]
+
+
+class _Argument(typer.core.TyperArgument):
+    """An argument that says what it is for: Typer before 0.21, which Flower asks for, loses it under Click 8.5."""
+
+    def __init__(self, *, help: str | None = None, **settings: Any) -> None:
+        super().__init__(help=None, **settings)  # with it, Click 8.5 and Typer would both list the arguments
+        self.meaning = help
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """Its name, and what its help says."""
+        name, rest = super().get_help_record(ctx) or (self.human_readable_name, "")
+        return name, f"{self.meaning or ''}  {rest}".strip()
+
+
+typer.main.TyperArgument = _Argument  # type: ignore[misc, attr-defined]
 app = typer.Typer(
     name="fedmd",
     no_args_is_help=False,
@@ -165,7 +182,7 @@ def watch(
 @app.command()
 def quarantine(
     run: RunDir,
-    action: Annotated[str, typer.Argument(metavar="list|show|release|replay")],
+    action: Annotated[str, typer.Argument(metavar="list|show|release|replay", help="what to do")],
     client: Annotated[int | None, typer.Argument(metavar="[CLIENT]", help="for all but list")] = None,
     learn: Annotated[
         bool, typer.Option("--learn", help="With replay: the saved model learns what is accepted.")
@@ -224,7 +241,7 @@ def init(
     control_port: Annotated[int, typer.Option(help="where SuperLink listens, on loopback")] = 9093,
     nodes: Annotated[int, typer.Option(help="how many")] = 4,
 ) -> int:
-    """A real federation's folder: certificates, keys, services, with a README that says what to do."""
+    """A real federation's folder. It has certificates, keys, services, and a README that says what to do."""
     from fedmd.cli.deploy import init as command
 
     return command(folder, host=host, port=port, control_port=control_port, nodes=nodes)

@@ -87,8 +87,9 @@ def sweep_answer(finals: Mapping[str, Sequence[float]]) -> str:
     if len(means) < 2:
         return ONE_SEED if any(len(values) == 1 for values in finals.values()) else ""
     best, worst = max(means, key=lambda label: means[label]), min(means, key=lambda label: means[label])
-    seeds = min(len(values) for values in finals.values() if values)
-    told = f" {ONE_SEED}" if seeds < 2 else f" Each is a mean over {seeds} seeds or more."
+    counts = {len(values) for values in finals.values() if values}
+    told = f" Each is a mean over {min(counts)} seeds{' or more' if len(counts) > 1 else ''}."
+    told = f" {ONE_SEED}" if min(counts) < 2 else told
     low, high = f"{100 * means[worst]:.1f} % ({worst})", f"{100 * means[best]:.1f} % ({best})"
     return f"Final accuracy lies between {low} and {high}.{told}"
 

@@ -18,8 +18,8 @@ SKEWED = 0.75  # beyond this skewness; of five values it is at most 1.5
 class Estimate:
     """A number for a table: mean ± ci95, or mean [low, high], shown times `scale` with `digits` decimals.
 
-    Where the interval is wider than 1, the whole range of a share, it says nothing; then the seeds' `values` stand in
-    its place. `bootstrap` [low, high] is shown beside where it is given.
+    Of two values that differ, or where it is wider than 1, the whole range of a share, an interval says nothing; then
+    the seeds' `values` stand in its place. `bootstrap` [low, high] is shown beside where it is given.
     """
 
     mean: float | None
@@ -103,7 +103,7 @@ def cell_text(cell: Cell) -> str:
     def shown(value: float) -> str:
         return number(value * cell.scale, cell.digits)
 
-    if cell.values and width(cell) > 1:
+    if cell.values and width(cell) > (0 if len(cell.values) == 2 else 1):
         return f"{shown(cell.mean)} ({', '.join(map(shown, cell.values))})"
     if cell.ends is not None:
         beside = f"; {shown(cell.bootstrap[0])}, {shown(cell.bootstrap[1])}" if cell.bootstrap else ""

@@ -70,8 +70,9 @@ def _run_cards(seen: Seen, run: Run) -> list[Card]:
     cards.append(Card("Corrected", unit(latest["corrected_share"], "%"), flagged))
     inside = sorted(run.quarantined)
     refused = [entry for row in metrics for entry in row["rejections"] if entry["client"] not in run.quarantined]
-    told = f"{len(refused)} messages refused" + (f", the latest: {refused[-1]['reason'][:80]}" if refused else "")
-    cards.append(Card("In quarantine", f"{len(inside)}", (f"client {_few(inside)}; " if inside else "") + told))
+    told = f"{len(refused)} {'other ' if inside else ''}messages refused"
+    told += f", the latest: {refused[-1]['reason'][:80]}" if refused else ""
+    cards.append(Card("In quarantine", f"{len(inside)}", (f"{_few(inside)}; " if inside else "") + told))
     pace = fmean(round_seconds(row) for row in metrics[-_RECENT:])
     left = (seen.rounds - len(metrics)) * pace
     cards.append(Card("Pace", f"{pace:.2g} s a round", f"{duration(left)} to go" if left else "all rounds are over"))
@@ -79,7 +80,8 @@ def _run_cards(seen: Seen, run: Run) -> list[Card]:
 
 
 def _few(clients: Sequence[int]) -> str:
-    return ", ".join(map(str, clients[:8])) + (", ..." if len(clients) > 8 else "")
+    who = "client" if len(clients) == 1 else "clients"
+    return f"{who} {', '.join(map(str, clients[:8]))}" + (", ..." if len(clients) > 8 else "")
 
 
 def _latency_plot(seen: Seen) -> Plot:

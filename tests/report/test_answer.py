@@ -68,7 +68,7 @@ def test_of_a_run() -> None:
     assert run_answer(clean) == f"Nobody attacked; accuracy ends at 85.0 %, from 70.0 % after burn-in. {ONE_SEED}"
 
 
-@pytest.mark.parametrize(("seeds", "end"), [([0.8], ONE_SEED), ([0.8, 0.9], "over 2 seeds or more.")])
+@pytest.mark.parametrize(("seeds", "end"), [([0.8], ONE_SEED), ([0.8, 0.9], "over 2 seeds.")])
 def test_of_a_sweep(seeds: list[float], end: str) -> None:
     told = sweep_answer({"defense=dsc": seeds, "defense=none": [value - 0.3 for value in seeds]})
     mean = 100 * sum(seeds) / len(seeds)

@@ -207,7 +207,7 @@ def test_the_table():
     columns = "arm,final,before attack,clean cost,AUROC,corrected,rejected"  # of a trigger nothing was measured
     assert list(rows[0]) == columns.split(",")
     dsc = {name: cell_text(cell) for name, cell in rows[-1].items()}
-    assert dsc["final"] == "86.0 ± 12.7"
+    assert dsc["final"] == "86.0 (85.0, 87.0)"
     assert dsc["before attack"] == "80.0 ± 0.0"
     assert dsc["AUROC"] == "0.900"
     assert "AUROC of what the defence holds against its threshold" in ARMS_CAPTION
@@ -215,7 +215,9 @@ def test_the_table():
         assert "86.0" in render(rows, ARMS_CAPTION)
 
 
-@pytest.mark.parametrize(("auroc", "shown"), [([0.30, 0.32], "0.310 ± 0.127"), ([0.2, None], "0.550 (0.200, 0.900)")])
+@pytest.mark.parametrize(
+    ("auroc", "shown"), [([0.30, 0.32], "0.310 (0.300, 0.320)"), ([0.2, None], "0.550 (0.200, 0.900)")]
+)
 def test_the_table_shows_the_detectors_auroc_where_the_summary_has_it(auroc, shown):
     runs = study()
     for seed, value in enumerate(auroc):

@@ -42,7 +42,7 @@ SECTIONS = {
 class Page(HTMLParser):
     """Tags with their attributes, in order; whether tags close as they should."""
 
-    VOID = ("meta", "link", "img", "path", "use", "rect", "image")
+    VOID = ("meta", "link", "img", "path", "use", "rect", "image", "wbr")
 
     def __init__(self, text):
         super().__init__()
@@ -239,6 +239,15 @@ def test_the_size_has_a_limit(folders, monkeypatch):
     monkeypatch.setattr(write, "MAX_BYTES", whole)
     text = report_html(load(folders / "comparison"))
     assert len(text.encode()) < whole and "2 of 4 arms are here" in text
+
+
+def test_a_sweep_is_called_by_what_varies_in_it(tmp_path, run_folder):
+    for name in ("at", "dsc"):
+        config = {"defense": {"name": name}, "data": {"name": "digits"}}
+        run_folder(tmp_path / name, defense=name, config=config)
+    html = report_html(load(tmp_path))
+    assert "<h1>defense on digits</h1>" in html and f"<p>{tmp_path.name} · fedmd" in html
+    assert '<th scope="row">defense=<wbr>at</th>' in html  # a line may end there, and nowhere in a word
 
 
 def test_arms_of_a_sweep_differ_in_more_than_the_seed(tmp_path, run_folder):

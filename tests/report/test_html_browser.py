@@ -52,12 +52,57 @@ def test_as_a_reader_sees_it(browser, pages, tmp_path, width, scheme):
         assert (tmp_path / "page.png").stat().st_size > 50_000
 
 
+@pytest.mark.parametrize("page", [0, 1])
+def test_the_words_of_a_figure_are_neither_cut_off_nor_on_top_of_each_other(browser, pages, page):
+    browser.open(pages[page], 1280)
+    browser.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    assert browser.evaluate(COLLISIONS) == []
+
+
+COLLISIONS = """[...document.querySelectorAll('svg.plot')].flatMap(plot => {
+  const whole = plot.getBoundingClientRect();
+  const words = [...plot.querySelectorAll('text')].map(e => ({said: e.textContent, at: e.getBoundingClientRect()}));
+  const cut = words.filter(({at}) => at.left < whole.left - 1 || at.right > whole.right + 1);
+  const over = words.filter(({at}, i) => words.slice(i + 1).some(({at: other}) =>
+    Math.min(at.right, other.right) - Math.max(at.left, other.left) > 2
+    && Math.min(at.bottom, other.bottom) - Math.max(at.top, other.top) > 0.3 * at.height));
+  return [...cut, ...over].map(({said}) => `${plot.getAttribute('aria-label')}: ${said}`);
+})"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_background(browser, pages, scheme):
     browser.open(pages[0], 1280, scheme=scheme)
     for selector in ("h1", ".lead", ".cards dt", "caption", "nav a", "svg text"):
         for text, background in ((selector, ".card"), (selector, "body")):
             assert browser.evaluate(CONTRAST % (text, background)) >= 4.5, (selector, background)
+
+
+@pytest.mark.parametrize("page", [0, 1])
+def test_tab_reaches_everything_in_order_and_shows_where_it_is(browser, pages, page):
+    """All that can be used has a name, is reached from above to below, and has an outline while it has the focus."""
+    browser.open(pages[page], 1280)
+    usable = browser.evaluate(USABLE)
+    seen = []
+    for _ in range(usable):
+        for kind in ("keyDown", "keyUp"):
+            browser.send("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        seen.append(browser.evaluate(FOCUSED))
+    assert all(place["outline"] and place["name"] for place in seen), seen
+    assert [place["number"] for place in seen] == sorted({place["number"] for place in seen})
+    nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
+    for role in ("image", "img", "table", "button", "link", "combobox"):
+        found = [node for node in nodes if node.get("role", {}).get("value") == role and not node.get("ignored")]
+        assert all(node.get("name", {}).get("value") for node in found), role
+
+
+USABLE = """(window.usable = [...document.querySelectorAll('a[href], button, select, summary, [tabindex="0"]')]
+  .filter(e => e.checkVisibility())).length"""
+FOCUSED = """(() => {
+  const e = document.activeElement, style = getComputedStyle(e);
+  return {number: usable.indexOf(e), outline: style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2,
+    name: (e.getAttribute('aria-label') || e.labels?.[0]?.textContent || e.textContent).trim()};
+})()"""
 
 
 def test_the_first_tab_stop_skips_to_the_results(browser, pages):
@@ -113,6 +158,10 @@ def test_a_client_is_followed_by_list_by_map_and_by_dot(browser, pages):
     choose(1, 2)
     assert browser.evaluate(told) == "Client 1 in round 2: 4 samples."
     assert [text.count("poisoned") for text in browser.evaluate(rows)] == [1, 1, 1, 1]
+    assert browser.evaluate("[...document.querySelectorAll('tbody th')].every(head => head.scope === 'row')")
+    assert browser.evaluate(
+        "[...document.querySelectorAll('table')].every(t => t.caption && t.tHead.rows.length === 1)"
+    )
     choose(1, 0)
     assert [text.count("poisoned") for text in browser.evaluate(rows)] == [0, 0, 0, 0]
     browser.evaluate("document.querySelector('[data-client=\"3\"]').dispatchEvent(new Event('click'))")

@@ -12,7 +12,7 @@ Seeds = Mapping[int, float]  # accuracy in [0, 1] by seed
 
 
 def final_accuracy_figure(arms: Mapping[str, Seeds]) -> Figure:
-    """One row an arm: a dot a seed, and a bar for the mean."""
+    """One row an arm: a dot a seed, a bar for the mean, and above them the name, which may be as long as the scale."""
     figure, axis = single_axis()
     axis.grid(axis="y", visible=False)
     axis.grid(axis="x", color="#DDDDDD", linewidth=0.6)
@@ -23,11 +23,12 @@ def final_accuracy_figure(arms: Mapping[str, Seeds]) -> Figure:
             dot.set_gid(f"{HOVER}{name}, seed {seed}: {100 * value:.1f} %")
         if seeds:
             mean = 100 * float(np.mean([*seeds.values()]))
-            (bar,) = axis.plot([mean, mean], [place - 0.32, place + 0.32], color="#000000", linewidth=1.8)
+            (bar,) = axis.plot([mean, mean], [place - 0.2, place + 0.2], color="#000000", linewidth=1.8)
             bar.set_gid(f"{HOVER}{name}, mean of {len(seeds)}: {mean:.1f} %")
-    axis.set_yticks(range(len(arms)), [legend_text(name) for name in reversed([*arms])])
-    axis.set_ylim(-0.6, len(arms) - 0.4)
-    axis.tick_params(axis="y", length=0)
+        axis.text(0, place + 0.3, legend_text(name), transform=axis.get_yaxis_transform(), fontsize="small")
+    axis.set_yticks([])
+    axis.set_ylim(-0.4, len(arms) - 0.3)
+    axis.spines["left"].set_visible(False)
     axis.xaxis.set_major_locator(MaxNLocator(6))
     axis.set_xlabel("Final test accuracy (%)")
     return figure

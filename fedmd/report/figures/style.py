@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFor
 BLUE, VERMILLION, BLACK, GREY = "#0072B2", "#D55E00", "#000000", "#808080"
 GREEN, PINK, ORANGE, SKY = "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 SHADES = {"clean": "#FFFFFF", "accumulative": "#EBEBEB", "trigger": "#CCCCCC", "recovery": "#F6F6F6"}
-NARROW = 0.15  # share of the axis below which the name of a phase moves up, out of its neighbours' way
+NARROW = 0.26  # share of the axis below which the name of a phase moves up, out of its neighbours' way
 LOG_RATIO = 30.0  # largest over smallest positive value from which a log scale reads better
 LOG_SPAN = 1e5  # what a log scale shows at most: rounding errors around 0 are no news
 LOG_DENSE = 1e3  # largest over smallest up to which a log scale has ticks between the powers of ten

@@ -39,7 +39,7 @@ def final_blocks(finals: Mapping[str, Mapping[int, float]], arms: Arms) -> list[
     for i, start in enumerate(range(0, len(known), MOST_ROWS)):
         part = dict(list(known.items())[start : start + MOST_ROWS])
         alt = f"Final accuracy of {', '.join(part)}, seed by seed. The table of results has the numbers."
-        svg = inline_svg(final_accuracy_figure(part), f"final-{i}", alt, 0.8 + 0.27 * len(part))
+        svg = inline_svg(final_accuracy_figure(part), f"final-{i}", alt, 0.6 + 0.42 * len(part))
         blocks.append(Plot("Final accuracy", svg, "Every dot is a seed, the bar their mean."))
     lines = over_shares(known, arms)
     if any(len(shares) > 1 for shares in lines.values()):

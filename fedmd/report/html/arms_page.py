@@ -51,8 +51,8 @@ SWEEP_CAPTION = (
 )
 
 
-def arms_page(study: Study, title: str, details: int) -> Page:
-    """Arms side by side, and the first `details` arms that have runs by themselves."""
+def arms_page(study: Study, name: str, details: int) -> Page:
+    """Arms side by side, and the first `details` arms that have runs by themselves; `name` is the folder's."""
     arms, comparison = study.by_label, study.comparison
     runs = [run for by_seed in arms.values() for run in by_seed.values()]
     seeds = sorted({seed for by_seed in arms.values() for seed in by_seed})
@@ -66,10 +66,19 @@ def arms_page(study: Study, title: str, details: int) -> Page:
     ]
     if runs:
         sections.append(settings_section(runs))
-    made_by = footer(runs[0].summary) if runs else "fedmd"
+    made_by = f"{name} · {footer(runs[0].summary) if runs else 'fedmd'}"
     finals = {arm: [value for value in seeds.values()] for arm, seeds in final_accuracies(study).items()}
     answer = study_answer(comparison) if comparison else sweep_answer(finals)
-    return Page(title, study.kind, lead, cards, sections, made_by, answer, warnings_of(runs))
+    return Page(study_title(study, name), study.kind, lead, cards, sections, made_by, answer, warnings_of(runs))
+
+
+def study_title(study: Study, name: str) -> str:
+    """What varies in a sweep, the folder of a comparison, and the data: `attack.fraction × defense on digits`."""
+    title = name
+    if study.kind == "sweep" and len(study.arms) > 1:
+        title = " × ".join(setting.partition("=")[0] for setting in next(iter(study.arms)).split(", "))
+    data = {run.config["data"]["name"] for runs in study.arms.values() for run in runs.values()}
+    return f"{title} on {data.pop()}" if len(data) == 1 else title
 
 
 def result_blocks(study: Study) -> list[Block]:

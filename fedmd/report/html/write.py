@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -19,6 +20,7 @@ from fedmd.storage import write_text
 
 MAX_BYTES = 3_000_000
 _HERE = Path(__file__).resolve().parent
+_BREAKS = re.compile(r"(?<=[._=,/])")  # where the name of a setting or of a folder may go on in the next line
 
 
 def write_report(folder: Path, output: Path | None = None) -> Path:
@@ -33,11 +35,11 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
 
 def report_html(result: Run | Study) -> str:
     """The page as text of less than MAX_BYTES; what does not fit of the arms' own figures is left out."""
-    title = result.folder.resolve().name or "report"
+    name = result.folder.resolve().name or "report"
     if isinstance(result, Run):
-        return render(run_page(result, title))
+        return render(run_page(result, name))
     details = min(len(result.arms), 12)
-    while len((html := render(arms_page(result, title, details))).encode()) >= MAX_BYTES and details:
+    while len((html := render(arms_page(result, name, details))).encode()) >= MAX_BYTES and details:
         details //= 2
     return html
 
@@ -50,6 +52,7 @@ def render(page: Page, *, live: bool = False) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["breakable"] = lambda text: Markup("<wbr>").join(_BREAKS.split(text))
     style = (_HERE / "page.css").read_text(encoding="utf-8")
     scripts = ["page.js", "follow.js", *(["live.js"] if live else [])]
     script = "".join((_HERE / name).read_text(encoding="utf-8") for name in scripts)

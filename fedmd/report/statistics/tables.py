@@ -8,7 +8,7 @@ from fedmd.report.statistics.intervals import mean_interval
 from fedmd.report.table import Cell, Estimate, percent, points, rate, share, width
 from fedmd.types import Json
 
-WIDE = "Where an interval would be wider than the scale, the seeds' values stand in its place."
+WIDE = "Of two seeds, or where an interval would be wider than the scale, the seeds' values stand in its place."
 CUT = "[low, high]: the interval, cut where the scale ends. "
 NOTHING: Json = {"mean": None, "ci95": None}  # the interval of an empty cell
 DIFFERENCES_CAPTION = (
