@@ -1,6 +1,6 @@
 """The page of a comparison or a sweep: arms side by side, then each arm by itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from fedmd.report.answer import clearly_above_zero, study_answer, sweep_answer
 from fedmd.report.html.arms_figures import accuracy_blocks, curve_blocks, final_blocks
@@ -20,6 +20,7 @@ from fedmd.report.statistics.tables import (
     DETECTORS_CAPTION,
     DIFFERENCES_CAPTION,
     WIDE,
+    Tables,
     arms_table,
     comparison_detectors_table,
     crosstab_differences,
@@ -87,10 +88,9 @@ def result_blocks(study: Study) -> list[Block]:
     if comparison is None:
         return [Table.of(sweep_rows(study.by_label), SWEEP_CAPTION)]
     tables = crosstabs(comparison)
-    captions = dict.fromkeys(changes := crosstab_differences(comparison), CROSSTAB_DIFFERENCES_CAPTION)
     blocks: list[Block] = [
-        Table.of(table, f"{title[0].upper()}{title[1:]}. {captions.get(title, CROSSTAB_CAPTION)}", heat=True)
-        for title, table in {**changes, **tables}.items()
+        *_crosstab_blocks(crosstab_differences(comparison), CROSSTAB_DIFFERENCES_CAPTION),
+        *_crosstab_blocks(tables, CROSSTAB_CAPTION),
     ]
     if differences := differences_table(comparison):
         blocks.append(Table.of(differences, DIFFERENCES_CAPTION, "Differences" if tables else ""))
@@ -101,6 +101,13 @@ def result_blocks(study: Study) -> list[Block]:
     final = {study.label(arm): entry["accuracy"]["final"]["values"] for arm, entry in comparison["arms"].items()}
     blocks.append(seeds_table(final, comparison["seeds"]))
     return blocks
+
+
+def _crosstab_blocks(tables: Tables, caption: str) -> Iterator[Table]:
+    """The tables, with what they have in common above the first."""
+    for title, rows in tables.items():
+        yield Table.of(rows, f"{title[0].upper()}{title[1:]}. {caption}".rstrip(), heat=True)
+        caption = ""
 
 
 def final_accuracies(study: Study) -> dict[str, dict[int, float]]:
