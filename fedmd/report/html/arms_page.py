@@ -33,7 +33,7 @@ from fedmd.report.statistics.tables import (
 from fedmd.report.table import Cell, Estimate, cell_text, percent, rate, share
 from fedmd.types import Json
 
-MOST_CARDS = 6
+MOST_CARDS = 5
 MEASURES = {
     "final": ("accuracy", "final"),
     "burn-in": ("accuracy", "burn_in"),
@@ -184,20 +184,20 @@ def arms_section(arms: Arms, details: int) -> Section:
 
 
 def comparison_cards(comparison: Json) -> list[Card]:
-    """Final accuracy of the two anchors, and of each defence under the attack that hurts it most."""
-    entries = comparison["arms"]
+    """Final accuracy of the two anchors, and under the attack that hurts most undefended and with the best defences."""
+    entries, undefended = comparison["arms"], set(comparison.get("undefended", {}).values())
     cards = [
         Card(arm_label(comparison, arm), in_percent(entries[arm]["accuracy"]["final"]), note)
         for arm, note in ((comparison["baseline"], "nobody attacks"), (comparison["frozen"], "no online learning"))
         if arm in entries
     ]
-    for worst in comparison["worst"].values():
+    for worst in sorted(comparison["worst"].values(), key=lambda it: (it["arm"] not in undefended, -(it["mean"] or 0))):
         entry = entries[worst["arm"]]
         parts = ["attacked"]
-        undefended = comparison.get("undefended", {}).get(worst["arm"])
-        loss = comparison.get("paired", {}).get(comparison["baseline"], {}).get(undefended, {}).get("final")
+        plain = comparison.get("undefended", {}).get(worst["arm"])
+        loss = comparison.get("paired", {}).get(comparison["baseline"], {}).get(plain, {}).get("final")
         told = loss is not None and clearly_above_zero(loss)  # of a loss that may be none, a share is no number
-        if undefended not in (None, worst["arm"]) and told and entry["recovered"]["mean"] is not None:
+        if plain not in (None, worst["arm"]) and told and entry["recovered"]["mean"] is not None:
             parts.append(f"recovers {100 * entry['recovered']['mean']:.0f} % of what the attack costs")
         if entry["clean_cost"]["mean"] is not None:
             parts.append(f"clean cost {100 * entry['clean_cost']['mean']:z.1f} points")
