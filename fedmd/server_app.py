@@ -6,7 +6,8 @@ import signal
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
+from fedmd.rounds.checkpoint import tidy
+from fedmd.rounds.folder import has_finished, note_config, noted_config, sole_server
 from fedmd.runs.compose import compose, make_folder, resumed_folder
 from fedmd.runs.federation import print_round, serve
 from fedmd.runs.observers import observing

@@ -19,7 +19,8 @@ from fedmd.flower.wire.header import read_request
 from fedmd.flower.wire.samples import STREAM
 from fedmd.flower.wire.updates import UPDATE
 from fedmd.report.files import SUMMARY, read_metrics
-from fedmd.rounds.checkpoint import CHECKPOINT, note_config, noted_config
+from fedmd.rounds.checkpoint import CHECKPOINT
+from fedmd.rounds.folder import note_config, noted_config
 from fedmd.runs.compose import compose
 from fedmd.runs.inline import server_identity
 from tests.inline import Inline, simulated_nodes

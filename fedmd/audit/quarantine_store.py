@@ -1,13 +1,17 @@
 """Batches of quarantined clients, kept aside: one safetensors file a client and round, bounded in rounds and bytes."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from fedmd import storage
+
+if TYPE_CHECKING:
+    from torch import Tensor  # slow to import, and most only look what is there
 
 FOLDER = "quarantine"
 

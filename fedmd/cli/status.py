@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fedmd.audit.trail import FOLDER
 from fedmd.report.files import METRICS, read_metrics, read_summary
-from fedmd.rounds.checkpoint import is_served, noted_config
+from fedmd.rounds.folder import is_served, noted_config
 from fedmd.types import Json
 
 

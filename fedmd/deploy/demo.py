@@ -18,7 +18,7 @@ from fedmd.deploy.narrator import Narrator
 from fedmd.deploy.processes import ProcessError, Processes
 from fedmd.report.files import METRICS, read_summary
 from fedmd.report.table import terminal, terminal_columns
-from fedmd.rounds.checkpoint import CONFIG
+from fedmd.rounds.folder import CONFIG
 from fedmd.runs.compose import Composed, compose
 from fedmd.types import Json
 

@@ -36,7 +36,8 @@ from fedmd.report.recorder import RecordPosition, RunRecorder
 from fedmd.report.scores import held_score
 from fedmd.report.summary import summarise
 from fedmd.report.verdicts import discard_parts
-from fedmd.rounds.checkpoint import Checkpoints, discard_checkpoint, note_config, sole_server, why_it_begins_again
+from fedmd.rounds.checkpoint import Checkpoints, discard_checkpoint, why_it_begins_again
+from fedmd.rounds.folder import note_config, sole_server
 from fedmd.rounds.gate import open_gate
 from fedmd.rounds.loop import is_between_replies, run_rounds
 from fedmd.rounds.model import ServerModel

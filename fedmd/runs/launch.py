@@ -13,7 +13,8 @@ from fedmd.report.html.write import write_report
 from fedmd.report.loading import load
 from fedmd.report.results import Study, write_parquet
 from fedmd.report.scores import held_score, scores_of
-from fedmd.rounds.checkpoint import has_finished, note_config, noted_config, sole_server, tidy
+from fedmd.rounds.checkpoint import tidy
+from fedmd.rounds.folder import has_finished, note_config, noted_config, sole_server
 from fedmd.runs.cell import Cell, CellsFailed, Watcher
 from fedmd.runs.compose import Composed, make_folder
 from fedmd.runs.simulation import simulate

@@ -27,7 +27,7 @@ from fedmd.report.statistics.tables import (
     differences_table,
 )
 from fedmd.report.table import latex, markdown, terminal, terminal_columns
-from fedmd.rounds.checkpoint import note_config, sole_server
+from fedmd.rounds.folder import note_config, sole_server
 from fedmd.runs.cell import Cell, CellsFailed, Watcher
 from fedmd.runs.compose import make_folder
 from fedmd.runs.launch import is_finished, refused_altogether

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedmd.config import ConfigError
 from fedmd.report.files import METRICS, SUMMARY, read_metrics
-from fedmd.rounds.checkpoint import CONFIG, is_served
+from fedmd.rounds.folder import CONFIG, is_served
 from fedmd.runs.ledger import TRACEBACK
 from fedmd.storage import read_json
 from fedmd.types import PHASES, Json

@@ -24,7 +24,7 @@ from typing import Any
 
 from fedmd.audit.reader import Intact, read_live, verify
 from fedmd.deploy.processes import Processes
-from fedmd.rounds.checkpoint import noted_config
+from fedmd.rounds.folder import noted_config
 from fedmd.runs.compose import compose
 
 ROUNDS = 10
@@ -155,7 +155,8 @@ def child(place: str, call: int, overrides: list[str]) -> None:
 
 def resume_all(folders: list[Path], peace: Path, overrides: list[str]) -> None:
     """Go on with every run in `folders`, and make the one in peace, one after the other."""
-    from fedmd.rounds.checkpoint import has_finished, tidy
+    from fedmd.rounds.checkpoint import tidy
+    from fedmd.rounds.folder import has_finished
     from fedmd.runs.simulation import Cell, simulate
 
     finished = [folder for folder in folders if has_finished(folder)]

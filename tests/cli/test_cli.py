@@ -20,7 +20,7 @@ from fedmd.cli.commands import app
 from fedmd.cli.overrides import complete
 from fedmd.config import RunConfig
 from fedmd.registry import REGISTRIES
-from fedmd.rounds.checkpoint import note_config
+from fedmd.rounds.folder import note_config
 from fedmd.runs import launch
 from fedmd.runs.cell import Watcher
 from fedmd.runs.compose import Composed, choices, compose, groups

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedmd.cli.main import main
-from fedmd.rounds.checkpoint import note_config, sole_server
+from fedmd.rounds.folder import note_config, sole_server
 from fedmd.runs.compose import compose
 
 

@@ -9,17 +9,8 @@ import pytest
 import torch
 
 from fedmd.config import ConfigError, RunConfig
-from fedmd.rounds.checkpoint import (
-    CHECKPOINT,
-    CONFIG,
-    Checkpoints,
-    discard_checkpoint,
-    has_finished,
-    note_config,
-    noted_config,
-    sole_server,
-    tidy,
-)
+from fedmd.rounds.checkpoint import CHECKPOINT, Checkpoints, discard_checkpoint, tidy
+from fedmd.rounds.folder import CONFIG, has_finished, note_config, noted_config, sole_server
 from fedmd.training.burn_in import BurnIn
 
 Make = Callable[..., RunConfig]

@@ -14,7 +14,8 @@ from fedmd.cli.main import main
 from fedmd.config import RunConfig
 from fedmd.flower.client.app import app
 from fedmd.report.files import METRICS
-from fedmd.rounds.checkpoint import CHECKPOINT, noted_config
+from fedmd.rounds.checkpoint import CHECKPOINT
+from fedmd.rounds.folder import noted_config
 from fedmd.runs.compose import compose
 from fedmd.runs.federation import serve
 from fedmd.runs.inline import InlineGrid, server_identity

@@ -12,7 +12,8 @@ import pytest
 
 from fedmd.config import RunConfig
 from fedmd.report.files import SUMMARY, read_metrics
-from fedmd.rounds.checkpoint import CHECKPOINT, noted_config
+from fedmd.rounds.checkpoint import CHECKPOINT
+from fedmd.rounds.folder import noted_config
 from fedmd.runs import stopping
 from fedmd.runs.compose import compose
 from fedmd.types import RoundReport

@@ -10,7 +10,7 @@ import pytest
 
 from fedmd.report.recorder import round_metrics
 from fedmd.report.verdicts import verdict_table, write_part
-from fedmd.rounds.checkpoint import note_config, sole_server
+from fedmd.rounds.folder import note_config, sole_server
 from fedmd.runs.compose import compose
 from fedmd.types import IN_QUARANTINE, Action, Rejection, RoundReport, Verdicts
 

@@ -12,7 +12,7 @@ from fedmd.cli.main import main
 from fedmd.config import ConfigError
 from fedmd.report.files import read_metrics
 from fedmd.report.replay import recorded_rounds
-from fedmd.rounds.checkpoint import is_served, sole_server
+from fedmd.rounds.folder import is_served, sole_server
 from fedmd.runs.cell import Cell, CellsFailed, Failure, Watcher
 from fedmd.runs.plan import compose_study
 from fedmd.runs.study import run_study
