@@ -7,9 +7,10 @@
     D(θ) = max over θ_h of the mean of KL(p_{θ_h} ‖ p_θ) over the attackers' validation set; E, the share of it that is
     answered wrongly
 
-An extension: [MD23] has no attacker who knows. θ_h is what the run's `history` says, among the models that the server
-sent them since they began: the one of `history.lag` rounds ago and the first. The server's probe, other clients and the
-limit itself are unknown to them; T is what they believe the limit to be.
+An extension: [MD23] has no attacker who knows. θ_h are, of the models that the server sent them since they began, the
+one of `history.lag` rounds ago and the first. With history=lag_and_start, the default, these are the server's own; with
+lag they mind the first one without need, with ema and snapshot the first alone stands for the server's. Its probe, other
+clients and the limit itself are unknown to them; T is what they believe the limit to be.
 
 [MD23] Zhu et al., Exploring Model Dynamics for Accumulative Poisoning Discovery, ICML 2023.
 """
