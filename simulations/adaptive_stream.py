@@ -27,6 +27,7 @@ KINDS = {
     ("knows_nothing", "ten_steps"): "knows nothing",
     ("price",): "knows the model",
     ("limit",): "knows the limit, too",
+    ("both_limit",): "keeps both scores below a limit",
 }
 
 
