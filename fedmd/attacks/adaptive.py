@@ -9,8 +9,8 @@
 
 An extension: [MD23] has no attacker who knows. θ_h are, of the models that the server sent them since they began, the
 one of `history.lag` rounds ago and the first. With history=lag_and_start, the default, these are the server's own; with
-lag they mind the first one without need, with ema and snapshot the first alone stands for the server's. Its probe, other
-clients and the limit itself are unknown to them; T is what they believe the limit to be.
+lag they mind the first one without need, with ema and snapshot the first alone stands for the server's. The server's
+probe, other clients and the limit itself are unknown to them; T is what they believe the limit to be.
 
 [MD23] Zhu et al., Exploring Model Dynamics for Accumulative Poisoning Discovery, ICML 2023.
 """
