@@ -6,6 +6,7 @@ so. What is lost is a round's answers, never a sample's place in its stream, a r
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -36,7 +37,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root, for a network of its own"),
     *NEEDS,
 ]
-ROUNDS, WAIT_S, CUT_S = 24, 900.0, 70.0
+ROUNDS, WAIT_S, CUT_S = 30, 900.0, 70.0
 MODES = {
     "stream": [],
     "update": ["mode=update", "defense=md_screen", "local.samples=40"],
@@ -88,6 +89,27 @@ class Cable:
     def mend(self) -> None:
         ip("neighbor", "delete", self.THERE, "dev", self._near)
         ip("-n", self.name, "neighbor", "delete", self.HERE, "dev", self._far)
+
+    @contextlib.contextmanager
+    def losing(self, share: int) -> Iterator[Callable[[], int]]:
+        """Meanwhile every `share`-th packet at its far end is lost at random, either way; yields how many there were.
+
+        By nftables: most kernels have that, and fewer the traffic control that is made for it (netem).
+        """
+        drop = f"numgen random mod {share} 0 counter drop"
+        self._nft(
+            "add table inet loss; "
+            f"add chain inet loss coming {{ type filter hook input priority 0; }}; add rule inet loss coming {drop}; "
+            f"add chain inet loss going {{ type filter hook output priority 0; }}; add rule inet loss going {drop}"
+        )
+        try:
+            yield lambda: sum(map(int, re.findall(r"counter packets (\d+)", self._nft("list table inet loss"))))
+        finally:
+            self._nft("delete table inet loss")
+
+    def _nft(self, command: str) -> str:
+        inside = ["ip", "netns", "exec", self.name, "nft", command]
+        return subprocess.run(inside, check=True, capture_output=True, text=True).stdout
 
 
 def ip(*words: str) -> None:
@@ -188,6 +210,17 @@ def test_a_nodes_network_is_cut_for_a_minute(federation: Federation) -> None:
     federation.wait("the minute's end", lambda: time.monotonic() > until)
     federation.cable.mend()
     federation.all_answer()
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="nftables is not installed")
+def test_a_nodes_network_loses_packets(federation: Federation) -> None:
+    """One of ten: what is lost is sent again, and nobody is refused."""
+    federation.all_answer()
+    begun = len(federation.rounds())
+    with federation.cable.losing(10) as lost:
+        federation.wait("three rounds", lambda: len(federation.rounds()) >= begun + 3)
+        assert lost() > 0
+    assert not any(refused(row) for row in federation.rounds()[begun:])
 
 
 def test_the_servers_app_is_asked_to_end(federation: Federation) -> None:
