@@ -116,8 +116,11 @@ def short(text: str, room: int = 60) -> str:
 
 
 def _harmless(value: object) -> object:
-    """Text that a spreadsheet would take for a formula, and that a client may have had a hand in, is quoted."""
-    return "'" + value if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    """Text that a client may have had a hand in: printable, and quoted where a spreadsheet takes it for a formula."""
+    if not isinstance(value, str):
+        return value
+    text = short(value, len(value))
+    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
 
 
 def _number(value: float | None) -> str:

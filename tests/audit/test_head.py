@@ -1,6 +1,7 @@
 """Who noted a trail's head, or has its public key, finds a cut tail and a rewritten chain."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from fedmd.audit.reader import Intact, trail_files, verify
 from fedmd.audit.trail import FOLDER, open_trail
 from fedmd.cli import main as cli
 from fedmd.config import AuditConfig
+from tests.runs.test_damage import SMALL
 
 Verify = Callable[..., tuple[int, str]]
 
@@ -117,6 +119,22 @@ def test_the_head_in_the_summary_is_held_against_the_trail(tmp_path: Path, audit
     assert audit(tmp_path, "--verify")[0] == 0
     rewrite(trail_files(tmp_path / FOLDER)[0], lambda bodies: bodies[:-1])
     assert audit(tmp_path, "--verify")[0] == 1
+
+
+def test_a_finished_run_says_its_head_on_the_terminal_and_in_the_log(
+    tmp_path: Path, audit: Verify, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = [f"hydra.run.dir={tmp_path / 'run'}", f"runtime.cache_dir={tmp_path}"]
+    with pytest.raises(SystemExit) as end:
+        cli.main(["run", *SMALL, "observability.json_logs=true", *place])
+    assert end.value.code == 0
+    printed = capsys.readouterr()
+    (said,) = re.findall(r"^audit head: (.*)$", printed.out, re.M)
+    logged = [json.loads(line)["message"] for line in printed.err.splitlines() if line.startswith("{")]
+    assert f"audit head {said}" in logged
+    assert audit(tmp_path / "run", "--verify", "--head", said)[0] == 0
+    head = json.loads((tmp_path / "run" / "summary.json").read_text())["audit_head"]
+    assert said == f"{head['seq']}:{head['hash']}"
 
 
 def test_heads_before_and_behind_archived_files(tmp_path: Path, audit: Verify) -> None:

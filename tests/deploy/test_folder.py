@@ -1,5 +1,6 @@
 """The folder of `fedmd deploy init`: every file parses with its tool, the scripts make working secrets."""
 
+import configparser
 import json
 import os
 import re
@@ -80,6 +81,22 @@ def test_every_file_is_what_it_should_be(folder: Path) -> None:
     assert [name for name, mounts in mounted.items() if "superlink.key" in mounts] == ["superlink"]
     assert "node-1" not in mounted["node-0"]
     assert [name for name, service in services.items() if service.get("ports")] == ["proxy"]
+
+
+def test_each_process_is_its_own_users_with_bounded_memory_and_no_authority(folder: Path) -> None:
+    """By systemd and by Docker; Kubernetes has a test of its own."""
+    units = {path.name: configparser.RawConfigParser(strict=False) for path in (folder / "systemd").glob("*.service")}
+    for name, unit in units.items():
+        unit.read(folder / "systemd" / name)
+    services = {name: unit["Service"] for name, unit in units.items()}
+    assert len(services) == 3 and len({service["User"] for service in services.values()}) == 3
+    for service in services.values():
+        assert service["User"].startswith("fedmd-") and service["MemoryMax"] and service["TasksMax"]
+        assert f"-{folder}/authority" in service["InaccessiblePaths"].split()
+        assert service["ProtectSystem"] == "strict" and service["NoNewPrivileges"] == "yes"
+    containers = yaml.safe_load((folder / "compose.yaml").read_text())["services"].values()
+    assert len({container["user"] for container in containers}) == len(containers) == 4
+    assert all(int(container["user"]) > 10000 and container["mem_limit"] for container in containers)
 
 
 Manifest = dict[str, Any]

@@ -40,7 +40,7 @@ RUNS: dict[str, list[str]] = {
     "stream-clip-trigger": [*_PLAIN, "defense=clip", "attack=trigger_only", "attack.fraction=0.4"],
     "stream-frozen": [*_PLAIN, "defense=frozen", "attack=none"],
     "stream-quarantine": [
-        *_SNAPSHOT, *_PER_SAMPLE, "quarantine=evidence", "quarantine.false_alarms=367.87",
+        *_SNAPSHOT, *_PER_SAMPLE, "quarantine=evidence", "quarantine.false_alarms=818.73",
         "quarantine.rounds=2", "federation.clients_per_round=4", "threshold.fpr=0.2", "federation.nodes=3",
     ],
     "stream-two-batches-a-reply": [*_SNAPSHOT, "defense=drop", "threshold=fixed", "threshold.value=2",

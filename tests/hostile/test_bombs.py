@@ -1,18 +1,26 @@
 """Replies made to keep the server busy: found out by counting, before anything in them is read."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedmd.audit.reader import read_live
 from fedmd.config import QuarantineConfig
 from fedmd.defense.evidence import ranked_among
 from fedmd.defense.quarantine import Quarantine
+from fedmd.flower.client.app import app
 from fedmd.flower.wire.extent import Extent, measure
 from fedmd.flower.wire.header import INFO
+from fedmd.runs.compose import compose
+from fedmd.runs.federation import serve
+from fedmd.runs.inline import InlineGrid
+from fedmd.types import RoundReport
 from simulations.benchmarks.refusal import BOMBS, MOST, ONE, reply, update
+from tests.runs.test_damage import SMALL
 
 READ = ("an honest reply", "one batch of 50,000 images, ten times", "not a number, in every tensor")
 
@@ -88,6 +96,36 @@ def test_the_third_time_puts_a_client_in_quarantine() -> None:
         quarantine = quarantine.after_excess(round, frozenset({4}), config)
     assert quarantine.since == {4: 2}
     assert quarantine.after_excess(3, frozenset(), config) == quarantine
+
+
+def bombing(message: Message, context: Context) -> Message:
+    """The client app; node 2 answers with one array under 10,000 names."""
+    if context.node_id != 2 or message.metadata.message_type == INFO:
+        return app(message, context)
+    return Message(reply(update(names=[f"layer.{i}" for i in range(10_000)])), reply_to=message)
+
+
+UPDATES = ["mode=update", "defense=md_screen", "local.samples=8", "local.batch_size=4"]
+
+
+@pytest.mark.parametrize("mode", ["stream", "update"])
+def test_a_run_goes_on_beside_a_node_that_sends_bombs(mode: str, tmp_path: Path) -> None:
+    """It loses its rounds, is on record with the reason, and from the third on it is in quarantine."""
+    streaming = ("defense=", "stream.batch_size=")
+    small = SMALL if mode == "stream" else [*(each for each in SMALL if not each.startswith(streaming)), *UPDATES]
+    place = [f"hydra.run.dir={tmp_path / 'run'}", f"runtime.cache_dir={tmp_path}"]
+    config = compose([*small, "quarantine=evidence", *place]).config
+    reports: list[RoundReport] = []
+    grid = InlineGrid(bombing, config.federation.node_count)  # type: ignore[arg-type]
+    serve(grid, config, tmp_path / "run", lambda _, report: reports.append(report))
+    assert [{item.client for item in report.rejections} for report in reports] == [{1}] * len(reports)
+    records = [record.entry for record in read_live(tmp_path / "run" / "audit")]
+    said = [entry.reason or "" for entry in records if entry.kind == "message" and entry.client == 1]
+    assert len(said) == len(reports) == 4 and all("the message has more than" in reason for reason in said)
+    caught = [entry for entry in records if entry.kind == "quarantine"]
+    assert [(entry.action, entry.client, entry.round) for entry in caught] == [("quarantined", 1, 2)]
+    judged = {(entry.round, entry.client) for entry in records if entry.action in ("accepted", "corrected")}
+    assert judged == {(round, client) for round in range(4) for client in (0, 2)}
 
 
 def test_honest_rounds_in_between_speak_for_a_client() -> None:

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
+from fedmd.audit.entries import Entry
+from fedmd.audit.reader import Record
+from fedmd.audit.tables import write_csv
 from fedmd.cli.main import main
 from fedmd.flower.client.app import app
 from fedmd.flower.wire.header import HEADER, INFO
@@ -86,11 +89,12 @@ def test_what_a_client_writes_is_harmless_where_it_is_read(
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         assert json.loads(line)["rejections"]
 
-    for arguments in ([], ["--client", "1"], ["--export", "csv"]):
+    for command, *more in (["audit"], ["audit", "--client", "1"], ["audit", "--export", "csv"], ["status"]):
         capsys.readouterr()
         with pytest.raises(SystemExit):
-            main(["audit", str(folder), *arguments])
-        assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+            main([command, str(folder), *more])
+        shown = capsys.readouterr().out.splitlines()
+        assert shown and all(line.isprintable() for line in shown)
     with (folder / "audit.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len({len(row) for row in rows}) == 1 and sum(bool(row["reason"]) for row in rows) >= rounds
@@ -99,3 +103,14 @@ def test_what_a_client_writes_is_harmless_where_it_is_read(
 
     page = write_report(folder).read_text()
     assert "<script>alert" not in page and "<img src=x" not in page
+
+
+@pytest.mark.parametrize(
+    ("start", "shown"), [*((sign, f"'{sign}") for sign in "=+-@"), ("\t", "?"), ("\r", "?"), ("\n", "?")]
+)
+def test_a_cell_is_neither_a_formula_nor_two_lines(tmp_path: Path, start: str, shown: str) -> None:
+    """Whatever stands in a trail; what the wire lets in is printable."""
+    entry = Entry("message", "rejected", round=0, client=1, reason=f"{start}1+1")
+    write_csv([Record(1, 0.0, entry, "00")], tmp_path / "audit.csv")
+    with (tmp_path / "audit.csv").open(newline="") as file:
+        assert [row["reason"] for row in csv.DictReader(file)] == [f"{shown}1+1"]

@@ -93,6 +93,29 @@ def test_a_second_time_nothing_is_waited_for(tmp_path: Path) -> None:
     assert at_once == [1]
 
 
+def test_outside_rounds_nothing_is_waited_for() -> None:
+    at_once: list[int] = []
+    with stopping.stopping_on_sigterm(lambda: at_once.append(len(at_once))):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert at_once == [0]
+        with stopping.rounds():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert at_once == [0, 1]
+
+
+def test_a_process_without_rounds_ends_at_once_with_143() -> None:
+    program = (
+        "import os, signal\n"
+        "from fedmd.runs.stopping import stopping_on_sigterm\n"
+        "with stopping_on_sigterm():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('went on')"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (143, "") and "resume" in ended.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["inline", "ray"])
 @pytest.mark.parametrize("command", ["run", "compare"])

@@ -60,14 +60,16 @@ def json_logs() -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
+    logging.getLogger("fedmd").setLevel(logging.INFO)  # the trail's head is no warning
     try:
         yield
     finally:
-        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
             logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
 
 
 def round_json(metrics: Json) -> str:
