@@ -46,7 +46,9 @@ class Processes:
         self.stop_all()
 
     def start(self, name: str, command: Sequence[str], **environment: str) -> None:
-        """Start `command` in the background; what it says goes to `logs`/name.log."""
+        """Start `command` in the background; what it says goes to `logs`/name.log. One of that name is ended first."""
+        if name in self._started:
+            self.stop(name)
         with self._log(name).open("ab") as log:
             self._started[name] = subprocess.Popen(
                 command,

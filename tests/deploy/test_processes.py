@@ -45,6 +45,17 @@ def test_orphans_of_a_killed_process_are_found(tmp_path: Path) -> None:
     assert processes.left() == []
 
 
+def test_a_name_is_one_process_also_where_it_hides_its_mark(tmp_path: Path) -> None:
+    """As nginx does, which writes its title over its environment: started again, the first must not be forgotten."""
+    with Processes(tmp_path, {}) as processes:
+        for file in ("first", "second"):
+            command = f"echo $$ > {tmp_path / file}; exec env -i sleep 60"
+            processes.start("proxy", ["sh", "-c", command])
+            processes.wait_for(file, lambda file=file: (tmp_path / file).exists(), timeout_s=30)  # type: ignore[misc]
+    for file in ("first", "second"):
+        assert not Path("/proc", (tmp_path / file).read_text().strip()).exists()
+
+
 def test_other_peoples_processes_are_none_of_its_business(tmp_path: Path) -> None:
     with Processes(tmp_path, {}) as mine, Processes(tmp_path, {}) as other:
         started(mine)
