@@ -35,6 +35,8 @@ from fedmd.training.evaluate import batch_normalising, evaluating
 from fedmd.training.local import floating, train_client
 from fedmd.types import ImageSet
 
+Batch = tuple[Tensor, Tensor]  # samples and labels
+
 RATE = 0.02
 PENALTY = 0.1
 
@@ -59,9 +61,9 @@ def clean_push(team: Team, params: CleanTriggerParams, known: Knowledge) -> Tens
     def push() -> dict[str, Tensor]:
         share = known.colluders / known.clients
         scale = 1 / share if params.scale is None else params.scale
-        x, y = own_parts(team, params)[1].tensors(_device(known.situation.model))
+        trigger, (x, y) = (part.tensors(_device(known.situation.model)) for part in own_parts(team, params))
         screened = None if params.defense_knowledge == "none" else _Screened(team, params, known.situation, x)
-        step = _step(team, params, known.situation, screened)
+        step = _step(team, params, known.situation, trigger, (x, y), screened)
         before = team.cache.kept("velocity")
         moving = step if before is None else step + params.momentum * before["v"].to(step)
         if params.max_loss_rise is not None:
@@ -152,16 +154,23 @@ class _Screened:
         return value.item() if bool(value.isfinite()) else -math.inf
 
 
-def _step(team: Team, params: CleanTriggerParams, situation: Situation, screened: _Screened | None) -> Tensor:
+def _step(
+    team: Team,
+    params: CleanTriggerParams,
+    situation: Situation,
+    trigger: Batch,
+    validation: Batch,
+    screened: _Screened | None,
+) -> Tensor:
     """A local step on λ S [d], or where they know the model that they are held against, on λ S + μ D; notes S."""
-    model, lr = _server_model(situation), team.config.local.lr
-    trigger, (x, y) = (part.tensors(_device(model)) for part in own_parts(team, params))
-    rate = RATE if params.rate is None else params.rate
-    step, similarity = accumulative_push(model, *trigger, x, y, rate=lr * rate, trigger="clean")
+    lr, rate = team.config.local.lr, RATE if params.rate is None else params.rate
+    step, similarity = accumulative_push(
+        _server_model(situation), *trigger, *validation, rate=lr * rate, trigger="clean"
+    )
     team.cache.note(situation.round, "similarity", similarity)
     if screened is None or params.defense_knowledge != "model":
         return step
-    uphill = discrepancy_gradient(_server_model(situation), screened.historical, x)
+    uphill = discrepancy_gradient(_server_model(situation), screened.historical, validation[0])
     return step - lr * screened.penalty * bounded(uphill, GRADIENT_CLIP)
 
 

@@ -92,8 +92,8 @@ def run_study(study: StudyRuns, watcher: Watcher) -> list[Cell]:
 
 def _captioned(tables: Iterable[Rows], caption: str) -> list[tuple[Rows, str]]:
     """The tables, with what they have in common below the last one."""
-    *others, last = [*tables] or [[]]
-    return [*((rows, "") for rows in others), (last, caption)] if last else []
+    listed = [*tables]
+    return [(rows, caption if number == len(listed) else "") for number, rows in enumerate(listed, start=1)]
 
 
 def _table(plan: Plan, arms: Container[str]) -> Json | None:
